@@ -1,0 +1,134 @@
+//! Decoding: borrows from the packet, checks every length before it is used, allocates nothing.
+//!
+//! Invariants:
+//!
+//!   * a read either consumes the whole field or fails; after a failure the reader is not used
+//!   * no count or length leads to work or memory beyond the bytes that are really there
+
+use std::borrow::Cow;
+
+use super::DecodeError;
+
+/// A cursor over the bytes of one packet.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether everything has been read.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The next `count` bytes as they are.
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let left = self.bytes.len();
+        let Some((head, rest)) = self.bytes.split_at_checked(count) else {
+            return Err(DecodeError::UnexpectedEnd { needed: count, left });
+        };
+        self.bytes = rest;
+        Ok(head)
+    }
+
+    /// A single byte.
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// A boolean; as in Java, every byte but 0 is true.
+    pub fn bool(&mut self) -> Result<bool, DecodeError> {
+        Ok(self.u8()? != 0)
+    }
+
+    /// A 32-bit integer.
+    pub fn i32(&mut self) -> Result<i32, DecodeError> {
+        let (bytes, rest) = self.bytes.split_first_chunk::<4>().ok_or(self.end(4))?;
+        self.bytes = rest;
+        Ok(i32::from_be_bytes(*bytes))
+    }
+
+    /// A 64-bit integer.
+    pub fn i64(&mut self) -> Result<i64, DecodeError> {
+        let (bytes, rest) = self.bytes.split_first_chunk::<8>().ok_or(self.end(8))?;
+        self.bytes = rest;
+        Ok(i64::from_be_bytes(*bytes))
+    }
+
+    /// A buffer; a null one is none.
+    pub fn buf(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
+        match self.i32()? {
+            -1 => Ok(None),
+            len => {
+                let len = usize::try_from(len).map_err(|_| DecodeError::NegativeLength(len))?;
+                self.take(len).map(Some)
+            }
+        }
+    }
+
+    /// A string; a null one is none. Bytes that are not UTF-8 become U+FFFD, as in Java.
+    pub fn ustr(&mut self) -> Result<Option<Cow<'a, str>>, DecodeError> {
+        Ok(self.buf()?.map(String::from_utf8_lossy))
+    }
+
+    /// A string that must not be null.
+    pub fn string(&mut self, what: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+        self.ustr()?.ok_or(DecodeError::Null(what))
+    }
+
+    /// The count of a vector whose items take at least `item_bytes` each; a null vector is none.
+    ///
+    /// A count that the remaining bytes cannot hold is refused, so that a caller may reserve.
+    pub fn count(&mut self, item_bytes: usize) -> Result<Option<usize>, DecodeError> {
+        let count = self.i32()?;
+        if count == -1 {
+            return Ok(None);
+        }
+        let count = usize::try_from(count).map_err(|_| DecodeError::NegativeLength(count))?;
+        let needed = count.saturating_mul(item_bytes.max(1));
+        if needed > self.bytes.len() {
+            return Err(self.end(needed));
+        }
+        Ok(Some(count))
+    }
+
+    fn end(&self, needed: usize) -> DecodeError {
+        DecodeError::UnexpectedEnd { needed, left: self.bytes.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_java_writes() {
+        let mut reader = Reader::new(&[0, 0, 0, 2, b'/', b'p', 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(reader.string("path"), Ok(Cow::Borrowed("/p")));
+        assert_eq!(reader.buf(), Ok(None));
+        assert_eq!(reader.bool(), Ok(true));
+        assert!(reader.is_empty());
+    }
+
+    #[test]
+    fn a_length_beyond_the_packet_is_an_error_not_an_allocation() {
+        let mut reader = Reader::new(&[0x7f, 0xff, 0xff, 0xff, 0]);
+        let end = DecodeError::UnexpectedEnd { needed: 0x7fff_ffff, left: 1 };
+        assert_eq!(reader.clone().buf(), Err(end));
+        assert_eq!(reader.count(1), Err(end));
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xfe]).buf(),
+            Err(DecodeError::NegativeLength(-2))
+        );
+    }
+}

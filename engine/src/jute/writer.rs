@@ -1,0 +1,84 @@
+//! Encoding: appends to a buffer that the caller owns and reuses.
+
+/// Appends jute fields to a byte vector.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Appends to `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// The bytes as they are, without a length.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A single byte.
+    pub fn u8(&mut self, value: u8) {
+        self.out.push(value);
+    }
+
+    /// A boolean.
+    pub fn bool(&mut self, value: bool) {
+        self.out.push(u8::from(value));
+    }
+
+    /// A 32-bit integer.
+    pub fn i32(&mut self, value: i32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// A 64-bit integer.
+    pub fn i64(&mut self, value: i64) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// A buffer.
+    pub fn buf(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.bytes(bytes);
+    }
+
+    /// A buffer that may be null.
+    pub fn buf_or_null(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.buf(bytes),
+            None => self.i32(-1),
+        }
+    }
+
+    /// A string.
+    pub fn string(&mut self, text: &str) {
+        self.buf(text.as_bytes());
+    }
+
+    /// The count of a vector, or the length of a buffer.
+    pub fn count(&mut self, count: usize) {
+        self.i32(i32::try_from(count).expect("nothing encoded has 2^31 items or bytes"));
+    }
+
+    /// Starts a length-prefixed part whose length is known at its end: see [`Writer::end_part`].
+    pub fn begin_part(&mut self) -> Part {
+        let at = self.out.len();
+        self.i32(0);
+        Part { at }
+    }
+
+    /// Ends a part: writes its length, the prefix itself not counted, where the part began.
+    pub fn end_part(&mut self, part: Part) {
+        let len = self.out.len() - part.at - 4;
+        let len = i32::try_from(len).expect("nothing encoded has 2^31 bytes");
+        self.out[part.at..part.at + 4].copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// A length-prefixed part that has been begun and not ended.
+#[derive(Debug)]
+#[must_use = "a part that is not ended has length 0"]
+pub struct Part {
+    at: usize,
+}

@@ -1,0 +1,25 @@
+//! ringkeeper's core: formats, state and protocols as machines without I/O.
+//!
+//! Nothing here reads a clock, starts a thread, opens a socket or draws ambient randomness. Time,
+//! bytes, completions and seeds come in as arguments; effects go out as values. Layers, lowest
+//! first; a module uses only what stands above it in this list:
+
+// Words.
+pub mod collections;
+pub mod error_code;
+pub mod ids;
+pub mod limits;
+pub mod time;
+pub mod zxid;
+
+// Bytes.
+pub mod jute;
+
+// Records.
+pub mod acl;
+pub mod op;
+pub mod stat;
+pub mod txn;
+
+// The versioned map.
+pub mod btree;

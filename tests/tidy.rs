@@ -1,0 +1,69 @@
+//! Rules about the source tree that neither rustfmt nor clippy knows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file of more lines than this holds more than one idea.
+const FILE_LINES_MAX: usize = 500;
+/// A line of more characters than this does not fit beside another one.
+const LINE_CHARS_MAX: usize = 100;
+
+#[test]
+fn sources_are_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for folder in ["engine", "server", "bench", "tests"] {
+        collect_sources(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 10, "the sources were not found below {}", root.display());
+
+    let mut findings = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root).unwrap().display().to_string();
+        findings.extend(findings_in(&name, &text));
+    }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+fn findings_in(name: &str, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    let lines = text.lines().count();
+    if lines > FILE_LINES_MAX {
+        findings.push(format!("{name}: {lines} lines; split it, {FILE_LINES_MAX} is the most"));
+    }
+    if !text.starts_with("//! ") {
+        findings.push(format!("{name}: the first line must say what the file is for (//! ...)"));
+    }
+    for (line, number) in text.lines().zip(1..) {
+        if line.chars().count() > LINE_CHARS_MAX {
+            findings.push(format!("{name}:{number}: longer than {LINE_CHARS_MAX} characters"));
+        }
+        let impure = ["use io_uring", "use std::net", "use std::thread", "use server"];
+        if name.starts_with("engine/src") && impure.iter().any(|word| line.starts_with(word)) {
+            findings.push(format!("{name}:{number}: the engine does no I/O of its own"));
+        }
+    }
+    findings
+}
+
+fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden && !path.ends_with("target") {
+            collect_sources(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_rules_can_fail() {
+    assert_eq!(findings_in("engine/src/x.rs", "//! Fine.\n"), Vec::<String>::new());
+    let long = format!("//! x\n{}\n", "y".repeat(LINE_CHARS_MAX + 1));
+    assert_eq!(findings_in("server/src/x.rs", &long).len(), 1);
+    assert_eq!(findings_in("engine/src/x.rs", "use std::thread;\n").len(), 2);
+    assert_eq!(findings_in("tests/x.rs", &"//! x\n".repeat(FILE_LINES_MAX + 1)).len(), 1);
+}
