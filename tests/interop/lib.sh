@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# What the interop scripts share: where downloads are kept, free ports, installing tools, tallying.
+# Source it first; it turns on `set -euo pipefail` and puts every temporary thing below one folder
+# that is removed when the script ends, after stopping the servers that were started through it.
+set -euo pipefail
+
+INTEROP_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+INTEROP_CACHE=${INTEROP_CACHE:-$INTEROP_DIR/.cache}
+# The release that ringkeeper is compared with, and the client libraries that are driven against both.
+ZOOKEEPER_RELEASE=3.9.3
+mkdir -p "$INTEROP_CACHE"
+
+say() { printf '%s\n' "interop: $*" >&2; }
+
+die() {
+    say "$*"
+    exit 2
+}
+
+# need COMMAND [PACKAGE]: makes sure that COMMAND is there, installing the Debian PACKAGE if it may.
+need() {
+    local command=$1 package=${2:-$1}
+    if command -v "$command" >/dev/null; then return; fi
+    install_package "$package"
+    command -v "$command" >/dev/null || die "'$command' is missing; install the package '$package'"
+}
+
+install_package() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        die "the package '$1' is missing and only root on Debian can install it from here"
+    fi
+    say "installing the package $1"
+    {
+        apt-get install -y --no-install-recommends "$1" ||
+            { apt-get update && apt-get install -y --no-install-recommends "$1"; }
+    } >&2
+}
+
+# maven ARGUMENTS: Maven with its downloads in our cache.
+maven() {
+    need mvn maven
+    mvn --batch-mode --no-transfer-progress -q -Dstyle.color=never -Dmaven.repo.local="$INTEROP_CACHE/maven" "$@" >&2
+}
+
+# once STAMP COMMAND...: runs COMMAND unless it succeeded before; STAMP names what was made, and
+# changes when what would be made changes.
+once() {
+    local stamp=$INTEROP_CACHE/stamps/$1
+    shift
+    if [ -e "$stamp" ]; then return; fi
+    mkdir -p "${stamp%/*}"
+    "$@"
+    touch "$stamp"
+}
