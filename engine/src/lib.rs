@@ -23,3 +23,7 @@ pub mod txn;
 
 // The versioned map.
 pub mod btree;
+
+// Who may talk to us, and for how long.
+pub mod auth;
+pub mod session;
