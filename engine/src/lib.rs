@@ -9,6 +9,7 @@ pub mod collections;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod path;
 pub mod time;
 pub mod zxid;
 
@@ -18,6 +19,7 @@ pub mod jute;
 // Records.
 pub mod acl;
 pub mod op;
+pub mod records;
 pub mod stat;
 pub mod txn;
 

@@ -1,0 +1,72 @@
+//! Paths: which ones a znode may have, and how they divide.
+//!
+//! Only writes check a path; a read looks it up as it came and finds nothing under a bad one.
+
+/// The root.
+pub const ROOT: &str = "/";
+
+/// The znode that ZooKeeper keeps its own below.
+pub const ZOOKEEPER: &str = "/zookeeper";
+/// Below it, for each path with a quota: its limits and what counts against them.
+pub const QUOTA: &str = "/zookeeper/quota";
+/// The ensemble, as text.
+pub const CONFIG: &str = "/zookeeper/config";
+
+/// Whether a znode may have this path.
+///
+// Compat: PathUtils.validatePath - judges UTF-16 units, so every character beyond the basic plane
+// is refused as a surrogate.
+pub fn is_valid(path: &str) -> bool {
+    let Some(names) = path.strip_prefix('/') else {
+        return false;
+    };
+    if names.is_empty() {
+        return true;
+    }
+    names.split('/').all(|name| !matches!(name, "" | "." | "..")) && names.chars().all(is_allowed)
+}
+
+/// The path up to the last slash, `""` for what is directly below the root; none without a slash.
+pub fn parent(path: &str) -> Option<&str> {
+    path.rfind('/').map(|slash| &path[..slash])
+}
+
+/// Whether clients may not delete this path.
+pub fn is_special(path: &str) -> bool {
+    matches!(path, ROOT | ZOOKEEPER | QUOTA | CONFIG)
+}
+
+fn is_allowed(c: char) -> bool {
+    !matches!(
+        c,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{10ffff}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_and_odd_but_legal_paths_are_valid() {
+        for path in ["/", "/a", "/a/b.c", "/.foo", "/f..", "/...", "/a b", "/\u{e9}\u{4e2d}"] {
+            assert!(is_valid(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_zookeeper_refuses_are_not_valid() {
+        let bad = ["", "a", "a/b", "//", "/a/", "/a//b", "/.", "/a/./b", "/..", "/a/.."];
+        let bad_characters = ["/\0", "/\u{1f}", "/\u{7f}", "/\u{9f}", "/\u{e000}", "/\u{fffd}"];
+        for path in bad.into_iter().chain(bad_characters).chain(["/\u{1f600}"]) {
+            assert!(!is_valid(path), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_parent_ends_at_the_last_slash() {
+        assert_eq!(parent("/a/b"), Some("/a"));
+        assert_eq!(parent("/a"), Some(""));
+        assert_eq!(parent("a"), None);
+    }
+}
