@@ -87,6 +87,18 @@ impl<'a> AclBytes<'a> {
             .collect()
     }
 
+    /// The entries as they are, without an allocation.
+    pub fn entries(&self) -> Entries<'_> {
+        let mut reader = Reader::new(&self.0);
+        let left = reader.count(ACL_BYTES_MIN).ok().flatten().unwrap_or(0);
+        Entries { left, reader }
+    }
+
+    /// Whether the list is `world:anyone` with all permissions, which most znodes have.
+    pub fn is_open(&self) -> bool {
+        *self.0 == *OPEN
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -97,6 +109,38 @@ impl<'a> AclBytes<'a> {
         AclBytes(Cow::Owned(self.0.into_owned()))
     }
 }
+
+/// One entry of an encoded list. Strings that come from a packet can be null, or not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AclEntry<'a> {
+    /// Sum of the permission bits, and of whatever else the client set.
+    pub perms: i32,
+    /// The scheme.
+    pub scheme: Option<&'a [u8]>,
+    /// The id.
+    pub id: Option<&'a [u8]>,
+}
+
+/// Walks the entries of an encoded list.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    left: usize,
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = AclEntry<'a>;
+
+    fn next(&mut self) -> Option<AclEntry<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let reader = &mut self.reader;
+        let perms = reader.i32().ok()?;
+        Some(AclEntry { perms, scheme: reader.buf().ok()?, id: reader.buf().ok()? })
+    }
+}
+
+/// The encoded list that gives everything to everybody.
+const OPEN: &[u8] = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
 
 /// The shortest encoded entry: permissions and two empty strings.
 const ACL_BYTES_MIN: usize = 12;
@@ -113,6 +157,17 @@ mod tests {
         let read = AclBytes::read(&mut reader).unwrap();
         assert!(reader.is_empty());
         assert_eq!((read.decode(), read.as_bytes()), (list.to_vec(), bytes.as_bytes()));
+    }
+
+    #[test]
+    fn entries_are_lent_as_they_are() {
+        let list = [Acl { perms: 3, id: Id::new("ip", "::1") }];
+        let bytes = AclBytes::encode(&list);
+        let entry = AclEntry { perms: 3, scheme: Some(b"ip"), id: Some(b"::1") };
+        assert_eq!(bytes.entries().collect::<Vec<_>>(), [entry]);
+        assert!(!bytes.is_open());
+        let open = AclBytes::encode(&[Acl { perms: ALL, id: Id::new("world", "anyone") }]);
+        assert!(open.is_open());
     }
 
     #[test]

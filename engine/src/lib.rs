@@ -23,6 +23,10 @@ pub mod records;
 pub mod stat;
 pub mod txn;
 
+// Rules of the server, and who may do what.
+pub mod permission;
+pub mod rules;
+
 // The versioned map.
 pub mod btree;
 

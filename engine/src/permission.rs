@@ -1,0 +1,159 @@
+//! Who may do what: the ids of a connection against the ACL list of a znode.
+//!
+//! Which ids a connection has is decided where it authenticates; here they are only compared.
+
+pub mod fixup;
+pub mod ip;
+
+use std::borrow::Cow;
+
+use crate::acl::{Acl, AclBytes, Id};
+use crate::rules::Rules;
+
+pub use fixup::fixup;
+
+/// Whether a connection with these ids may do one of `perms` under this list.
+///
+// Compat: ZooKeeperServer.checkACL - an empty list is open; an entry of a scheme that the server
+// does not have matches nobody.
+pub fn allows(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> bool {
+    if rules.skip_acl || acl.is_open() || ids.iter().any(|id| id.scheme == "super") {
+        return true;
+    }
+    let mut empty = true;
+    for entry in acl.entries() {
+        empty = false;
+        let (Some(scheme), Some(expression)) = (entry.scheme, entry.id) else {
+            continue;
+        };
+        if entry.perms & perms == 0 {
+            continue;
+        }
+        if (scheme, expression) == (b"world", b"anyone") {
+            return true;
+        }
+        let mut same_scheme = ids.iter().filter(|id| id.scheme.as_bytes() == scheme);
+        let matches = match scheme {
+            b"ip" => {
+                let network = str::from_utf8(expression).ok().and_then(ip::Network::parse);
+                network.is_some_and(|network| same_scheme.any(|id| network.has(&id.id)))
+            }
+            b"digest" => {
+                rules.digest_scheme && same_scheme.any(|id| id.id.as_bytes() == expression)
+            }
+            _ => false,
+        };
+        if matches {
+            return true;
+        }
+    }
+    empty
+}
+
+/// The list as those see it who may read it but not administrate: the hashes of passwords are
+/// replaced by x.
+///
+// Compat: FinalRequestProcessor, getACL - replaceAll(":.*", ":x"), where a dot is no line end.
+pub fn masked(acl: &AclBytes<'_>) -> AclBytes<'static> {
+    let mut list = acl.decode();
+    for Acl { id, .. } in &mut list {
+        if id.scheme == "digest" {
+            id.id = mask_hash(&id.id);
+        }
+    }
+    AclBytes::encode(&list)
+}
+
+fn mask_hash(id: &str) -> String {
+    let mut masked = String::with_capacity(id.len());
+    let mut rest = id;
+    while let Some((user, hash)) = rest.split_once(':') {
+        masked.push_str(user);
+        masked.push_str(":x");
+        let line_end = hash.find(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+        rest = line_end.map_or("", |at| &hash[at..]);
+    }
+    masked + rest
+}
+
+/// The user that an id is of, as whoAmI tells it; empty for schemes that have none.
+///
+// Compat: AuthUtil.getUser
+pub fn user_name<'a>(rules: &Rules, id: &'a Id) -> &'a str {
+    match id.scheme.as_str() {
+        "ip" => &id.id,
+        "digest" if rules.digest_scheme => id.id.split(':').next().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// The text of bytes that Java decodes with replacement.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::{ADMIN, ALL, READ, WRITE};
+
+    fn acl(entries: &[(i32, &str, &str)]) -> AclBytes<'static> {
+        let list: Vec<_> = entries
+            .iter()
+            .map(|&(perms, scheme, id)| Acl { perms, id: Id::new(scheme, id) })
+            .collect();
+        AclBytes::encode(&list)
+    }
+
+    #[track_caller]
+    fn check(entries: &[(i32, &str, &str)], ids: &[(&str, &str)], perms: i32, expect: bool) {
+        let ids: Vec<_> = ids.iter().map(|&(scheme, id)| Id::new(scheme, id)).collect();
+        let found = allows(&Rules::default(), &acl(entries), perms, &ids);
+        assert_eq!(found, expect, "{entries:?} {ids:?} {perms}");
+    }
+
+    #[test]
+    fn the_world_and_an_empty_list_are_for_everybody() {
+        check(&[], &[], ALL, true);
+        check(&[(ALL, "world", "anyone")], &[], ADMIN, true);
+        check(&[(READ, "world", "anyone")], &[], READ, true);
+        check(&[(READ, "world", "anyone")], &[], WRITE, false);
+        check(&[(READ, "world", "anyone")], &[], READ | WRITE, true);
+        check(&[(ALL, "world", "someone")], &[("world", "someone")], READ, false);
+    }
+
+    #[test]
+    fn ids_match_within_their_scheme() {
+        let list = [(READ, "digest", "u:h"), (WRITE, "ip", "10.0.0.0/8")];
+        check(&list, &[("digest", "u:h")], READ, true);
+        check(&list, &[("digest", "u:h")], WRITE, false);
+        check(&list, &[("digest", "v:h"), ("ip", "10.1.2.3")], WRITE, true);
+        check(&list, &[("ip", "11.1.2.3")], WRITE, false);
+        check(&list, &[("ip", "u:h")], READ, false);
+        check(&[(READ, "x509", "CN=a")], &[("x509", "CN=a")], READ, false);
+    }
+
+    #[test]
+    fn super_and_skip_acl_may_everything() {
+        check(&[(READ, "digest", "u:h")], &[("super", "")], ADMIN, true);
+        let rules = Rules { skip_acl: true, ..Rules::default() };
+        assert!(allows(&rules, &acl(&[(READ, "digest", "u:h")]), ADMIN, &[]));
+    }
+
+    #[test]
+    fn a_scheme_that_is_switched_off_matches_nobody() {
+        let rules = Rules { digest_scheme: false, ..Rules::default() };
+        let ids = [Id::new("digest", "u:h")];
+        assert!(!allows(&rules, &acl(&[(READ, "digest", "u:h")]), READ, &ids));
+        assert_eq!(user_name(&rules, &ids[0]), "");
+        assert_eq!(user_name(&Rules::default(), &ids[0]), "u");
+    }
+
+    #[test]
+    fn the_mask_hides_hashes_only() {
+        let masked = masked(&acl(&[(1, "digest", "u:h=:i"), (2, "ip", "::1"), (4, "digest", "v")]));
+        assert_eq!(masked, acl(&[(1, "digest", "u:x"), (2, "ip", "::1"), (4, "digest", "v")]));
+        assert_eq!(mask_hash("a:b\nc:d"), "a:x\nc:x");
+        assert_eq!(mask_hash(":"), ":x");
+    }
+}
