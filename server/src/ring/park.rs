@@ -1,0 +1,92 @@
+//! How a thread that waits in the kernel is woken by another one, without a lost wake-up and
+//! without a system call if it does not wait.
+//!
+//! ```text
+//!            park()              wake(): must signal
+//! Running ----------> Parked ----------------------> Woken
+//!    ^ \___________________________________________> Woken
+//!    |                wake(): nothing else to do        |
+//!    \__________________________________________________/
+//!                         unpark()
+//! ```
+//!
+//! A wake-up that arrives while the thread runs makes its next `park` fail, so the thread looks at
+//! its inbox again before it waits. One that arrives while it waits finds `Parked` and signals the
+//! descriptor the thread waits on. What was written before `wake` is visible after the `unpark`
+//! that reports it (release and acquire on the state).
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU8, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const RUNNING: u8 = 0;
+const PARKED: u8 = 1;
+const WOKEN: u8 = 2;
+
+/// State of one thread that parks.
+#[derive(Debug)]
+pub(super) struct Park {
+    state: AtomicU8,
+}
+
+impl Park {
+    pub(super) fn new() -> Self {
+        Self { state: AtomicU8::new(RUNNING) }
+    }
+
+    /// Announces that the thread is about to wait; false if it must not, because it was woken.
+    pub(super) fn park(&self) -> bool {
+        self.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The thread runs again; true if it was woken since the last `unpark`.
+    pub(super) fn unpark(&self) -> bool {
+        self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
+    }
+
+    /// Asks the thread to run; true if it waits and has to be signalled.
+    pub(super) fn wake(&self) -> bool {
+        self.state.swap(WOKEN, Ordering::AcqRel) == PARKED
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) park: Park,
+    /// An eventfd. It is watched for edges and never read: its counter would overflow after
+    /// 2^64 - 2 signals.
+    pub(super) signal: OwnedFd,
+}
+
+/// Wakes one ring's `turn` from any thread.
+#[derive(Clone)]
+pub struct Waker {
+    shared: Arc<Shared>,
+}
+
+impl Waker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes the ring's `turn` return, or the next one not wait. Costs one atomic operation if the
+    /// ring does not wait.
+    pub fn wake(&self) {
+        if self.shared.park.wake() {
+            let written = rustix::io::write(&self.shared.signal, &1u64.to_le_bytes());
+            // Zero bytes of eight are never written, and the counter cannot be full.
+            assert_eq!(written, Ok(8), "the eventfd of a ring takes every signal");
+        }
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Waker")
+    }
+}

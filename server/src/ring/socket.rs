@@ -1,0 +1,88 @@
+//! Sockets as both implementations want them: made, tuned and asked in one place.
+//!
+//! Connections stay in blocking mode: io_uring would answer EAGAIN on a non-blocking socket in
+//! place of waiting, and epoll's calls say MSG_DONTWAIT themselves. So a descriptor can go from any
+//! ring to any other.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
+
+/// Listens on `address`, port 0 for any. A second server on the same port is refused
+/// (no SO_REUSEPORT: the kernel would split the clients between the two); connections of
+/// an earlier process in TIME_WAIT are no obstacle. An IPv6 wildcard takes IPv4 clients too.
+pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = new_socket(address, SocketFlags::CLOEXEC)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    net::bind(&socket, &address)?;
+    net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Begins to connect; the socket becomes writable when that is decided.
+pub(super) fn begin_connect(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_socket(address, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    match net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How the attempt of `begin_connect` ended; the socket is then like an accepted one.
+pub(super) fn finish_connect(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::socket_error(socket)??;
+    prepare_connection(socket)
+}
+
+/// Sets what every connection has: blocking mode, no delay of small writes.
+pub(super) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(socket, false)?;
+    match sockopt::set_tcp_nodelay(socket, true) {
+        // Not a TCP socket, or one that the peer has reset already: the next receive says so.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who is at the other end; `None` if the connection is gone already.
+pub(super) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    let address = net::getpeername(socket).ok()??;
+    SocketAddr::try_from(address).ok()
+}
+
+/// Says that nothing more will be sent. Fails only on a connection that is gone, of which the ring
+/// learns by other ways.
+pub(super) fn shutdown_write(socket: impl AsFd) {
+    match net::shutdown(socket, Shutdown::Write) {
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// What to do about an error of accept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AcceptError {
+    /// This one connection is gone: take the next.
+    Skip,
+    /// Descriptors or memory ran out, or worse: trying at once again would spin.
+    Pause,
+}
+
+impl AcceptError {
+    pub(super) fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::AGAIN => Self::Skip,
+            _ => Self::Pause,
+        }
+    }
+}
+
+fn new_socket(address: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}

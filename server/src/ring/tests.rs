@@ -1,0 +1,5 @@
+//! The ring's promises, checked on both implementations with real sockets.
+
+mod connections;
+mod harness;
+mod streams;

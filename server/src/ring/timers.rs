@@ -1,0 +1,49 @@
+//! The ring's own deadlines: connections that linger, listeners that pause.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Slot;
+
+/// How long no connection is accepted after descriptors or memory ran out.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections on their way out, oldest first. All linger equally long, so the order of
+/// arrival is the order of deadlines.
+#[derive(Debug)]
+pub(super) struct Lingering {
+    duration: Duration,
+    queue: VecDeque<(Instant, Slot)>,
+}
+
+impl Lingering {
+    pub(super) fn new(duration: Duration) -> Self {
+        Self { duration, queue: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, slot: Slot) {
+        self.queue.push_back((Instant::now() + self.duration, slot));
+    }
+
+    /// Forgets the front while `is_gone`, so that the ring need not wake for those.
+    pub(super) fn trim(&mut self, is_gone: impl Fn(Slot) -> bool) {
+        while self.queue.front().is_some_and(|(_, slot)| is_gone(*slot)) {
+            self.queue.pop_front();
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.queue.front().map(|(deadline, _)| *deadline)
+    }
+
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Slot> {
+        self.queue.pop_front_if(|(deadline, _)| *deadline <= now).map(|(_, slot)| slot)
+    }
+}
+
+/// The shorter of a caller's timeout and the time until a deadline of our own.
+pub(super) fn bounded(timeout: Option<Duration>, deadline: Option<Instant>) -> Option<Duration> {
+    let Some(deadline) = deadline else { return timeout };
+    let left = deadline.saturating_duration_since(Instant::now());
+    Some(timeout.map_or(left, |timeout| timeout.min(left)))
+}
