@@ -59,6 +59,11 @@ impl<'a> AclBytes<'a> {
         Ok(Self(Cow::Borrowed(&start[..start.len() - reader.rest().len()])))
     }
 
+    /// Takes a list whose form was checked when it was read first.
+    pub(crate) fn from_checked(bytes: Cow<'a, [u8]>) -> Self {
+        Self(bytes)
+    }
+
     /// The encoded form of `list`.
     pub fn encode(list: &[Acl]) -> AclBytes<'static> {
         let mut out = Vec::new();

@@ -30,6 +30,10 @@ pub mod rules;
 // The versioned map.
 pub mod btree;
 
+// The state.
+pub mod keyspace;
+pub mod tree;
+
 // Who may talk to us, and for how long.
 pub mod auth;
 pub mod session;

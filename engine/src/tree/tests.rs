@@ -1,0 +1,280 @@
+//! Tests of the tree as a whole: transactions in, outcomes, triggers and state out.
+
+use super::*;
+use crate::acl::{ALL, Acl, AclBytes, Id};
+use crate::btree::View;
+use crate::ids::{SessionId, Xid};
+use crate::time::WallTime;
+use crate::txn::{NewNode, TxnError};
+
+/// Applies transactions with ascending zxids, and notes what comes out.
+struct Fixture {
+    tree: Tree,
+    zxid: u64,
+    effects: Effects,
+}
+
+const SESSION: SessionId = SessionId(0x0100_0000_0000_0001);
+
+impl Fixture {
+    fn new() -> Self {
+        Self { tree: Tree::new(OwnerMode::Extended), zxid: 0, effects: Effects::new() }
+    }
+
+    fn apply(&mut self, txn: &Txn<'_>) -> Outcome {
+        self.zxid += 1;
+        self.effects.clear();
+        let time = WallTime(1_000 + self.zxid as i64);
+        let header = TxnHeader { session: SESSION, cxid: Xid(1), zxid: Zxid(self.zxid), time };
+        self.tree.apply(&header, txn, &mut self.effects)
+    }
+
+    /// The outcome in short: a stat, or an error.
+    fn outcome(&mut self, txn: &Txn<'_>) -> String {
+        brief(&self.apply(txn))
+    }
+
+    /// The triggers of the last transaction.
+    fn triggers(&self) -> Vec<(EventType, &str)> {
+        let of = |trigger| self.effects.path(trigger);
+        self.effects.triggers.iter().map(|trigger| (trigger.event, of(trigger))).collect()
+    }
+
+    fn stat(&self, path: &str) -> String {
+        znode(self.tree.view(), path).map_or("none".into(), |znode| brief_stat(&znode.wire_stat()))
+    }
+
+    fn data(&self, path: &str) -> Option<Vec<u8>> {
+        let view = self.tree.view();
+        znode(view, path).unwrap().into_data(view).map(std::borrow::Cow::into_owned)
+    }
+
+    fn children(&self, path: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut children = children(self.tree.view(), path);
+        while let Some(name) = children.next_name() {
+            names.push(name.to_owned());
+        }
+        names
+    }
+}
+
+fn brief(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Created(stat) => format!("created {}", brief_stat(stat)),
+        Outcome::DataSet(stat) => format!("set {}", brief_stat(stat)),
+        Outcome::AclSet(stat) => format!("acl {}", brief_stat(stat)),
+        Outcome::Deleted => "deleted".into(),
+        Outcome::Checked => "checked".into(),
+        Outcome::SessionCreated => "session created".into(),
+        Outcome::SessionClosed => "session closed".into(),
+        Outcome::Error(code) => format!("error {code}"),
+        Outcome::Multi(outcomes) => outcomes.iter().map(brief).collect::<Vec<_>>().join(" | "),
+    }
+}
+
+fn brief_stat(wire: &crate::stat::WireStat) -> String {
+    let stat = &wire.stat;
+    format!(
+        "c{} m{} p{} v{} cv{} av{} o{:x} len{} n{}",
+        stat.czxid.0,
+        stat.mzxid.0,
+        stat.pzxid.0,
+        stat.version,
+        stat.cversion,
+        stat.aversion,
+        stat.ephemeral_owner,
+        wire.data_length,
+        wire.num_children
+    )
+}
+
+fn world(perms: i32) -> AclBytes<'static> {
+    AclBytes::encode(&[Acl { perms, id: Id::new("world", "anyone") }])
+}
+
+fn node(path: &str, parent_cversion: i32) -> NewNode<'_> {
+    NewNode { path: path.into(), data: Some(b"data"[..].into()), acl: world(ALL), parent_cversion }
+}
+
+fn create(path: &str, parent_cversion: i32) -> Txn<'_> {
+    Txn::Create { with_stat: false, node: node(path, parent_cversion), ephemeral: false }
+}
+
+fn create_ephemeral(path: &str) -> Txn<'_> {
+    Txn::Create { with_stat: false, node: node(path, -1), ephemeral: true }
+}
+
+fn delete(path: &str) -> Txn<'_> {
+    Txn::Delete { path: path.into(), container: false }
+}
+
+fn set_data<'a>(path: &'a str, data: &'a [u8], version: i32) -> Txn<'a> {
+    Txn::SetData { path: path.into(), data: Some(data.into()), version, reconfig: false }
+}
+
+#[test]
+fn a_fresh_tree_is_zookeepers() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.tree.digest(), 0x51c6_d660);
+    let expect =
+        Counters { znode_count: 5, data_bytes: 44, ephemerals_count: 0, sessions_count: 0 };
+    assert_eq!(fixture.tree.counters(), expect);
+    assert_eq!(fixture.children("/"), ["zookeeper"]);
+    assert_eq!(fixture.children("/zookeeper"), ["config", "quota"]);
+    assert_eq!(fixture.stat("/"), "c0 m0 p0 v0 cv-1 av0 o0 len0 n1");
+    assert_eq!(fixture.stat("/zookeeper/config"), "c0 m0 p0 v0 cv0 av-1 o0 len0 n0");
+}
+
+#[test]
+fn creates_deletes_and_sets_leave_zookeepers_stats() {
+    let mut f = Fixture::new();
+    assert_eq!(f.outcome(&create("/a", 1)), "created c1 m1 p1 v0 cv0 av0 o0 len4 n0");
+    assert_eq!(f.stat("/"), "c0 m0 p1 v0 cv0 av0 o0 len0 n2");
+    assert_eq!(f.outcome(&create("/a/b", -1)), "created c2 m2 p2 v0 cv0 av0 o0 len4 n0");
+    assert_eq!(f.outcome(&create("/a/c", 2)), "created c3 m3 p3 v0 cv0 av0 o0 len4 n0");
+    assert_eq!(f.stat("/a"), "c1 m1 p3 v0 cv2 av0 o0 len4 n2");
+    assert_eq!(f.outcome(&delete("/a/b")), "deleted");
+    assert_eq!(f.stat("/a"), "c1 m1 p4 v0 cv3 av0 o0 len4 n1");
+    assert_eq!(f.outcome(&set_data("/a", b"123456", 1)), "set c1 m5 p4 v1 cv3 av0 o0 len6 n1");
+    let set_acl = Txn::SetAcl { path: "/a".into(), acl: world(1), aversion: 1 };
+    assert_eq!(f.outcome(&set_acl), "acl c1 m5 p4 v1 cv3 av1 o0 len6 n1");
+    assert_eq!(f.tree.applied(), Zxid(6));
+}
+
+#[test]
+fn what_does_not_fit_changes_what_datatree_changes() {
+    let mut f = Fixture::new();
+    assert_eq!(f.outcome(&create("/x/y", 1)), "error -101");
+    assert_eq!(f.outcome(&delete("/x")), "error -101");
+    assert_eq!(f.stat("/"), "c0 m0 p2 v0 cv-1 av0 o0 len0 n1");
+    assert_eq!(f.outcome(&set_data("/x", b"", 1)), "error -101");
+    f.apply(&create("/a", 1));
+    assert_eq!(f.outcome(&create("/a", 9)), "error -110");
+    assert_eq!(f.stat("/"), "c0 m0 p5 v0 cv16 av0 o0 len0 n2");
+    let create2 = Txn::Create { with_stat: true, node: node("/a", 20), ephemeral: false };
+    assert_eq!(f.outcome(&create2), "error -110");
+    assert_eq!(f.stat("/"), "c0 m0 p5 v0 cv16 av0 o0 len0 n2");
+    for path in ["", "/", "a", "//a", "a/b"] {
+        assert_eq!(f.outcome(&create(path, -1)), "error -101", "{path:?}");
+        assert_eq!(f.outcome(&delete(path)), "error -101");
+    }
+}
+
+#[test]
+fn triggers_fire_in_order() {
+    use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
+    let mut f = Fixture::new();
+    f.apply(&create("/a", 1));
+    assert_eq!(f.triggers(), [(NodeCreated, "/a"), (NodeChildrenChanged, "/")]);
+    f.apply(&create("/a/b", 1));
+    assert_eq!(f.triggers(), [(NodeCreated, "/a/b"), (NodeChildrenChanged, "/a")]);
+    f.apply(&set_data("/", b"x", 1));
+    assert_eq!(f.triggers(), [(NodeDataChanged, "/")]);
+    f.apply(&delete("/a/b"));
+    assert_eq!(f.triggers(), [(NodeDeleted, "/a/b"), (NodeChildrenChanged, "/a")]);
+    f.apply(&delete("/a/b"));
+    assert_eq!(f.triggers(), []);
+}
+
+#[test]
+fn a_multi_with_an_error_does_nothing() {
+    let mut f = Fixture::new();
+    let digest = f.tree.digest();
+    let txns = vec![create("/a", 1), Txn::Error(TxnError(-101)), delete("/zookeeper")];
+    assert_eq!(f.outcome(&Txn::Multi(txns)), "error 0 | error -101 | error -2");
+    assert_eq!((f.tree.digest(), f.stat("/a")), (digest, "none".into()));
+    let check = Txn::Check { path: "/a".into(), version: 0 };
+    let txns = vec![create("/a", 1), check, delete("/a")];
+    let expect = "created c2 m2 p2 v0 cv0 av0 o0 len4 n0 | checked | deleted";
+    assert_eq!(f.outcome(&Txn::Multi(txns)), expect);
+}
+
+#[test]
+fn a_session_takes_its_ephemerals_along() {
+    let mut f = Fixture::new();
+    assert_eq!(f.outcome(&Txn::CreateSession { timeout_ms: 5 }), "session created");
+    assert_eq!(session(f.tree.view(), SESSION), Some(5));
+    f.apply(&create_ephemeral("/e1"));
+    f.apply(&create_ephemeral("/e2"));
+    assert_eq!(f.tree.counters().ephemerals_count, 2);
+    assert_eq!(f.stat("/e1"), "c2 m2 p2 v0 cv0 av0 o100000000000001 len4 n0");
+    let listed = Txn::CloseSession { ephemerals: Some(vec!["/e2".into(), "/gone".into()]) };
+    assert_eq!(f.outcome(&listed), "session closed");
+    let paths: Vec<&str> = f.triggers().into_iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, ["/e2", "/", "/e1", "/"]);
+    assert_eq!(f.tree.counters(), Fixture::new().tree.counters());
+    assert_eq!(session(f.tree.view(), SESSION), None);
+}
+
+#[test]
+fn quota_statistics_follow_in_javas_text() {
+    let mut f = Fixture::new();
+    for path in ["/a", "/a/b", "/zookeeper/quota/a"] {
+        f.apply(&create(path, -1));
+    }
+    let limits = |f: &mut Fixture, text: &'static str| {
+        let mut node = node("/zookeeper/quota/a/zookeeper_limits", -1);
+        node.data = Some(text.as_bytes().into());
+        f.apply(&Txn::Create { with_stat: false, node, ephemeral: false });
+    };
+    limits(&mut f, "count=3,bytes=-1=;byteHardLimit=20;countHardLimit=3");
+    let stats = "/zookeeper/quota/a/zookeeper_stats";
+    f.apply(&create(stats, -1));
+    let digest = f.tree.digest();
+    let read = |f: &Fixture| String::from_utf8(f.data(stats).unwrap()).unwrap();
+    assert_eq!(read(&f), "count=2,bytes=8");
+    assert_eq!(f.tree.check_quota("/a/c", 12, 1), Ok(()));
+    assert_eq!(f.tree.check_quota("/a/c", 13, 1), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(f.tree.check_quota("/a/c", 0, 2), Err(ErrorCode::QuotaExceeded));
+    assert_eq!(f.tree.check_quota("/b", 1000, 2), Ok(()));
+    f.apply(&create("/a/c", -1));
+    f.apply(&set_data("/a", b"", 1));
+    assert_eq!(read(&f), "count=3,bytes=8");
+    f.apply(&delete("/a/c"));
+    f.apply(&set_data("/a", b"data", 2));
+    assert_eq!(read(&f), "count=2,bytes=8");
+    assert_ne!(f.tree.digest(), digest);
+    assert_eq!(f.stat(stats), "c5 m5 p5 v0 cv0 av0 o0 len15 n0");
+    f.apply(&delete("/zookeeper/quota/a/zookeeper_limits"));
+    f.apply(&delete("/a/b"));
+    assert_eq!(read(&f), "count=2,bytes=8");
+}
+
+#[test]
+fn a_rollback_takes_back_state_triggers_quotas_and_lists() {
+    let mut f = Fixture::new();
+    f.apply(&create("/a", 1));
+    let before = f.tree.freeze();
+    let (digest, counters) = (f.tree.digest(), f.tree.counters());
+    let savepoint = f.tree.savepoint(&f.effects);
+    let zxid = f.zxid;
+    for txn in [
+        create("/zookeeper/quota/a", -1),
+        create("/zookeeper/quota/a/zookeeper_limits", -1),
+        Txn::SetAcl { path: "/a".into(), acl: world(1), aversion: 1 },
+        delete("/a"),
+    ] {
+        f.apply(&txn);
+    }
+    f.zxid = zxid;
+    f.tree.rollback_to(savepoint, &mut f.effects);
+    assert_eq!((f.tree.digest(), f.tree.counters()), (digest, counters));
+    assert_eq!(f.tree.quotas.nearest("/a"), None);
+    let after = f.tree.freeze();
+    assert_eq!(entries(&before), entries(&after));
+    let list = AclBytes::encode(&[Acl { perms: 1, id: Id::new("ip", "::1") }]);
+    f.apply(&Txn::SetAcl { path: "/a".into(), acl: list.clone(), aversion: 1 });
+    let view = f.tree.view();
+    assert_eq!(acl(view, znode(view, "/a").unwrap().acl()), list);
+}
+
+/// Every key and value of a view.
+fn entries(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut entries = Vec::new();
+    let mut cursor = view.cursor(b"");
+    while let Some((key, value)) = cursor.next_entry() {
+        entries.push((key.to_vec(), value.to_vec()));
+    }
+    entries
+}
