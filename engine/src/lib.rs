@@ -28,6 +28,8 @@ pub mod permission;
 pub mod rules;
 
 // The versioned map.
+pub mod pages;
+
 pub mod btree;
 
 // The state.
