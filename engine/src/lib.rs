@@ -23,13 +23,7 @@ pub mod records;
 pub mod stat;
 pub mod txn;
 
-// Rules of the server, and who may do what.
-pub mod permission;
-pub mod rules;
-
 // The versioned map.
-pub mod pages;
-
 pub mod btree;
 
 // The state.
@@ -39,3 +33,9 @@ pub mod tree;
 // Who may talk to us, and for how long.
 pub mod auth;
 pub mod session;
+
+// Requests: who may do what, writes on the leader's head, reads on a version.
+pub mod permission;
+pub mod prep;
+pub mod read;
+pub mod rules;

@@ -2,6 +2,8 @@
 //!
 //! Only writes check a path; a read looks it up as it came and finds nothing under a bad one.
 
+use std::fmt::Write as _;
+
 /// The root.
 pub const ROOT: &str = "/";
 
@@ -24,6 +26,11 @@ pub fn is_valid(path: &str) -> bool {
         return true;
     }
     names.split('/').all(|name| !matches!(name, "" | "." | "..")) && names.chars().all(is_allowed)
+}
+
+/// Appends the number of a sequential znode: ten characters at least, a sign among them.
+pub fn push_sequence(path: &mut String, number: i32) {
+    write!(path, "{number:010}").expect("a string takes everything");
 }
 
 /// The path up to the last slash, `""` for what is directly below the root; none without a slash.
@@ -61,6 +68,19 @@ mod tests {
         for path in bad.into_iter().chain(bad_characters).chain(["/\u{1f600}"]) {
             assert!(!is_valid(path), "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_number_of_a_sequential_znode_can_overflow() {
+        let numbered = |number| {
+            let mut path = String::from("/s");
+            push_sequence(&mut path, number);
+            path
+        };
+        assert_eq!(numbered(7), "/s0000000007");
+        assert_eq!(numbered(i32::MAX), "/s2147483647");
+        assert_eq!(numbered(i32::MIN), "/s-2147483648");
+        assert_eq!(numbered(-5), "/s-000000005");
     }
 
     #[test]

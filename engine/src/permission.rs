@@ -7,10 +7,23 @@ pub mod ip;
 
 use std::borrow::Cow;
 
-use crate::acl::{Acl, AclBytes, Id};
+use crate::acl::{Acl, AclBytes, Id, READ};
+use crate::btree::View;
 use crate::rules::Rules;
+use crate::tree::{self, AclId};
 
 pub use fixup::fixup;
+
+/// Whether a connection with these ids may do one of `perms` to a znode with this list.
+pub fn may(view: &impl View, rules: &Rules, acl: AclId, perms: i32, ids: &[Id]) -> bool {
+    acl == AclId::OPEN || rules.skip_acl || allows(rules, &tree::acl(view, acl), perms, ids)
+}
+
+/// Whether a connection with these ids may read a znode with this list: whether it is told of
+/// what happens there.
+pub fn may_read(view: &impl View, rules: &Rules, acl: AclId, ids: &[Id]) -> bool {
+    may(view, rules, acl, READ, ids)
+}
 
 /// Whether a connection with these ids may do one of `perms` under this list.
 ///
@@ -95,7 +108,7 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acl::{ADMIN, ALL, READ, WRITE};
+    use crate::acl::{ADMIN, ALL, WRITE};
 
     fn acl(entries: &[(i32, &str, &str)]) -> AclBytes<'static> {
         let list: Vec<_> = entries

@@ -19,7 +19,7 @@ use crate::zxid::Zxid;
 pub use connect::{ConnectRequest, ConnectResponse};
 pub use multi::{MultiHeader, MultiOps};
 pub use request::{AuthPacket, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath};
-pub use watch::{PathWatch, SetWatches, WatchEvent, WatchKind};
+pub use watch::{Modes, PathWatch, SetWatches, WatchEvent, WatchKind};
 
 /// Xid of a notification.
 pub const NOTIFICATION_XID: Xid = Xid(-1);

@@ -76,6 +76,28 @@ impl<'a> Writer<'a> {
     }
 }
 
+impl Writer<'_> {
+    /// Starts a vector whose count is known at its end: see [`Writer::end_vector`].
+    pub fn begin_vector(&mut self) -> Vector {
+        let at = self.out.len();
+        self.i32(0);
+        Vector { at }
+    }
+
+    /// Ends a vector: writes its count where it began.
+    pub fn end_vector(&mut self, vector: Vector, count: usize) {
+        let count = i32::try_from(count).expect("nothing encoded has 2^31 items");
+        self.out[vector.at..vector.at + 4].copy_from_slice(&count.to_be_bytes());
+    }
+}
+
+/// A vector that has been begun and not ended.
+#[derive(Debug)]
+#[must_use = "a vector that is not ended has no items"]
+pub struct Vector {
+    at: usize,
+}
+
 /// A length-prefixed part that has been begun and not ended.
 #[derive(Debug)]
 #[must_use = "a part that is not ended has length 0"]

@@ -5,6 +5,68 @@ use std::borrow::Cow;
 use super::{NOTIFICATION_XID, begin_reply};
 use crate::jute::{DecodeError, Reader, Writer};
 
+/// A set of watch modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes(u8);
+
+impl Modes {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// One-shot, for creation, deletion and data; left by getData and exists.
+    pub const DATA: Self = Self(1);
+    /// One-shot, for the list of children and deletion; left by getChildren.
+    pub const CHILD: Self = Self(2);
+    /// Stays; for data, deletion and the list of children.
+    pub const PERSISTENT: Self = Self(4);
+    /// Stays; for data, creation and deletion of the whole subtree.
+    pub const RECURSIVE: Self = Self(8);
+    /// Every mode.
+    pub const ANY: Self = Self(15);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// This set without the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether the sets share a mode.
+    pub const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// How many modes there are in it.
+    pub const fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// What `AddWatchRequest` means by this number.
+    pub const fn from_add_mode(mode: i32) -> Option<Self> {
+        match mode {
+            0 => Some(Self::PERSISTENT),
+            1 => Some(Self::RECURSIVE),
+            _ => None,
+        }
+    }
+
+    /// What `CheckWatchesRequest` and `RemoveWatchesRequest` mean by this number.
+    pub const fn from_watcher_type(watcher_type: i32) -> Option<Self> {
+        match watcher_type {
+            1 => Some(Self::CHILD),
+            2 => Some(Self::DATA),
+            3 => Some(Self::ANY),
+            4 => Some(Self::PERSISTENT),
+            5 => Some(Self::RECURSIVE),
+            _ => None,
+        }
+    }
+}
+
 /// A path, and whether to leave a watch (`ExistsRequest`, `GetDataRequest`, `GetChildrenRequest`,
 /// `GetChildren2Request`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,8 +37,49 @@ pub fn encode(header: &TxnHeader, txn: &Txn<'_>, digest: Option<u64>, out: &mut 
     writer.i32(txn.op().to_wire());
     encode_record(txn, &mut writer);
     if let Some(digest) = digest {
-        writer.i32(DIGEST_VERSION);
-        writer.i64(digest.cast_signed());
+        encode_digest(digest, &mut writer);
+    }
+}
+
+fn encode_digest(digest: u64, writer: &mut Writer<'_>) {
+    writer.i32(DIGEST_VERSION);
+    writer.i64(digest.cast_signed());
+}
+
+/// A part of a multi: its type, and its record as a buffer.
+fn encode_part(txn: &Txn<'_>, writer: &mut Writer<'_>) {
+    writer.i32(txn.op().to_wire());
+    let part = writer.begin_part();
+    encode_record(txn, writer);
+    writer.end_part(part);
+}
+
+/// Encodes a multi part by part, while it is being prepared.
+#[derive(Debug)]
+#[must_use = "a multi that is not ended has no parts"]
+pub struct MultiEncoder {
+    count_at: usize,
+    count: usize,
+}
+
+impl MultiEncoder {
+    /// Appends the header.
+    pub fn begin(header: &TxnHeader, out: &mut Vec<u8>) -> Self {
+        encode(header, &Txn::Multi(Vec::new()), None, out);
+        Self { count_at: out.len() - 4, count: 0 }
+    }
+
+    /// Appends a part.
+    pub fn push(&mut self, txn: &Txn<'_>, out: &mut Vec<u8>) {
+        self.count += 1;
+        encode_part(txn, &mut Writer::new(out));
+    }
+
+    /// Ends the multi with the tree's digest after it.
+    pub fn end(self, digest: u64, out: &mut Vec<u8>) {
+        let count = i32::try_from(self.count).expect("the parts are in memory");
+        out[self.count_at..self.count_at + 4].copy_from_slice(&count.to_be_bytes());
+        encode_digest(digest, &mut Writer::new(out));
     }
 }
 
@@ -100,10 +141,7 @@ fn encode_record(txn: &Txn<'_>, writer: &mut Writer<'_>) {
         Txn::Multi(txns) => {
             writer.count(txns.len());
             for txn in txns {
-                writer.i32(txn.op().to_wire());
-                let part = writer.begin_part();
-                encode_record(txn, writer);
-                writer.end_part(part);
+                encode_part(txn, writer);
             }
         }
     }
@@ -242,6 +280,18 @@ mod tests {
         encode(&HEADER, &Txn::Error(TxnError(-118)), None, &mut bytes);
         assert_eq!(bytes.len(), HEADER_BYTES + 4);
         assert_eq!(decode(&bytes).unwrap().digest, None);
+    }
+
+    #[test]
+    fn a_multi_part_by_part_is_a_multi() {
+        let parts = vec![Txn::Create { with_stat: true, node: node(), ephemeral: true }];
+        let mut expect = b"before".to_vec();
+        let mut out = expect.clone();
+        let mut encoder = MultiEncoder::begin(&HEADER, &mut out);
+        encoder.push(&parts[0], &mut out);
+        encoder.end(7, &mut out);
+        encode(&HEADER, &Txn::Multi(parts), Some(7), &mut expect);
+        assert_eq!(out, expect);
     }
 
     #[test]

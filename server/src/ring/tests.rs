@@ -2,6 +2,4 @@
 
 mod connections;
 mod harness;
-mod limits;
 mod streams;
-mod wakes;

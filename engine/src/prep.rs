@@ -1,0 +1,279 @@
+//! Prep: from a request that writes to a transaction, on the leader.
+//!
+//! A request is validated against the head, becomes a transaction, is applied to the head, and is
+//! answered, in one go. A request that is refused becomes an error transaction: it has a zxid and
+//! a place in the log too, and changes nothing.
+//!
+//! Invariants:
+//!
+//!   * every call takes exactly the zxid of its context, whatever the request holds
+//!   * one encoded transaction is appended, and one whole reply frame where there is a client
+//!   * what was appended before is never touched
+
+mod change;
+mod create;
+mod multi;
+#[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use crate::acl::Id;
+use crate::error_code::ErrorCode;
+use crate::ids::{SessionId, Xid};
+use crate::jute::{DecodeError, Reader, Writer};
+use crate::op::OpCode;
+use crate::path;
+use crate::permission;
+use crate::records::{self, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath, begin_reply};
+use crate::rules::Rules;
+use crate::time::WallTime;
+use crate::tree::{self, AclId, Effects, Outcome, Owner, Tree};
+use crate::txn::{Txn, TxnError, TxnHeader, codec};
+use crate::zxid::Zxid;
+
+/// Whose request it is, and what the leader gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteContext<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The client's number for the request.
+    pub xid: Xid,
+    /// The transaction's place: the one after the last.
+    pub zxid: Zxid,
+    /// The time that it is stamped with.
+    pub time: WallTime,
+    /// Who the connection was when it sent the request.
+    pub ids: &'a [Id],
+    /// The server's settings.
+    pub rules: &'a Rules,
+}
+
+/// Why a request does not become the transaction that it asks for.
+///
+/// A body that cannot be decoded is told as a marshalling error.
+impl From<DecodeError> for ErrorCode {
+    fn from(_: DecodeError) -> Self {
+        Self::MarshallingError
+    }
+}
+
+impl WriteContext<'_> {
+    fn header(&self) -> TxnHeader {
+        TxnHeader { session: self.session, cxid: self.xid, zxid: self.zxid, time: self.time }
+    }
+
+    /// Fails unless the connection may do one of `perms` under this list.
+    fn demand(&self, tree: &Tree, acl: AclId, perms: i32) -> Result<(), ErrorCode> {
+        if permission::may(tree.view(), self.rules, acl, perms, self.ids) {
+            Ok(())
+        } else {
+            Err(ErrorCode::NoAuth)
+        }
+    }
+}
+
+/// Prepares and applies a client's request of type `op`, appending its transaction, triggers and
+/// reply.
+///
+// Compat: PrepRequestProcessor.pRequest. Where ZooKeeper gives a request that it cannot decode the
+// zxid of the one before it, this one takes its own.
+pub fn execute(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    op: OpCode,
+    body: &[u8],
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+    replies: &mut Vec<u8>,
+) {
+    if op == OpCode::Multi {
+        return multi::execute(tree, context, body, txns, effects, replies);
+    }
+    match prepare(tree, context, op, body) {
+        Ok(txn) => {
+            let outcome = commit(tree, context, &txn, txns, effects);
+            write_reply(context, &txn, &outcome, replies);
+        }
+        Err(code) => refuse(tree, context, code, txns, effects, replies),
+    }
+}
+
+fn prepare<'a>(
+    tree: &Tree,
+    context: &WriteContext<'_>,
+    op: OpCode,
+    body: &'a [u8],
+) -> Result<Txn<'a>, ErrorCode> {
+    let mut reader = Reader::new(body);
+    match op {
+        OpCode::Create | OpCode::Create2 | OpCode::CreateContainer => {
+            create::prepare(tree, context, op, NewNodeRequest::read(&mut reader, false)?)
+        }
+        OpCode::CreateTtl => {
+            create::prepare(tree, context, op, NewNodeRequest::read(&mut reader, true)?)
+        }
+        OpCode::Delete => change::delete(tree, context, VersionedPath::read(&mut reader)?),
+        OpCode::SetData => change::set_data(tree, context, SetData::read(&mut reader)?),
+        OpCode::SetAcl => change::set_acl(tree, context, SetAcl::read(&mut reader)?),
+        OpCode::Reconfig => {
+            Reconfig::read(&mut reader)?;
+            // Compat: a standalone server has no ensemble to change.
+            Err(if context.rules.reconfig_enabled {
+                ErrorCode::Unimplemented
+            } else {
+                ErrorCode::ReconfigDisabled
+            })
+        }
+        _ => Err(ErrorCode::Unimplemented),
+    }
+}
+
+/// Makes an error transaction and its reply.
+pub fn refuse(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    code: ErrorCode,
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+    replies: &mut Vec<u8>,
+) {
+    commit(tree, context, &Txn::Error(TxnError::from(code)), txns, effects);
+    let zxid = context.zxid.to_wire();
+    records::write_bare_reply(replies, context.xid, zxid, code.to_wire());
+}
+
+/// Opens the context's session.
+pub fn create_session(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    timeout_ms: i32,
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+) {
+    commit(tree, context, &Txn::CreateSession { timeout_ms }, txns, effects);
+}
+
+/// Closes the context's session, deleting its ephemerals. The reply is for the client's own
+/// request; a session that expires has nobody to read it.
+pub fn close_session(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+    replies: &mut Vec<u8>,
+) {
+    let ephemerals = ephemerals_to_list(tree, context);
+    commit(tree, context, &Txn::CloseSession { ephemerals }, txns, effects);
+    records::write_bare_reply(replies, context.xid, context.zxid.to_wire(), 0);
+}
+
+/// The paths that go with the session; none if a peer would refuse so long a record. Then each
+/// server finds them in its own state, which is the same.
+fn ephemerals_to_list(tree: &Tree, context: &WriteContext<'_>) -> Option<Vec<Cow<'static, str>>> {
+    let mut list = Vec::new();
+    let mut bytes = 0;
+    let mut paths = tree::ephemerals(tree.view(), context.session);
+    while let Some(path) = paths.next_path() {
+        bytes += 4 + path.len();
+        if bytes > context.rules.packet_bytes_max {
+            return None;
+        }
+        list.push(Cow::Owned(path.to_owned()));
+    }
+    Some(list)
+}
+
+/// Deletes a container or TTL znode that nobody needs any more. If that is not so after all, it
+/// is an error transaction.
+///
+// Compat: PrepRequestProcessor.pRequest2Txn, deleteContainer. That would delete a persistent
+// znode too.
+pub fn delete_container(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    path: &str,
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+) {
+    let txn = match tree::znode(tree.view(), path) {
+        None => Txn::Error(ErrorCode::NoNode.into()),
+        Some(znode) if znode.children_count() > 0 => Txn::Error(ErrorCode::NotEmpty.into()),
+        Some(znode) => match znode.owner() {
+            Owner::Persistent | Owner::Ephemeral(_) => Txn::Error(ErrorCode::BadVersion.into()),
+            Owner::Container | Owner::Ttl(_) => {
+                Txn::Delete { path: Cow::Borrowed(path), container: true }
+            }
+        },
+    };
+    commit(tree, context, &txn, txns, effects);
+}
+
+/// Appends the reply to a `sync`, or to one that cannot be decoded. It takes no zxid.
+pub fn sync(xid: Xid, applied: Zxid, body: &[u8], replies: &mut Vec<u8>) {
+    match Reader::new(body).string("path") {
+        Ok(path) => records::write_sync_reply(replies, xid, applied, &path),
+        Err(_) => {
+            let code = ErrorCode::MarshallingError.to_wire();
+            records::write_bare_reply(replies, xid, applied.to_wire(), code);
+        }
+    }
+}
+
+/// Applies the transaction and appends its encoding.
+fn commit(
+    tree: &mut Tree,
+    context: &WriteContext<'_>,
+    txn: &Txn<'_>,
+    txns: &mut Vec<u8>,
+    effects: &mut Effects,
+) -> Outcome {
+    let header = context.header();
+    let outcome = tree.apply(&header, txn, effects);
+    // Compat: SerializeUtils.serializeRequest - what has no record has no digest either.
+    let without_digest = matches!(txn, Txn::Error(_) | Txn::CloseSession { ephemerals: None });
+    let digest = if without_digest { None } else { Some(tree.digest()) };
+    codec::encode(&header, txn, digest, txns);
+    outcome
+}
+
+/// Appends the whole reply to a request that became `txn`.
+fn write_reply(
+    context: &WriteContext<'_>,
+    txn: &Txn<'_>,
+    outcome: &Outcome,
+    replies: &mut Vec<u8>,
+) {
+    let err = if let Outcome::Error(code) = outcome { *code } else { 0 };
+    let mut writer = Writer::new(replies);
+    let frame = begin_reply(&mut writer, context.xid, context.zxid.to_wire(), err);
+    write_result(txn, outcome, &mut writer);
+    writer.end_part(frame);
+}
+
+/// Appends the response record of what became of `txn`; errors have none.
+fn write_result(txn: &Txn<'_>, outcome: &Outcome, writer: &mut Writer<'_>) {
+    match (txn, outcome) {
+        (Txn::Create { node, with_stat: false, .. }, Outcome::Created(_)) => {
+            writer.string(&node.path);
+        }
+        (
+            Txn::Create { node, .. } | Txn::CreateContainer { node } | Txn::CreateTtl { node, .. },
+            Outcome::Created(stat),
+        ) => {
+            writer.string(&node.path);
+            stat.encode(writer);
+        }
+        (_, Outcome::DataSet(stat) | Outcome::AclSet(stat)) => stat.encode(writer),
+        _ => {}
+    }
+}
+
+/// The parent of a path that has not been looked at closely yet.
+///
+// Compat: PrepRequestProcessor.validatePathForCreate, getParentPathAndValidate
+fn parent(path: &str) -> Result<&str, ErrorCode> {
+    path::parent(path).filter(|_| !path.contains('\0')).ok_or(ErrorCode::BadArguments)
+}
