@@ -1,12 +1,32 @@
 //! The versioned map: ordered byte keys to byte values, one writer, any number of held versions.
+//!
+//! It is a copy-on-write B+tree of fixed-size pages (`pages`). The writer changes the *head*;
+//! freezing the head gives a [`Version`], which any thread may read as long as it holds it,
+//! without locks and without waiting. Writes after a freeze copy what they change.
+//!
+//! Keys have at most [`KEY_BYTES_MAX`] bytes: the layer above sees to that. Values of any length
+//! up to 4 GiB are accepted; those of more than about 1 KiB are kept in pages of their own.
+
+mod check;
+mod cursor;
+mod gather;
+mod node;
+mod overflow;
+mod root;
+mod walk;
+mod write;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
 
+pub use check::{CheckError, Problem, TreeStats};
+pub use cursor::Cursor;
+pub use node::KEY_BYTES_MAX;
+
+use crate::pages::{Growth, HoldRef, PageStats, Store};
 use crate::zxid::Zxid;
-
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+use root::Root;
+use write::Tree;
 
 /// Read access to one state of the map: the writer's head, or a version.
 pub trait View {
@@ -18,89 +38,123 @@ pub trait View {
 }
 
 /// The map's single writer, and its head: the state that includes every write so far.
-#[derive(Debug, Default)]
 pub struct Map {
-    head: Arc<Entries>,
-    versions: u64,
+    tree: Tree,
 }
 
 /// A frozen state of the map. Cheap to clone; as long as one clone lives, its pages stay.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Version {
-    entries: Arc<Entries>,
-    zxid: Zxid,
-    number: u64,
-}
-
-/// Walks entries in ascending order of keys.
-#[derive(Debug)]
-pub struct Cursor<'a> {
-    range: std::collections::btree_map::Range<'a, Vec<u8>, Vec<u8>>,
+    hold: HoldRef,
 }
 
 impl Map {
     /// An empty map.
     pub fn new() -> Self {
-        Self::default()
+        Self { tree: Tree::new(Store::new(None)) }
     }
 
     /// Inserts or replaces.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        Arc::make_mut(&mut self.head).insert(key.to_vec(), value.to_vec());
+        self.tree.put(key, value);
     }
 
     /// Removes; whether there was something to remove.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        Arc::make_mut(&mut self.head).remove(key).is_some()
+        self.tree.delete(key)
     }
 
     /// Freezes the head as a version that ends with `zxid`; later writes go to new pages.
+    /// Includes a [`Map::reclaim`].
     pub fn freeze(&mut self, zxid: Zxid) -> Version {
-        self.versions += 1;
-        Version { entries: Arc::clone(&self.head), zxid, number: self.versions }
+        Version { hold: self.tree.store.freeze(self.tree.root, zxid) }
     }
 
-    /// Drops every write after `version` was frozen.
+    /// Drops every write after `version` was frozen. The head must have come from that version:
+    /// there is no way back to a version that a rollback dropped, though it can still be read.
     pub fn rollback(&mut self, version: &Version) {
-        self.head = Arc::clone(&version.entries);
+        let born_later = self.tree.born_after(version.number());
+        self.tree.store.roll_back(&version.hold, &born_later);
+        self.tree.root = version.hold.root;
+    }
+
+    /// Makes the pages of versions that nobody holds any more available for writes.
+    pub fn reclaim(&mut self) {
+        self.tree.store.reclaim();
+    }
+
+    /// How many pages there are, and what they are doing.
+    pub fn page_stats(&self) -> PageStats {
+        self.tree.store.stats()
+    }
+
+    /// Lets a background thread provide memory ahead of the writer.
+    pub fn growth(&self) -> Growth {
+        self.tree.store.growth()
+    }
+
+    fn root(&self) -> Root<'_> {
+        self.tree.view()
+    }
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (root, making) = (self.tree.root, self.tree.store.current());
+        f.debug_struct("Map").field("root", &root).field("making", &making).finish()
     }
 }
 
 impl Version {
     /// The last transaction that it includes.
     pub fn zxid(&self) -> Zxid {
-        self.zxid
+        self.hold.zxid
     }
 
     /// Counts the versions of this map; never reused, also not after a rollback.
     pub fn number(&self) -> u64 {
-        self.number
+        self.hold.number
+    }
+
+    /// Walks the whole tree and proves its invariants.
+    pub fn check(&self) -> Result<TreeStats, CheckError> {
+        check::tree(self.root())
+    }
+
+    fn root(&self) -> Root<'_> {
+        Root { memory: &self.hold.memory, page: self.hold.root }
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, zxid) = (self.number(), self.zxid());
+        f.debug_struct("Version").field("number", &number).field("zxid", &zxid).finish()
     }
 }
 
 impl View for Map {
     fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        self.head.get(key).map(|value| Cow::Borrowed(value.as_slice()))
+        self.root().get(key)
     }
 
     fn cursor(&self, from: &[u8]) -> Cursor<'_> {
-        Cursor { range: self.head.range(from.to_vec()..) }
+        Cursor::new(self.root(), from)
     }
 }
 
 impl View for Version {
     fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        self.entries.get(key).map(|value| Cow::Borrowed(value.as_slice()))
+        self.root().get(key)
     }
 
     fn cursor(&self, from: &[u8]) -> Cursor<'_> {
-        Cursor { range: self.entries.range(from.to_vec()..) }
-    }
-}
-
-impl Cursor<'_> {
-    /// The next entry; what it lends is valid until the next call.
-    pub fn next_entry(&mut self) -> Option<(&[u8], Cow<'_, [u8]>)> {
-        self.range.next().map(|(key, value)| (key.as_slice(), Cow::Borrowed(value.as_slice())))
+        Cursor::new(self.root(), from)
     }
 }

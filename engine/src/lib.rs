@@ -24,6 +24,8 @@ pub mod stat;
 pub mod txn;
 
 // The versioned map.
+pub mod pages;
+
 pub mod btree;
 
 // The state.

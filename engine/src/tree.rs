@@ -104,6 +104,11 @@ impl Tree {
         &self.store.map
     }
 
+    /// The map alone; its last frozen version can be opened again.
+    pub fn into_map(self) -> Map {
+        self.store.map
+    }
+
     /// The last transaction that was applied.
     pub fn applied(&self) -> Zxid {
         self.meta.applied

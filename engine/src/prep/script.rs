@@ -59,10 +59,10 @@ impl Script {
     }
 
     /// Calls a function of prep, and has the second tree follow.
-    pub(crate) fn call(
-        &mut self,
-        function: impl FnOnce(&mut Tree, &WriteContext<'_>, &mut Vec<u8>, &mut Effects, &mut Vec<u8>),
-    ) {
+    pub(crate) fn call<F>(&mut self, function: F)
+    where
+        F: FnOnce(&mut Tree, &WriteContext<'_>, &mut Vec<u8>, &mut Effects, &mut Vec<u8>),
+    {
         let zxid = self.tree.applied().next().unwrap();
         let context = WriteContext {
             session: self.session,

@@ -2,4 +2,6 @@
 
 mod connections;
 mod harness;
+mod limits;
 mod streams;
+mod wakes;
