@@ -41,3 +41,6 @@ pub mod permission;
 pub mod prep;
 pub mod read;
 pub mod rules;
+// What is on disk.
+pub mod disk;
+pub mod txnlog;

@@ -1,0 +1,4 @@
+//! Simulated surroundings: what a machine meets outside, driven by a seed.
+
+pub mod disk;
+pub mod random;
