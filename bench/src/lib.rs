@@ -7,6 +7,7 @@
 // Bytes.
 pub mod client;
 pub mod connection;
+pub mod crowd;
 pub mod poller;
 pub mod wire;
 
@@ -16,5 +17,8 @@ pub mod progress;
 pub mod recorder;
 
 // Commands.
+pub mod fill;
 pub mod limits;
 pub mod load;
+pub mod sessions;
+pub mod watch;

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use bench::fill::{self, FillOptions};
 use bench::limits::close::{VictimOptions, be_victim};
 use bench::limits::{self, LimitsOptions};
 use bench::load::{self, LoadOptions};
 use bench::progress::Progress;
+use bench::sessions::{self, SessionsOptions};
+use bench::watch::{self, WatchOptions};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -28,6 +31,12 @@ struct Arguments {
 enum Command {
     /// Operations at a depth or at a rate
     Load(LoadOptions),
+    /// One setData, many watchers
+    Watch(WatchOptions),
+    /// Many idle sessions
+    Sessions(SessionsOptions),
+    /// A tree of many znodes
+    Fill(FillOptions),
     /// What this machine allows: append, echo, wake, map and close
     Limits(LimitsOptions),
     /// Holds memory until it is killed; started by limits
@@ -35,16 +44,32 @@ enum Command {
     LimitsVictim(VictimOptions),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ringkeeper-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(arguments.quiet);
     match &arguments.command {
         Command::Load(options) => {
             let report = load::run(options, &progress)?;
-            show(&arguments, &report)?;
+            show(arguments, &report)?;
             return Ok(verdict(report.violations.total() == 0));
         }
-        Command::Limits(options) => show(&arguments, &limits::run(options, &progress)?)?,
+        Command::Watch(options) => {
+            let report = watch::run(options, &progress)?;
+            show(arguments, &report)?;
+            return Ok(verdict(report.violations.total() == 0));
+        }
+        Command::Sessions(options) => show(arguments, &sessions::run(options, &progress)?)?,
+        Command::Fill(options) => show(arguments, &fill::run(options, &progress)?)?,
+        Command::Limits(options) => show(arguments, &limits::run(options, &progress)?)?,
         Command::LimitsVictim(options) => be_victim(*options)?,
     }
     Ok(ExitCode::SUCCESS)

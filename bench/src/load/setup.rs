@@ -20,7 +20,7 @@ pub fn prepare(options: &LoadOptions, progress: &Progress) -> anyhow::Result<()>
     client.ensure_path(&options.root)?;
     if options.mix.has(Kind::Create) {
         let connections = options.connections as u64;
-        create_all(&mut client, connections, 0, |number, path| {
+        create_all(&mut client, 0..connections, 0, |number, path| {
             keys.created_directory(number, path);
         })?;
     }
@@ -40,10 +40,8 @@ pub fn create_keys(
 ) -> anyhow::Result<()> {
     let first = range.start / keys.per_directory;
     let past = range.end.div_ceil(keys.per_directory);
-    create_all(client, past - first, 0, |number, path| keys.directory(first + number, path))?;
-    create_all(client, range.end - range.start, value_bytes, |number, path| {
-        keys.path(range.start + number, path);
-    })?;
+    create_all(client, first..past, 0, |number, path| keys.directory(number, path))?;
+    create_all(client, range.clone(), value_bytes, |number, path| keys.path(number, path))?;
     // Values of another size or another program would make the checks of replies fail.
     let mut path = Vec::new();
     let mut value = noise(value_bytes);
@@ -59,17 +57,18 @@ pub fn create_keys(
     )
 }
 
-/// Creates `count` znodes whose paths `find` gives.
+/// Creates the znodes of these numbers, whose paths `find` gives; they may be there already.
 pub fn create_all(
     client: &mut Client,
-    count: u64,
+    range: std::ops::Range<u64>,
     value_bytes: usize,
     find: impl Fn(u64, &mut Vec<u8>),
 ) -> anyhow::Result<()> {
     let (mut path, mut value) = (Vec::new(), noise(value_bytes));
     client.pipeline(
-        count,
-        |number, xid, out| {
+        range.end.saturating_sub(range.start),
+        |offset, xid, out| {
+            let number = range.start + offset;
             path.clear();
             find(number, &mut path);
             stamp(&mut value, number);
