@@ -1,0 +1,264 @@
+//! Configuration: from `zoo.cfg`, its dynamic part, `myid` and the command line to a [`Config`].
+//!
+//! The files are read as ZooKeeper reads them; then every value is checked against the table of
+//! known settings. Whatever is wrong is reported at once, each with file, line and reason. What is
+//! merely odd becomes a [`Note`], which the caller logs when there is a log.
+
+pub mod check;
+pub mod ensemble;
+pub mod keys;
+pub mod parse;
+pub mod settings;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::auth::AuthRules;
+use engine::session::TimeoutLimits;
+
+pub use ensemble::Ensemble;
+pub use settings::{Argument, Note, Problem};
+
+use crate::four_letter::Whitelist;
+use check::Checker;
+use settings::Settings;
+
+/// Everything a server needs to know to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that operators know")]
+pub struct Config {
+    /// Where snapshots live.
+    pub data_dir: PathBuf,
+    /// Where the transaction log lives; the same unless `dataLogDir` says otherwise.
+    pub data_log_dir: PathBuf,
+    /// Where clients connect. Always there in a configuration that was loaded.
+    pub listen: Option<Listen>,
+    /// How many connections may wait to be accepted; -1 leaves it to the server.
+    pub listen_backlog: i32,
+    /// ZooKeeper's unit of time, milliseconds.
+    pub tick_ms: i32,
+    /// Which session timeouts are granted.
+    pub timeouts: TimeoutLimits,
+    /// Connections per client address; `None`: any number.
+    pub client_cnxns_max: Option<u32>,
+    /// Connections of all clients; `None`: any number.
+    pub cnxns_max: Option<u32>,
+    /// Requests of all clients that may be under way.
+    pub outstanding_max: u32,
+    /// The largest packet of a client, bytes.
+    pub packet_bytes_max: usize,
+    /// How long a connection may stay without a session.
+    pub sessionless_timeout: Duration,
+    /// Transactions between two snapshots, about.
+    pub snap_count: u32,
+    /// Which old snapshots are removed.
+    pub cleaning: Cleaning,
+    /// Whether TTL znodes exist.
+    pub extended_types: bool,
+    /// Whether TTL owners have the form of ZooKeeper 3.5.3.
+    pub emulate_353_ttl: bool,
+    /// How empty containers and expired TTL znodes are removed.
+    pub containers: Containers,
+    /// Whether hard quotas are enforced.
+    pub enforce_quota: bool,
+    /// Whether ACLs are not checked.
+    pub skip_acl: bool,
+    /// How clients authenticate.
+    pub auth: AuthRules,
+    /// Which four-letter words are answered.
+    pub whitelist: Whitelist,
+    /// A log sync that takes longer is worth a warning.
+    pub sync_warning: Duration,
+    /// A request that takes longer is worth a line in the log; `None`: none is.
+    pub slow_request: Option<Duration>,
+    /// How many cores to run on; `None`: as many as there are.
+    pub cores: Option<usize>,
+    /// How to talk to the kernel; `None`: io_uring where it works.
+    pub backend: Option<Backend>,
+    /// What to log, in the form of [`crate::logging::init`].
+    pub log_level: String,
+    /// Soft limit on the memory of the tree, bytes.
+    pub memory_bytes_max: Option<u64>,
+    /// This server's id in the ensemble, from the file `myid`.
+    pub server_id: Option<i64>,
+    /// Whether a server that is alone in its ensemble runs standalone.
+    pub standalone_enabled: bool,
+    /// Who is in the ensemble.
+    pub ensemble: Ensemble,
+    /// What the log should say about the configuration.
+    pub notes: Vec<Note>,
+}
+
+/// Where clients connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; `None`: all of them, of IPv6 and IPv4, or of IPv4 where there is no IPv6.
+    pub host: Option<IpAddr>,
+    /// The port; 0 takes any that is free.
+    pub port: u16,
+}
+
+/// Which old snapshots, with their logs, are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleaning {
+    /// How many snapshots stay.
+    pub snapshots_min: u32,
+    /// How often to look; `None`: never.
+    pub interval: Option<Duration>,
+}
+
+/// How empty containers and expired TTL znodes are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Containers {
+    /// How often to look for them.
+    pub check_interval: Duration,
+    /// How many go in a minute.
+    pub per_minute_max: u32,
+    /// How long a container may stay that never had a child; `None`: for ever.
+    pub never_used_max: Option<Duration>,
+}
+
+/// How the server talks to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Completion rings.
+    IoUring,
+    /// Readiness, and a thread for the log.
+    Epoll,
+}
+
+/// What a start was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The configuration file.
+    pub file: Option<PathBuf>,
+    /// Port and data directory were named in ZooKeeper's short form, in place of a file.
+    pub is_short_form: bool,
+    /// Settings of the command line, which count more than the file's. Later ones win.
+    pub arguments: Vec<Argument>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file is not in the form of a properties file.
+    #[error("{}, {error}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        error: parse::BadEscape,
+    },
+    /// Settings are wrong.
+    #[error("{}", Lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+struct Lines<'a>(&'a [Problem]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads the files that `sources` names and checks everything.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut settings = Settings::default();
+        let mut problems = Vec::new();
+        if let Some(path) = &sources.file {
+            read_into(&mut settings, path)?;
+            if let Some(dynamic) = settings.get("dynamicConfigFile") {
+                let dynamic = PathBuf::from(&dynamic.value);
+                problems = members_beside_dynamic_file(&settings);
+                read_into(&mut settings, &dynamic)?;
+            }
+        }
+        for argument in &sources.arguments {
+            settings.add_argument(argument);
+        }
+        let is_trial = sources.file.is_none() && !sources.is_short_form;
+        let mut checker = Checker::new(&settings, is_trial);
+        checker.problems.append(&mut problems);
+        let mut config = checker.config();
+        match read_my_id(&config.data_dir) {
+            Ok(id) => config.server_id = id,
+            Err(problem) => checker.problems.push(problem),
+        }
+        checker.check_whole(&mut config);
+        if !checker.problems.is_empty() {
+            return Err(ConfigError::Invalid(checker.problems));
+        }
+        config.notes = checker.notes;
+        Ok(config)
+    }
+
+    /// Whether this server is one of an ensemble.
+    // Compat: QuorumPeerConfig.isDistributed
+    pub fn is_distributed(&self) -> bool {
+        let voters = self.ensemble.voters().count();
+        voters > 1 || voters == 1 && !self.standalone_enabled
+    }
+
+    /// Logs what is worth knowing about the configuration.
+    pub fn log_notes(&self) {
+        for note in &self.notes {
+            note.log();
+        }
+    }
+}
+
+fn read_into(settings: &mut Settings, path: &Path) -> Result<(), ConfigError> {
+    let bytes =
+        fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    settings
+        .add_file(path, &bytes)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), error })
+}
+
+// Compat: QuorumPeerConfig.parseProperties allows members in one of the two files only.
+fn members_beside_dynamic_file(settings: &Settings) -> Vec<Problem> {
+    let families = ["server.", "group", "weight"].map(|prefix| settings.family(prefix));
+    let misplaced = families.into_iter().flatten();
+    misplaced.map(|setting| setting.problem("must stand in the dynamicConfigFile")).collect()
+}
+
+fn read_my_id(data_dir: &Path) -> Result<Option<i64>, Problem> {
+    let path = data_dir.join("myid");
+    let complain = |reason: String| Problem {
+        origin: settings::Origin::File { path: path.clone(), line: 1 },
+        key: "myid".to_owned(),
+        value: None,
+        reason,
+    };
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+        Err(error) => return Err(complain(format!("cannot be read: {error}"))),
+    };
+    let id = ensemble::parse_my_id(&text);
+    id.map(Some).ok_or_else(|| complain("must be a number in the first line".to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

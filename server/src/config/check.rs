@@ -1,0 +1,385 @@
+//! From settings to a [`Config`]: every value checked, every relation between values, all
+//! complaints collected, so that one start shows them all.
+
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::auth::{AuthRules, DigestAlgorithm, DigestRules, Enforcement, EnsembleRules};
+use engine::session::TimeoutLimits;
+
+use super::ensemble::Ensemble;
+use super::keys::{self, Effect, Kind};
+use super::settings::{Note, Problem, Setting, Settings};
+use super::{Backend, Cleaning, Config, Containers, Listen};
+use crate::four_letter::Whitelist;
+
+/// What a start without a configuration file assumes.
+const TRIAL_DATA_DIR: &str = "./ringkeeper-data";
+const TRIAL_PORT: i64 = 2181;
+
+/// ZooKeeper's defaults.
+const TICK_MS: i64 = 3_000;
+const CLIENT_CNXNS_MAX: i64 = 60;
+const OUTSTANDING_MAX: i64 = 1_000;
+const SESSIONLESS_TIMEOUT_MS: i64 = 10_000;
+const SNAP_COUNT: i64 = 100_000;
+const SNAP_RETAIN_COUNT: i64 = 3;
+const CONTAINER_CHECK_MS: i64 = 60_000;
+const CONTAINERS_PER_MINUTE: i64 = 10_000;
+const SYNC_WARNING_MS: i64 = 1_000;
+
+/// Where ZooKeeper keeps the classes that `authProvider.N` names.
+const PROVIDER_PACKAGE: &str = "org.apache.zookeeper.server.auth";
+
+/// The largest server id that leaves room for extended types in an ephemeral owner.
+const EXTENDED_SERVER_ID_MAX: i64 = 254;
+
+/// Works through the settings of one start.
+pub(super) struct Checker<'a> {
+    settings: &'a Settings,
+    /// No file and no port was given: the assumptions for trying ringkeeper out hold.
+    is_trial: bool,
+    pub(super) problems: Vec<Problem>,
+    pub(super) notes: Vec<Note>,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(settings: &'a Settings, is_trial: bool) -> Self {
+        let notes = settings.notes.clone();
+        Self { settings, is_trial, problems: Vec::new(), notes }
+    }
+
+    /// The configuration; worth something only if no problem was found.
+    pub(super) fn config(&mut self) -> Config {
+        self.check_each();
+        let tick_ms = self.int("tickTime", TICK_MS) as i32;
+        let extended_types = self.bool("extendedTypesEnabled", false);
+        let data_dir = self.data_dir();
+        let log_level = self.text("ringkeeper.logLevel").unwrap_or("info").to_owned();
+        Config {
+            data_log_dir: self.text("dataLogDir").map_or_else(|| data_dir.clone(), PathBuf::from),
+            data_dir,
+            listen: self.listen(),
+            listen_backlog: self.int("clientPortListenBacklog", -1) as i32,
+            tick_ms,
+            timeouts: self.timeouts(tick_ms),
+            client_cnxns_max: positive(self.int("maxClientCnxns", CLIENT_CNXNS_MAX)),
+            cnxns_max: positive(self.int("maxCnxns", 0)),
+            outstanding_max: self.int("globalOutstandingLimit", OUTSTANDING_MAX) as u32,
+            packet_bytes_max: self
+                .int("jute.maxbuffer", engine::limits::PACKET_BYTES_MAX_DEFAULT as i64)
+                as usize,
+            sessionless_timeout: self.ms("nio.sessionlessCnxnTimeout", SESSIONLESS_TIMEOUT_MS),
+            snap_count: self.int("snapCount", SNAP_COUNT).max(2) as u32,
+            cleaning: self.cleaning(),
+            extended_types,
+            emulate_353_ttl: self.bool("emulate353TTLNodes", false),
+            containers: self.containers(),
+            enforce_quota: self.bool("enforceQuota", false),
+            skip_acl: self.text("skipACL") == Some("yes"),
+            auth: self.auth(),
+            whitelist: self.whitelist(),
+            sync_warning: self.ms("fsync.warningthresholdms", SYNC_WARNING_MS),
+            slow_request: positive(self.int("ringkeeper.slowRequestMs", SYNC_WARNING_MS))
+                .map(|ms| Duration::from_millis(u64::from(ms))),
+            cores: positive(self.int("ringkeeper.cores", 0)).map(|cores| cores as usize),
+            backend: self.backend(),
+            log_level,
+            memory_bytes_max: positive(self.int("ringkeeper.memoryLimitMb", 0))
+                .map(|megabytes| u64::from(megabytes) << 20),
+            server_id: None,
+            standalone_enabled: self.bool("standaloneEnabled", true),
+            ensemble: self.ensemble(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Looks at each setting alone: is it known, is its value of the right kind, does it matter?
+    fn check_each(&mut self) {
+        for setting in self.settings.iter() {
+            let Some(key) = keys::find(&setting.key) else {
+                self.notes.push(unknown(setting));
+                continue;
+            };
+            if let Err(allowed) = key.kind.check(&setting.value) {
+                self.problems.push(setting.problem(format!("must be {allowed}")));
+                continue;
+            }
+            self.notes.extend(note_on_effect(setting, key));
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.settings.get(key).map(|setting| setting.value.as_str())
+    }
+
+    /// A number; `default` also where the value is no number, which was reported already.
+    fn int(&self, key: &str, default: i64) -> i64 {
+        let given = self.settings.get(key).filter(|setting| {
+            keys::find(key).is_some_and(|key| key.kind.check(&setting.value).is_ok())
+        });
+        given.and_then(|setting| setting.value.parse().ok()).unwrap_or(default)
+    }
+
+    fn ms(&self, key: &str, default: i64) -> Duration {
+        Duration::from_millis(self.int(key, default).max(0).cast_unsigned())
+    }
+
+    fn bool(&self, key: &str, default: bool) -> bool {
+        self.text(key).map_or(default, |value| value.eq_ignore_ascii_case("true"))
+    }
+
+    fn data_dir(&mut self) -> PathBuf {
+        if self.text("dataDir").is_none() && !self.is_trial {
+            self.problems.push(Problem::missing("dataDir", "is not set"));
+        }
+        PathBuf::from(self.text("dataDir").unwrap_or(TRIAL_DATA_DIR))
+    }
+
+    fn listen(&mut self) -> Option<Listen> {
+        let default_port = if self.is_trial { Some(TRIAL_PORT) } else { None };
+        let given = self.settings.get("clientPort").map(|_| self.int("clientPort", 0));
+        let host = self.listen_host();
+        let Some(port) = given.or(default_port) else {
+            if let Some(setting) = self.settings.get("clientPortAddress") {
+                self.problems.push(setting.problem("is set, but clientPort is not"));
+            }
+            return None;
+        };
+        Some(Listen { host, port: port as u16 })
+    }
+
+    fn listen_host(&mut self) -> Option<IpAddr> {
+        let Some(setting) = self.settings.get("clientPortAddress") else {
+            return self.is_trial.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        };
+        // Compat: QuorumPeerConfig.parseProperties takes the first address of a name.
+        let found = (setting.value.as_str(), 0).to_socket_addrs();
+        match found.map(|mut addresses| addresses.next()) {
+            Ok(Some(address)) => return Some(address.ip()),
+            Ok(None) => self.problems.push(setting.problem("the name has no address")),
+            Err(error) => {
+                let reason = format!("must be an address of this machine or a name: {error}");
+                self.problems.push(setting.problem(reason));
+            }
+        }
+        None
+    }
+
+    fn timeouts(&mut self, tick_ms: i32) -> TimeoutLimits {
+        let default = TimeoutLimits::of_tick(tick_ms);
+        let given = |key: &str, default: i32| match self.int(key, -1) as i32 {
+            -1 => default,
+            ms => ms,
+        };
+        let limits = TimeoutLimits {
+            min_ms: given("minSessionTimeout", default.min_ms),
+            max_ms: given("maxSessionTimeout", default.max_ms),
+        };
+        let settings = ["minSessionTimeout", "maxSessionTimeout"].map(|key| self.settings.get(key));
+        if let Some(setting) = settings.into_iter().flatten().next()
+            && limits.min_ms > limits.max_ms
+        {
+            let TimeoutLimits { min_ms, max_ms } = limits;
+            let reason = format!("the shortest timeout ({min_ms}) exceeds the longest ({max_ms})");
+            self.problems.push(setting.problem(reason));
+        }
+        limits
+    }
+
+    fn cleaning(&mut self) -> Cleaning {
+        let retain = self.int("autopurge.snapRetainCount", SNAP_RETAIN_COUNT);
+        if retain < SNAP_RETAIN_COUNT {
+            // Compat: QuorumPeerConfig.MIN_SNAP_RETAIN_COUNT
+            let text = "autopurge.snapRetainCount is raised to 3, the fewest that are kept";
+            self.notes.push(Note::warn(text.to_owned()));
+        }
+        let hours = positive(self.int("autopurge.purgeInterval", 0));
+        Cleaning {
+            snapshots_min: retain.max(SNAP_RETAIN_COUNT) as u32,
+            interval: hours.map(|hours| Duration::from_hours(u64::from(hours))),
+        }
+    }
+
+    fn containers(&self) -> Containers {
+        let unused_ms = self.int("znode.container.maxNeverUsedIntervalMs", 0);
+        Containers {
+            check_interval: self.ms("znode.container.checkIntervalMs", CONTAINER_CHECK_MS),
+            per_minute_max: self.int("znode.container.maxPerMinute", CONTAINERS_PER_MINUTE) as u32,
+            never_used_max: (unused_ms > 0)
+                .then(|| Duration::from_millis(unused_ms.cast_unsigned())),
+        }
+    }
+
+    fn auth(&mut self) -> AuthRules {
+        let digest = self.bool("DigestAuthenticationProvider.enabled", true);
+        let rules = AuthRules {
+            digest: digest.then(|| self.digest()),
+            ensemble: self.ensemble_scheme(),
+            enforcement: Enforcement::from_settings(
+                self.bool("sessionRequireClientSASLAuth", false),
+                self.bool("enforce.auth.enabled", false),
+                self.text("enforce.auth.schemes").unwrap_or_default(),
+            ),
+        };
+        // Compat: AuthenticationHelper.validateConfiguredProperties
+        let enforced = rules.enforcement.schemes();
+        let switch = ["sessionRequireClientSASLAuth", "enforce.auth.enabled"];
+        let switch = switch.into_iter().find(|key| self.bool(key, false));
+        if let Some(setting) = switch.and_then(|key| self.settings.get(key)) {
+            let missing = enforced.unwrap_or_default().iter().find(|name| !rules.offers(name));
+            if enforced.is_some_and(<[_]>::is_empty) {
+                let reason = "enforce.auth.schemes must name at least one scheme";
+                self.problems.push(setting.problem(reason));
+            } else if let Some(scheme) = missing {
+                let reason = format!("the scheme {scheme} is not available here");
+                self.problems.push(setting.problem(reason));
+            }
+        }
+        rules
+    }
+
+    fn digest(&mut self) -> DigestRules {
+        let algorithm = match self.settings.get("DigestAuthenticationProvider.digestAlg") {
+            None => DigestAlgorithm::default(),
+            Some(setting) => DigestAlgorithm::from_name(&setting.value).unwrap_or_else(|| {
+                let reason = format!("must be one of {}", DigestAlgorithm::NAMES);
+                self.problems.push(setting.problem(reason));
+                DigestAlgorithm::default()
+            }),
+        };
+        let super_digest = self.text("DigestAuthenticationProvider.superDigest");
+        DigestRules { algorithm, super_digest: super_digest.map(str::to_owned) }
+    }
+
+    /// Looks through the providers that are configured in addition to ip and digest.
+    fn ensemble_scheme(&mut self) -> Option<EnsembleRules> {
+        let mut is_ensemble = false;
+        for setting in self.settings.family("authProvider.") {
+            match setting.value.rsplit('.').next() {
+                Some("EnsembleAuthenticationProvider") => is_ensemble = true,
+                Some("DigestAuthenticationProvider" | "IPAuthenticationProvider") => {}
+                _ => self.notes.push(Note::warn(format!(
+                    "{}: {}={}: there is no such provider here; clients cannot use its scheme",
+                    setting.origin, setting.key, setting.value
+                ))),
+            }
+        }
+        let names = self.text("ensembleAuthName").map(EnsembleRules::from_setting);
+        if names.is_some() && !is_ensemble {
+            let text = format!(
+                "ensembleAuthName has no effect without \
+                 authProvider.1={PROVIDER_PACKAGE}.EnsembleAuthenticationProvider"
+            );
+            self.notes.push(Note::warn(text));
+        }
+        is_ensemble.then(|| names.unwrap_or_default())
+    }
+
+    fn whitelist(&mut self) -> Whitelist {
+        let read_only_mode = self.bool("readonlymode.enabled", false);
+        let setting = self.settings.get("4lw.commands.whitelist");
+        let (whitelist, unknown) =
+            Whitelist::from_setting(self.text("4lw.commands.whitelist"), read_only_mode);
+        if let Some(setting) = setting {
+            self.notes.extend(unknown.iter().map(|word| {
+                Note::warn(format!("{}: {word:?} is no four-letter word", setting.origin))
+            }));
+        }
+        whitelist
+    }
+
+    fn backend(&self) -> Option<Backend> {
+        match self.text("ringkeeper.backend") {
+            Some("io_uring") => Some(Backend::IoUring),
+            Some("epoll") => Some(Backend::Epoll),
+            _ => None,
+        }
+    }
+
+    fn ensemble(&mut self) -> Ensemble {
+        let several = self.bool("multiAddress.enabled", false);
+        Ensemble::read(self.settings, several, &mut self.problems)
+    }
+
+    /// What must fit together once the server's own id is known.
+    // Compat: QuorumPeerConfig.parseDynamicConfig, setupClientPort and checkValidity
+    pub(super) fn check_whole(&mut self, config: &mut Config) {
+        let voters = config.ensemble.voters().count();
+        let observers = config.ensemble.members.len() - voters;
+        if voters == 0 && !config.standalone_enabled {
+            let reason = "is false, so there must be at least one server.N line";
+            self.problems.push(Problem::missing("standaloneEnabled", reason));
+        }
+        if voters <= 1 && observers > 0 {
+            let reason = "lines name observers, but not enough servers that vote";
+            self.problems.push(Problem::missing("server.N", reason));
+        }
+        let me = config.server_id.and_then(|id| config.ensemble.members.get(&id));
+        if let (None, Some((host, port))) = (config.listen, me.and_then(|me| me.client.as_ref())) {
+            let host = (host.as_str(), *port).to_socket_addrs().ok().and_then(|mut all| all.next());
+            config.listen = host.map(|host| Listen { host: Some(host.ip()), port: *port });
+        }
+        if config.listen.is_none() && self.problems.is_empty() {
+            self.problems.push(Problem::missing("clientPort", "is not set"));
+        }
+        if let Some(id) = config.server_id
+            && config.extended_types
+            && id > EXTENDED_SERVER_ID_MAX
+        {
+            let reason = format!("needs server ids of at most {EXTENDED_SERVER_ID_MAX}, not {id}");
+            self.problems.push(Problem::missing("extendedTypesEnabled", reason));
+        }
+        if config.is_distributed() {
+            for key in ["initLimit", "syncLimit"] {
+                if self.int(key, 0) == 0 {
+                    self.problems.push(Problem::missing(key, "is not set"));
+                }
+            }
+            if config.server_id.is_none() {
+                let path = config.data_dir.join("myid");
+                let reason = format!("is missing: {} must hold this server's id", path.display());
+                self.problems.push(Problem::missing("myid", reason));
+            }
+        } else if !config.ensemble.members.is_empty() && voters > 0 {
+            // Compat: QuorumPeerMain runs such a server standalone.
+            let text = "only one server is configured, so this runs standalone";
+            self.notes.push(Note::warn(text.to_owned()));
+        }
+    }
+}
+
+fn positive(number: i64) -> Option<u32> {
+    u32::try_from(number).ok().filter(|&number| number > 0)
+}
+
+fn unknown(setting: &Setting) -> Note {
+    let Setting { key, origin, .. } = setting;
+    let hint = match keys::nearest(key) {
+        Some(name) => format!("; did you mean {name}?"),
+        None => String::new(),
+    };
+    Note::warn(format!("{origin}: {key} is not a known setting and has no effect{hint}"))
+}
+
+/// What the log should say about a setting that does not simply work.
+fn note_on_effect(setting: &Setting, key: &keys::Key) -> Option<Note> {
+    let Setting { key: name, value, origin } = setting;
+    let is_off = match key.kind {
+        Kind::Bool => value.eq_ignore_ascii_case("false"),
+        Kind::YesNo => value == "no",
+        _ => false,
+    };
+    match key.effect {
+        Effect::Missing(_) if is_off => None,
+        Effect::Missing(what) => {
+            Some(Note::warn(format!("{origin}: {name} has no effect: {what} is missing here")))
+        }
+        Effect::Always if is_off => {
+            Some(Note::warn(format!("{origin}: {name}={value} has no effect: it is always on")))
+        }
+        Effect::Full | Effect::Ensemble | Effect::Always => None,
+        Effect::Built(why) => Some(Note::info(format!("{origin}: {name} has no effect: {why}"))),
+    }
+}

@@ -1,0 +1,445 @@
+//! Every setting that a `zoo.cfg` may hold: its name, what its value must be, what it does here.
+//!
+//! ZooKeeper reads some keys by name and turns all others into system properties named
+//! `zookeeper.KEY`; which ones mean anything is scattered over its sources. This table has both
+//! sorts, without the prefix, and the settings of ringkeeper's own, which begin with
+//! `ringkeeper.`. A test compares it with `docs/configuration.md`.
+
+/// One known setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The name, without `zookeeper.` in front; a family's ends in a dot or is a bare beginning.
+    pub name: &'static str,
+    /// What its value must be.
+    pub kind: Kind,
+    /// What it does here.
+    pub effect: Effect,
+}
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number within these bounds.
+    Int(i64, i64),
+    /// A number with decimals, not negative.
+    Decimal,
+    /// `true` or `false`, in any case.
+    Bool,
+    /// `yes` or `no`.
+    YesNo,
+    /// Any text but the empty one.
+    Text,
+    /// Any text.
+    TextOrNothing,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// What a setting does here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// What its description says.
+    Full,
+    /// It is about servers that form an ensemble.
+    Ensemble,
+    /// It belongs to something that ringkeeper does not have (yet), named here. Saying nothing
+    /// would be wrong, so it is a warning.
+    Missing(&'static str),
+    /// It is always on; switching it off is refused with a warning.
+    Always,
+    /// It tunes a mechanism that is built differently here; the reason. Nothing is lost.
+    Built(&'static str),
+}
+
+impl Kind {
+    /// Whether `value` is allowed; if not, what would be.
+    pub fn check(self, value: &str) -> Result<(), String> {
+        let (fits, allowed) = match self {
+            Self::Int(min, max) => {
+                let fits = value.parse::<i64>().is_ok_and(|number| min <= number && number <= max);
+                (fits, format!("a whole number from {min} to {max}"))
+            }
+            Self::Decimal => {
+                let fits = value.parse::<f64>().is_ok_and(f64::is_finite);
+                (fits, "a number".to_owned())
+            }
+            Self::Bool => {
+                let fits = ["true", "false"].iter().any(|word| word.eq_ignore_ascii_case(value));
+                (fits, "true or false".to_owned())
+            }
+            Self::YesNo => (["yes", "no"].contains(&value), "yes or no".to_owned()),
+            Self::Text => (!value.is_empty(), "some text".to_owned()),
+            Self::TextOrNothing => (true, String::new()),
+            Self::OneOf(words) => (words.contains(&value), words.join(", ")),
+        };
+        if fits { Ok(()) } else { Err(allowed) }
+    }
+}
+
+const BOOL: Kind = Kind::Bool;
+const TEXT: Kind = Kind::Text;
+/// Java's int.
+const INT: Kind = Kind::Int(i32::MIN as i64, i32::MAX as i64);
+/// Java's int where a negative number would make no sense.
+const COUNT: Kind = Kind::Int(0, i32::MAX as i64);
+/// Java's long.
+const LONG: Kind = Kind::Int(i64::MIN, i64::MAX);
+const PORT: Kind = Kind::Int(0, 65_535);
+/// The longest tick of which 20 fit the protocol's timeout field.
+const TICK_MS: Kind = Kind::Int(1, i32::MAX as i64 / 20);
+
+const FULL: Effect = Effect::Full;
+const ENSEMBLE: Effect = Effect::Ensemble;
+const TLS: Effect = Effect::Missing("TLS");
+const SASL: Effect = Effect::Missing("SASL");
+const HTTP: Effect = Effect::Missing("the HTTP admin server");
+const METRICS: Effect = Effect::Missing("the Prometheus exporter; use mntr");
+const AUDIT: Effect = Effect::Missing("the audit log");
+const THROTTLE: Effect = Effect::Missing("the connection and request throttles");
+const LIMITS: Effect = Effect::Missing("the limit on large requests in flight");
+const RESTORE: Effect = Effect::Missing("the snapshot and restore commands");
+const IMPORT: Effect =
+    Effect::Built("missing data is an empty tree only where there is no trace of data");
+const THREADS: Effect = Effect::Built("requests do not pass through pools of threads");
+const CACHES: Effect =
+    Effect::Built("replies are written from the tree directly, so none is cached");
+const LOG: Effect = Effect::Built("the log sizes its segments and batches by what it measures");
+const WATCHES: Effect = Effect::Built("watches live in a table per core, which needs no cleaner");
+const JVM: Effect = Effect::Built("there is no JVM");
+const ALWAYS: Effect = Effect::Always;
+const TESTS: Effect = Effect::Built("it exists for ZooKeeper's own tests");
+const SOCKETS: Effect = Effect::Built("sockets are set up by the ring");
+
+macro_rules! keys {
+    ($($effect:expr => { $($name:literal: $kind:expr,)* })*) => {
+        &[$($(Key { name: $name, kind: $kind, effect: $effect },)*)*]
+    };
+}
+
+/// The settings with a name of their own.
+pub const KEYS: &[Key] = keys! {
+    FULL => {
+        "dataDir": TEXT,
+        "dataLogDir": TEXT,
+        "clientPort": PORT,
+        "clientPortAddress": TEXT,
+        "clientPortListenBacklog": INT,
+        "tickTime": TICK_MS,
+        "maxClientCnxns": INT,
+        "maxCnxns": INT,
+        "minSessionTimeout": INT,
+        "maxSessionTimeout": INT,
+        "globalOutstandingLimit": COUNT,
+        "jute.maxbuffer": Kind::Int(1_024, 512 << 20),
+        "nio.sessionlessCnxnTimeout": Kind::Int(1, i32::MAX as i64),
+        "snapCount": INT,
+        "autopurge.snapRetainCount": INT,
+        "autopurge.purgeInterval": INT,
+        "extendedTypesEnabled": BOOL,
+        "emulate353TTLNodes": BOOL,
+        "znode.container.checkIntervalMs": Kind::Int(1, i32::MAX as i64),
+        "znode.container.maxPerMinute": Kind::Int(1, i32::MAX as i64),
+        "znode.container.maxNeverUsedIntervalMs": Kind::Int(0, i64::MAX),
+        "enforceQuota": BOOL,
+        "skipACL": Kind::YesNo,
+        "DigestAuthenticationProvider.enabled": BOOL,
+        "DigestAuthenticationProvider.superDigest": TEXT,
+        "DigestAuthenticationProvider.digestAlg": TEXT,
+        "ensembleAuthName": TEXT,
+        "enforce.auth.enabled": BOOL,
+        "enforce.auth.schemes": Kind::TextOrNothing,
+        "sessionRequireClientSASLAuth": BOOL,
+        "4lw.commands.whitelist": Kind::TextOrNothing,
+        "fsync.warningthresholdms": LONG,
+        "standaloneEnabled": BOOL,
+        "dynamicConfigFile": TEXT,
+        "version": TEXT,
+        "ringkeeper.cores": Kind::Int(0, 1_024),
+        "ringkeeper.backend": Kind::OneOf(&["auto", "io_uring", "epoll"]),
+        "ringkeeper.logLevel": TEXT,
+        "ringkeeper.memoryLimitMb": Kind::Int(0, 1 << 30),
+        "ringkeeper.slowRequestMs": Kind::Int(0, i32::MAX as i64),
+    }
+    ENSEMBLE => {
+        "initLimit": COUNT,
+        "syncLimit": COUNT,
+        "connectToLearnerMasterLimit": COUNT,
+        "peerType": Kind::OneOf(&["participant", "observer"]),
+        "syncEnabled": BOOL,
+        "electionAlg": Kind::Int(3, 3),
+        "reconfigEnabled": BOOL,
+        "quorumListenOnAllIPs": BOOL,
+        "quorum.cnxn.threads.size": INT,
+        "localSessionsEnabled": BOOL,
+        "localSessionsUpgradingEnabled": BOOL,
+        "observerMasterPort": PORT,
+        "multiAddress.enabled": BOOL,
+        "multiAddress.reachabilityCheckTimeoutMs": INT,
+        "multiAddress.reachabilityCheckEnabled": BOOL,
+        "oraclePath": TEXT,
+        "sslQuorum": BOOL,
+        "portUnification": BOOL,
+        "sslQuorumReloadCertFiles": BOOL,
+        "leaderServes": Kind::YesNo,
+        "leader.maxTimeToWaitForEpoch": INT,
+        "maxTimeToWaitForEpoch": INT,
+        "fastleader.minNotificationInterval": COUNT,
+        "fastleader.maxNotificationInterval": COUNT,
+        "cnxTimeout": COUNT,
+        "quorumCnxnTimeoutMs": INT,
+        "electionPortBindRetry": COUNT,
+        "leaderConnectDelayDuringRetryMs": COUNT,
+        "observer.reconnectDelayMs": LONG,
+        "observer.election.DelayMs": LONG,
+        "observer.syncEnabled": BOOL,
+        "observerMaster.sizeLimit": COUNT,
+        "readonlymode.enabled": BOOL,
+        "tcpKeepAlive": BOOL,
+        "leader.nodelay": BOOL,
+        "follower.nodelay": BOOL,
+        "leader.maxConcurrentSnapSyncs": COUNT,
+        "leader.maxConcurrentDiffSyncs": COUNT,
+        "leader.ackLoggingFrequency": COUNT,
+        "leader.closeSocketAsync": BOOL,
+        "learner.closeSocketAsync": BOOL,
+        "learner.asyncSending": BOOL,
+        "forward_learner_requests_to_commit_processor_disabled": BOOL,
+        "follower.skipLearnerRequestToNextProcessor": BOOL,
+        "enableEagerACLCheck": BOOL,
+        "commitLogCount": COUNT,
+        "snapshotSizeFactor": Kind::Decimal,
+        "forceSnapshotSync": BOOL,
+    }
+    TLS => {
+        "secureClientPort": PORT,
+        "secureClientPortAddress": TEXT,
+        "X509AuthenticationProvider.superUser": TEXT,
+        "client.certReload": BOOL,
+        "client.portUnification": BOOL,
+        "fips-mode": BOOL,
+        "netty.server.outstandingHandshake.limit": INT,
+        "netty.server.earlyDropSecureConnectionHandshakes": BOOL,
+    }
+    SASL => {
+        "superUser": TEXT,
+        "SASLAuthenticationProvider.superPassword": TEXT,
+        "allowSaslFailedClients": BOOL,
+        "letAnySaslUserDoX": TEXT,
+        "requireKerberosConfig": BOOL,
+        "security.auth_to_local": TEXT,
+        "sasl.serverconfig": TEXT,
+        "server.principal": TEXT,
+        "server.realm": TEXT,
+        "kinit": TEXT,
+    }
+    HTTP => {
+        "admin.enableServer": BOOL,
+        "admin.serverAddress": TEXT,
+        "admin.serverPort": PORT,
+        "admin.idleTimeout": INT,
+        "admin.commandURL": TEXT,
+        "admin.portUnification": BOOL,
+        "admin.forceHttps": BOOL,
+        "admin.needClientAuth": BOOL,
+        "admin.httpVersion": INT,
+        "IPAuthenticationProvider.usexforwardedfor": BOOL,
+    }
+    RESTORE => {
+        "admin.snapshot.enabled": BOOL,
+        "admin.restore.enabled": BOOL,
+        "admin.rateLimiterIntervalInMS": LONG,
+        "serializeLastProcessedZxid.enabled": BOOL,
+    }
+    METRICS => {
+        "metricsProvider.className": TEXT,
+        "pathStats.enabled": BOOL,
+        "pathStats.slotCapacity": INT,
+        "pathStats.slotDuration": INT,
+        "pathStats.maxDepth": INT,
+        "pathStats.sampleRate": Kind::Decimal,
+        "pathStats.initialDelay": LONG,
+        "pathStats.delay": LONG,
+        "pathStats.topPathMax": INT,
+    }
+    AUDIT => { "audit.enable": BOOL, "audit.impl.class": TEXT, }
+    THROTTLE => {
+        "connection_throttle_tokens": INT,
+        "connection_throttle_fill_time": INT,
+        "connection_throttle_fill_count": INT,
+        "connection_throttle_freeze_time": INT,
+        "connection_throttle_drop_increase": Kind::Decimal,
+        "connection_throttle_drop_decrease": Kind::Decimal,
+        "connection_throttle_decrease_ratio": Kind::Decimal,
+        "connection_throttle_weight_enabled": BOOL,
+        "connection_throttle_global_session_weight": INT,
+        "connection_throttle_renew_session_weight": INT,
+        "connection_throttle_local_session_weight": INT,
+        "request_throttle_max_requests": INT,
+        "request_throttle_stall_time": INT,
+        "request_throttle_drop_stale": BOOL,
+        "request_stale_latency_check": BOOL,
+        "request_stale_connection_check": BOOL,
+        "request_throttler.shutdownTimeout": INT,
+        "throttled_op_wait_time": INT,
+    }
+    LIMITS => { "largeRequestMaxBytes": INT, "largeRequestThreshold": INT, }
+    ALWAYS => {
+        "forceSync": Kind::YesNo,
+        "digest.enabled": BOOL,
+        "closeSessionTxn.enabled": BOOL,
+        "clientTcpKeepAlive": BOOL,
+    }
+    IMPORT => {
+        "db.autocreate": BOOL,
+        "datadir.autocreate": BOOL,
+        "snapshot.trust.empty": BOOL,
+    }
+    LOG => {
+        "flushDelay": LONG,
+        "maxWriteQueuePollTime": LONG,
+        "maxBatchSize": INT,
+        "preAllocSize": LONG,
+        "snapSizeLimitInKb": LONG,
+        "txnLogSizeLimitInKb": LONG,
+        "snapshot.compression.method": Kind::TextOrNothing,
+    }
+    THREADS => {
+        "commitProcessor.numWorkerThreads": INT,
+        "commitProcessor.maxReadBatchSize": INT,
+        "commitProcessor.maxCommitBatchSize": INT,
+        "commitProcessor.shutdownTimeout": LONG,
+        "nio.numSelectorThreads": INT,
+        "nio.numWorkerThreads": INT,
+        "nio.directBufferBytes": INT,
+        "nio.shutdownTimeout": LONG,
+        "intBufferStartingSizeBytes": INT,
+        "jute.maxbuffer.extrasize": INT,
+    }
+    SOCKETS => {
+        "serverCnxnFactory": TEXT,
+        "advancedFlowControl": BOOL,
+        "netty.advancedFlowControl.enabled": BOOL,
+    }
+    CACHES => { "maxResponseCacheSize": INT, "maxGetChildrenResponseCacheSize": INT, }
+    WATCHES => {
+        "watchManagerName": TEXT,
+        "watcherCleanThreadsNum": INT,
+        "watcherCleanThreshold": INT,
+        "watcherCleanIntervalInSeconds": INT,
+        "maxInProcessingDeadWatchers": INT,
+        "bitHashCacheSize": INT,
+    }
+    JVM => {
+        "jvm.pause.monitor": BOOL,
+        "jvm.pause.sleep.time.ms": LONG,
+        "jvm.pause.info-threshold.ms": LONG,
+        "jvm.pause.warn-threshold.ms": LONG,
+        "messageTracker.Enabled": BOOL,
+        "messageTracker.BufferSize": INT,
+    }
+    TESTS => {
+        "test.allowDiscontinuousProposals": BOOL,
+        "testingonly.initialZxid": LONG,
+        "controllerPort": PORT,
+    }
+};
+
+/// Settings whose names only begin so.
+pub const FAMILIES: &[Key] = keys! {
+    ENSEMBLE => {
+        "server.": TEXT,
+        "group": TEXT,
+        "weight": TEXT,
+        "quorum.auth.": TEXT,
+    }
+    FULL => { "authProvider.": TEXT, }
+    TLS => { "ssl.": Kind::TextOrNothing, }
+    SASL => { "superUser.": TEXT, "kerberos.": TEXT, }
+    METRICS => { "metricsProvider.": Kind::TextOrNothing, }
+    JVM => { "jmx.log4j.": Kind::TextOrNothing, }
+};
+
+/// The prefix that makes a setting a system property of ZooKeeper's.
+const PROPERTY_PREFIX: &str = "zookeeper.";
+
+/// The name of a setting without the prefix that system properties have.
+pub fn plain(name: &str) -> &str {
+    name.strip_prefix(PROPERTY_PREFIX).unwrap_or(name)
+}
+
+/// The setting called `name`, which has no prefix.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.name == name)
+        .or_else(|| FAMILIES.iter().find(|family| name.starts_with(family.name)))
+}
+
+/// The known name that `name` was most likely meant to be.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    const LIKENESS_MIN: f64 = 0.8;
+    const LETTERS_MAX: usize = 64;
+    if name.len() > LETTERS_MAX {
+        return None;
+    }
+    let name = name.to_lowercase();
+    let likeness =
+        |key: &Key| strsim::normalized_damerau_levenshtein(&name, &key.name.to_lowercase());
+    KEYS.iter()
+        .map(|key| (likeness(key), key.name))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, value: &str, allowed: Result<(), &str>) {
+        let key = find(name).unwrap();
+        assert_eq!(key.kind.check(value), allowed.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn values_must_be_of_their_kind() {
+        check("clientPort", "2181", Ok(()));
+        check("clientPort", "65536", Err("a whole number from 0 to 65535"));
+        check("clientPort", "", Err("a whole number from 0 to 65535"));
+        check("clientPort", "21 81", Err("a whole number from 0 to 65535"));
+        check("minSessionTimeout", "-1", Ok(()));
+        check("extendedTypesEnabled", "True", Ok(()));
+        check("extendedTypesEnabled", "yes", Err("true or false"));
+        check("skipACL", "true", Err("yes or no"));
+        check("electionAlg", "0", Err("a whole number from 3 to 3"));
+        check("snapshotSizeFactor", "nan", Err("a number"));
+        check("dataDir", "", Err("some text"));
+        check("4lw.commands.whitelist", "", Ok(()));
+    }
+
+    #[test]
+    fn families_are_found_by_their_beginning_and_names_come_first() {
+        assert_eq!(find("server.1").unwrap().effect, Effect::Ensemble);
+        assert_eq!(find("server.principal").unwrap().effect, SASL);
+        assert_eq!(find("ssl.quorum.keyStore.location").unwrap().effect, TLS);
+        assert_eq!(find("tickTim"), None);
+        assert_eq!(plain("zookeeper.snapCount"), "snapCount");
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised() {
+        assert_eq!(nearest("tickTimes"), Some("tickTime"));
+        assert_eq!(nearest("clientport"), Some("clientPort"));
+        assert_eq!(nearest("autopurge.snapRetainCounts"), Some("autopurge.snapRetainCount"));
+        assert_eq!(nearest("colour"), None);
+    }
+
+    #[test]
+    fn no_name_stands_twice_in_the_table() {
+        let mut names: Vec<_> = KEYS.iter().chain(FAMILIES).map(|key| key.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,345 @@
+//! Tests of the configuration as a whole: files in, a `Config` or complaints out.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use engine::auth::{DigestAlgorithm, EnsembleRules};
+
+use super::*;
+use crate::four_letter::Word;
+
+/// A directory that is gone after the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringkeeper-config-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Loads `text` as a `zoo.cfg`, after a line that sets the data directory.
+fn load(text: &str) -> Result<Config, String> {
+    load_with_id(text, None)
+}
+
+fn load_with_id(text: &str, my_id: Option<&str>) -> Result<Config, String> {
+    let folder = Folder::new();
+    if let Some(id) = my_id {
+        folder.write("myid", id);
+    }
+    let text = format!("dataDir={}\n{text}", folder.0.display());
+    let file = Some(folder.write("zoo.cfg", &text));
+    let loaded = Config::load(&Sources { file, ..Sources::default() });
+    loaded.map_err(|error| error.to_string().replace(&*folder.0.to_string_lossy(), "FOLDER"))
+}
+
+#[track_caller]
+fn check_refused(text: &str, complaint: &str) {
+    let text = format!("clientPort=0\n{text}");
+    assert_eq!(load(&text).unwrap_err(), complaint);
+}
+
+#[track_caller]
+fn check_note(text: &str, level: tracing::Level, part: &str) {
+    let config = load(&format!("clientPort=0\n{text}")).unwrap();
+    let found = config.notes.iter().any(|note| note.level == level && note.text.contains(part));
+    assert!(found, "{part:?} is not in {:#?}", config.notes);
+}
+
+#[test]
+fn without_anything_it_serves_on_the_loopback() {
+    let config = Config::load(&Sources::default()).unwrap();
+    let host = Some("127.0.0.1".parse().unwrap());
+    assert_eq!(config.listen, Some(Listen { host, port: 2181 }));
+    assert_eq!(config.data_dir, Path::new("./ringkeeper-data"));
+    assert_eq!(config.timeouts, TimeoutLimits { min_ms: 6_000, max_ms: 60_000 });
+    assert_eq!((config.client_cnxns_max, config.cnxns_max), (Some(60), None));
+    assert_eq!((config.packet_bytes_max, config.outstanding_max), (1_048_575, 1_000));
+    assert!(!config.is_distributed());
+    assert_eq!(config.notes, []);
+}
+
+#[test]
+fn a_file_is_read_with_zookeepers_defaults() {
+    let config = load("tickTime=2000\nclientPort=2181\ninitLimit=5\nsyncLimit=2").unwrap();
+    assert_eq!(config.listen, Some(Listen { host: None, port: 2181 }));
+    assert_eq!(config.timeouts, TimeoutLimits { min_ms: 4_000, max_ms: 40_000 });
+    assert_eq!(config.data_log_dir, config.data_dir);
+    assert_eq!(config.cleaning, Cleaning { snapshots_min: 3, interval: None });
+    assert!(config.auth.digest.is_some() && !config.skip_acl && !config.extended_types);
+    assert_eq!(config.notes, []);
+}
+
+#[test]
+fn the_settings_that_matter_arrive() {
+    let config = load(
+        "clientPort 2181\nclientPortAddress: 127.0.0.1\ndataLogDir=/l\nmaxClientCnxns=0\n\
+         maxCnxns=7\nminSessionTimeout=100\nmaxSessionTimeout=-1\nzookeeper.snapCount=9\n\
+         autopurge.snapRetainCount=5\nautopurge.purgeInterval=1\nextendedTypesEnabled=TRUE\n\
+         skipACL=yes\n4lw.commands.whitelist=mntr, ruok\nznode.container.checkIntervalMs=100\n\
+         DigestAuthenticationProvider.digestAlg=SHA-256\nringkeeper.backend=epoll\n\
+         ringkeeper.memoryLimitMb=2\nringkeeper.slowRequestMs=0\nringkeeper.cores=3\n\
+         DigestAuthenticationProvider.superDigest=super:x=\njute.maxbuffer=4194304",
+    )
+    .unwrap();
+    assert_eq!(config.listen.unwrap().host, Some("127.0.0.1".parse().unwrap()));
+    assert_eq!(config.data_log_dir, Path::new("/l"));
+    assert_eq!((config.client_cnxns_max, config.cnxns_max), (None, Some(7)));
+    assert_eq!(config.timeouts, TimeoutLimits { min_ms: 100, max_ms: 60_000 });
+    let hour = Some(Duration::from_hours(1));
+    assert_eq!(config.cleaning, Cleaning { snapshots_min: 5, interval: hour });
+    assert_eq!((config.snap_count, config.packet_bytes_max), (9, 4_194_304));
+    assert!(config.extended_types && config.skip_acl && config.whitelist.allows(Word::Mntr));
+    assert_eq!(config.containers.check_interval, Duration::from_millis(100));
+    let digest = config.auth.digest.unwrap();
+    assert_eq!(digest.algorithm, DigestAlgorithm::Sha256);
+    assert_eq!(digest.super_digest.as_deref(), Some("super:x="));
+    assert_eq!((config.backend, config.cores), (Some(Backend::Epoll), Some(3)));
+    assert_eq!((config.memory_bytes_max, config.slow_request), (Some(2 << 20), None));
+}
+
+#[test]
+fn wrong_values_are_named_with_file_line_and_what_is_allowed() {
+    let number = "must be a whole number from";
+    check_refused(
+        "tickTime=fast",
+        &format!("FOLDER/zoo.cfg, line 3: tickTime=fast: {number} 1 to 107374182"),
+    );
+    check_refused(
+        "\n\nreconfigEnabled=1",
+        "FOLDER/zoo.cfg, line 5: reconfigEnabled=1: must be true or false",
+    );
+    check_refused("skipACL=true", "FOLDER/zoo.cfg, line 3: skipACL=true: must be yes or no");
+    check_refused(
+        "minSessionTimeout=9\nmaxSessionTimeout=8",
+        "FOLDER/zoo.cfg, line 3: minSessionTimeout=9: the shortest timeout (9) \
+         exceeds the longest (8)",
+    );
+    check_refused(
+        "DigestAuthenticationProvider.digestAlg=rot13",
+        "FOLDER/zoo.cfg, line 3: DigestAuthenticationProvider.digestAlg=rot13: must be one of \
+         SHA1, SHA-224, SHA-256, SHA-384, SHA-512, SHA-512/224, SHA-512/256",
+    );
+    check_refused(
+        "x=\\uzzzz",
+        "FOLDER/zoo.cfg, line 3: \\u needs four hexadecimal digits after it \
+         (write \\\\ for a backslash)",
+    );
+}
+
+#[test]
+fn all_complaints_come_at_once() {
+    let complaint = load("clientPort=x\ntickTime=0").unwrap_err();
+    assert_eq!(complaint.lines().count(), 2, "{complaint}");
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    let complaint = "configuration: clientPort is not set";
+    assert_eq!(load("").unwrap_err(), complaint);
+    let folder = Folder::new();
+    let file = Some(folder.write("zoo.cfg", "clientPort=1"));
+    let error = Config::load(&Sources { file, ..Sources::default() }).unwrap_err();
+    assert_eq!(error.to_string(), "configuration: dataDir is not set");
+    let file = Some(folder.0.join("missing.cfg"));
+    let error = Config::load(&Sources { file, ..Sources::default() }).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains("missing.cfg: No such file"));
+}
+
+#[test]
+fn the_command_line_counts_more_than_the_file() {
+    let folder = Folder::new();
+    let text = format!("dataDir={}\nclientPort=1\ntickTime=x", folder.0.display());
+    let set = |key: &str, value: &str| Argument {
+        option: format!("-D {key}"),
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
+    let sources = Sources {
+        file: Some(folder.write("zoo.cfg", &text)),
+        arguments: vec![set("tickTime", "7"), set("zookeeper.clientPort", "2")],
+        is_short_form: false,
+    };
+    let config = Config::load(&sources).unwrap();
+    assert_eq!((config.tick_ms, config.listen.unwrap().port), (7, 2));
+    let arguments = vec![set("tickTime", "slow")];
+    let error = Config::load(&Sources { arguments, ..Sources::default() }).unwrap_err();
+    assert!(error.to_string().starts_with("-D tickTime: tickTime=slow: must be"));
+}
+
+#[test]
+fn unknown_settings_are_a_warning_each_with_a_guess() {
+    let level = tracing::Level::WARN;
+    check_note("tickTimes=1", level, "line 3: tickTimes is not a known setting");
+    check_note("tickTimes=1", level, "did you mean tickTime?");
+    check_note("colour=red\nshape=round", level, "line 4: shape is not a known setting");
+}
+
+#[test]
+fn settings_without_effect_say_so() {
+    check_note("jvm.pause.monitor=true", tracing::Level::INFO, "there is no JVM");
+    check_note("ssl.keyStore.location=x", tracing::Level::WARN, "TLS is missing here");
+    check_note("forceSync=no", tracing::Level::WARN, "it is always on");
+    check_note("4lw.commands.whitelist=stats", tracing::Level::WARN, "\"stats\" is no four-letter");
+    check_note("snapCount=1\nsnapCount=2", tracing::Level::WARN, "line 4: snapCount is set again");
+    check_note("authProvider.1=a.b.SASLAuthenticationProvider", tracing::Level::WARN, "no such");
+    let quiet = load("clientPort=0\nadmin.enableServer=false\nforceSync=yes\nsyncLimit=2");
+    assert_eq!(quiet.unwrap().notes, []);
+}
+
+#[test]
+fn authentication_that_cannot_be_enforced_is_refused() {
+    check_refused(
+        "enforce.auth.enabled=true",
+        "FOLDER/zoo.cfg, line 3: enforce.auth.enabled=true: enforce.auth.schemes must name at \
+         least one scheme",
+    );
+    check_refused(
+        "enforce.auth.enabled=true\nenforce.auth.schemes=digest,x509",
+        "FOLDER/zoo.cfg, line 3: enforce.auth.enabled=true: the scheme x509 is not available here",
+    );
+    check_refused(
+        "sessionRequireClientSASLAuth=true",
+        "FOLDER/zoo.cfg, line 3: sessionRequireClientSASLAuth=true: the scheme sasl is not \
+         available here",
+    );
+    let config = load("clientPort=0\nenforce.auth.enabled=true\nenforce.auth.schemes=digest");
+    assert_eq!(config.unwrap().auth.enforcement.schemes().unwrap(), ["digest"]);
+}
+
+#[test]
+fn the_ensemble_scheme_needs_its_provider() {
+    let provider = "authProvider.1=org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider";
+    let config = load(&format!("clientPort=0\n{provider}\nensembleAuthName=a,b")).unwrap();
+    assert_eq!(config.auth.ensemble, Some(EnsembleRules::from_setting("a,b")));
+    check_note("ensembleAuthName=a", tracing::Level::WARN, "has no effect without authProvider");
+}
+
+#[test]
+fn an_ensemble_is_read_and_its_own_id_too() {
+    let servers = "server.1=a:1:2;2181\nserver.2=b:1:2\nserver.3=c:1:2:observer\n";
+    let text = format!("clientPort=2181\ninitLimit=5\nsyncLimit=2\n{servers}");
+    let config = load_with_id(&text, Some("2\n")).unwrap();
+    assert!(config.is_distributed());
+    assert_eq!((config.server_id, config.ensemble.members.len()), (Some(2), 3));
+    assert_eq!(config.ensemble.voters().collect::<Vec<_>>(), [1, 2]);
+    let missing = load(&format!("clientPort=2181\n{servers}")).unwrap_err();
+    let expected = "configuration: initLimit is not set\nconfiguration: syncLimit is not set\n\
+                    configuration: myid is missing: FOLDER/myid must hold this server's id";
+    assert_eq!(missing, expected);
+    let wrong = load_with_id(&text, Some("two")).unwrap_err();
+    assert!(wrong.starts_with("FOLDER/myid, line 1: myid must be a number"), "{wrong}");
+}
+
+#[test]
+fn the_line_of_this_server_can_say_where_clients_connect() {
+    let text = "initLimit=5\nsyncLimit=2\nserver.1=a:1:2;127.0.0.1:77\nserver.2=b:1:2";
+    let config = load_with_id(text, Some("1")).unwrap();
+    let host = Some("127.0.0.1".parse().unwrap());
+    assert_eq!(config.listen, Some(Listen { host, port: 77 }));
+}
+
+#[test]
+fn one_server_alone_runs_standalone_unless_that_is_switched_off() {
+    check_note("server.1=a:1:2", tracing::Level::WARN, "this runs standalone");
+    let text = "standaloneEnabled=false\ninitLimit=1\nsyncLimit=1\nserver.1=a:1:2;2181";
+    let config = load_with_id(&format!("clientPort=2181\n{text}"), Some("1")).unwrap();
+    assert!(config.is_distributed());
+    check_refused(
+        "standaloneEnabled=false",
+        "configuration: standaloneEnabled is false, so there must be at least one server.N line",
+    );
+}
+
+#[test]
+fn members_may_stand_in_a_file_of_their_own() {
+    let folder = Folder::new();
+    let dynamic = folder.write("zoo.cfg.dynamic", "server.1=a:1:2;2181\nversion=100000000\n");
+    let head = format!("dataDir={}\nclientPort=0\n", folder.0.display());
+    let text = format!("{head}dynamicConfigFile={}\n", dynamic.display());
+    let sources =
+        |text: &str| Sources { file: Some(folder.write("zoo.cfg", text)), ..Sources::default() };
+    assert_eq!(Config::load(&sources(&text)).unwrap().ensemble.members.len(), 1);
+    let both = Config::load(&sources(&format!("{text}server.2=b:1:2"))).unwrap_err();
+    assert!(both.to_string().contains("line 4: server.2=b:1:2: must stand in the dynamicConfig"));
+}
+
+#[test]
+fn large_server_ids_do_not_go_with_extended_types() {
+    let error = load_with_id("clientPort=0\nextendedTypesEnabled=true", Some("255")).unwrap_err();
+    assert!(error.contains("needs server ids of at most 254, not 255"), "{error}");
+}
+
+#[test]
+fn random_bytes_are_read_or_refused_but_never_a_panic() {
+    let words = [
+        "server.1",
+        "dataDir",
+        "=",
+        ":",
+        "\\",
+        "\n",
+        "\\u00",
+        "é",
+        "tickTime",
+        "9",
+        ";",
+        "clientPort",
+        "group.1",
+        "[",
+        "]",
+        "weight.",
+        "authProvider.1",
+        "4lw.commands.whitelist",
+        "minSessionTimeout",
+        "-",
+        "99999999999",
+        "\0",
+        " ",
+        "#",
+        "|",
+        "true",
+        "a:1:2",
+        "\r",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for _ in 0..1_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..random(24) {
+            match random(3) {
+                0 => bytes.push(random(256) as u8),
+                _ => bytes.extend_from_slice(words[random(words.len())].as_bytes()),
+            }
+        }
+        let mut settings = Settings::default();
+        if settings.add_file(Path::new("zoo.cfg"), &bytes).is_ok() {
+            let resolves = settings.get("clientPortAddress").is_some();
+            assert!(!resolves, "the words must not make the test look up names");
+            let mut checker = Checker::new(&settings, false);
+            let mut config = checker.config();
+            checker.check_whole(&mut config);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The answer to `mntr`: a line for each number that monitoring may want, named as in ZooKeeper.
+
+use super::report::{Mode, ServerReport, SizeReport};
+use super::text::java_double;
+use crate::version;
+
+/// The value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A whole number.
+    Int(i64),
+    /// A number with decimals.
+    Float(f64),
+    /// Text.
+    Text(String),
+}
+
+/// A metric by its name, which has no `zk_` in front here.
+pub type Metric = (String, Value);
+
+/// Numbers of the moment beyond those of [`ServerReport`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GaugeReport {
+    /// Watches of all kinds.
+    pub watches: u64,
+    /// Ephemeral znodes.
+    pub ephemerals: u64,
+    /// Bytes of paths and data, as ZooKeeper estimates them.
+    pub data_bytes: u64,
+    /// Sessions that every server knows.
+    pub global_sessions: u64,
+    /// Sessions that only this server knows.
+    pub local_sessions: u64,
+    /// How long the server has been up.
+    pub uptime_ms: u64,
+    /// Descriptors in use.
+    pub open_files: u64,
+    /// Descriptors that the process may have.
+    pub open_files_max: u64,
+    /// Sizes of the replies to clients.
+    pub responses: SizeReport,
+    /// Failed authentications.
+    pub auth_failed: u64,
+    /// The longest turn of any core since the statistics were reset.
+    pub longest_turn_us: u64,
+    /// Page faults of the process that had to read from a disk.
+    pub major_faults: u64,
+    /// How many zxids of the epoch are used up; at 2^32 a new epoch must begin.
+    pub zxid_counter: u32,
+    /// Resident memory of the process.
+    pub resident_bytes: u64,
+}
+
+/// The answer to `mntr`: version and state, the numbers of the moment, then `metrics` in the order
+/// given.
+// Compat: MonitorCommand.commandRun, ZooKeeperServer.dumpMonitorValues
+pub fn mntr(
+    server: &ServerReport,
+    gauges: &GaugeReport,
+    metrics: impl IntoIterator<Item = Metric>,
+) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        out.extend(["zk_", name, "\t", value, "\n"]);
+    };
+    line("version", version::FULL);
+    line("server_state", server.mode.name());
+    if let Some(state) = peer_state(server.mode) {
+        line("peer_state", state);
+    }
+    line("avg_latency", &server.latency.average.to_string());
+    line("connection_drop_probability", "0.0");
+    for (name, value) in whole_gauges(server, gauges) {
+        line(name, &value.to_string());
+    }
+    for (name, value) in metrics {
+        match value {
+            Value::Int(number) => line(&name, &number.to_string()),
+            Value::Float(number) => line(&name, &java_double(number)),
+            Value::Text(text) => line(&name, &text),
+        }
+    }
+    out
+}
+
+// Compat: LeaderZooKeeperServer, LearnerZooKeeperServer: the state of the peer while it serves
+fn peer_state(mode: Mode) -> Option<&'static str> {
+    match mode {
+        Mode::Leader => Some("leading - broadcast"),
+        Mode::Follower => Some("following - broadcast"),
+        Mode::Observer => Some("observing - broadcast"),
+        Mode::Standalone | Mode::ReadOnly => None,
+    }
+}
+
+// Compat: ZooKeeperServer.registerMetrics; the last five are ringkeeper's own.
+fn whole_gauges(server: &ServerReport, gauges: &GaugeReport) -> Vec<(&'static str, i128)> {
+    let SizeReport { last, min, max } = gauges.responses;
+    let mut list = vec![
+        ("max_latency", i128::from(server.latency.max_ms)),
+        ("min_latency", i128::from(server.latency.min_ms)),
+        ("packets_received", i128::from(server.packets_received)),
+        ("packets_sent", i128::from(server.packets_sent)),
+        ("num_alive_connections", i128::from(server.connections)),
+        ("outstanding_requests", i128::from(server.outstanding)),
+        ("uptime", i128::from(gauges.uptime_ms)),
+        ("znode_count", i128::from(server.znodes)),
+        ("watch_count", i128::from(gauges.watches)),
+        ("ephemerals_count", i128::from(gauges.ephemerals)),
+        ("approximate_data_size", i128::from(gauges.data_bytes)),
+        ("global_sessions", i128::from(gauges.global_sessions)),
+        ("local_sessions", i128::from(gauges.local_sessions)),
+        ("open_file_descriptor_count", i128::from(gauges.open_files)),
+        ("max_file_descriptor_count", i128::from(gauges.open_files_max)),
+        ("last_client_response_size", i128::from(last)),
+        ("max_client_response_size", i128::from(max)),
+        ("min_client_response_size", i128::from(min)),
+        ("outstanding_tls_handshake", 0),
+        ("auth_failed_count", i128::from(gauges.auth_failed)),
+        ("non_mtls_remote_conn_count", 0),
+        ("non_mtls_local_conn_count", 0),
+    ];
+    if let Some(SizeReport { last, min, max }) = server.proposals {
+        list.extend([
+            ("last_proposal_size", i128::from(last)),
+            ("max_proposal_size", i128::from(max)),
+            ("min_proposal_size", i128::from(min)),
+        ]);
+    }
+    list.extend([
+        ("longest_turn_us", i128::from(gauges.longest_turn_us)),
+        ("major_faults", i128::from(gauges.major_faults)),
+        ("zxid_counter_used", i128::from(gauges.zxid_counter)),
+        ("zxid_counter_left", i128::from(u32::MAX - gauges.zxid_counter)),
+        ("resident_bytes", i128::from(gauges.resident_bytes)),
+    ]);
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::zxid::Zxid;
+
+    use super::*;
+    use crate::four_letter::report::LatencyReport;
+    use crate::four_letter::text::Average;
+
+    fn server(mode: Mode) -> ServerReport {
+        let average = Average { sum: 23, count: 9 };
+        ServerReport {
+            mode,
+            latency: LatencyReport { min_ms: 0, average, max_ms: 9 },
+            packets_received: 7,
+            packets_sent: 6,
+            connections: 4,
+            outstanding: 0,
+            zxid: Zxid(5),
+            znodes: 8,
+            proposals: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(answer: &str, line: &str) {
+        assert!(answer.lines().any(|found| found == line), "{line:?} is not in\n{answer}");
+    }
+
+    #[test]
+    fn lines_have_the_prefix_and_a_tab() {
+        let gauges = GaugeReport { watches: 4, zxid_counter: 5, ..GaugeReport::default() };
+        let metrics = [
+            ("commit_count".to_owned(), Value::Int(3)),
+            ("avg_fsynctime".to_owned(), Value::Float(0.25)),
+            ("note".to_owned(), Value::Text("x".to_owned())),
+        ];
+        let answer = mntr(&server(Mode::Standalone), &gauges, metrics);
+        assert!(answer.starts_with("zk_version\t3.9.3-ringkeeper."));
+        check(&answer, "zk_server_state\tstandalone");
+        check(&answer, "zk_avg_latency\t2.5556");
+        check(&answer, "zk_watch_count\t4");
+        check(&answer, "zk_last_client_response_size\t-1");
+        check(&answer, "zk_connection_drop_probability\t0.0");
+        check(&answer, "zk_zxid_counter_left\t4294967290");
+        check(&answer, "zk_commit_count\t3");
+        check(&answer, "zk_avg_fsynctime\t0.25");
+        check(&answer, "zk_note\tx");
+        assert!(!answer.contains("peer_state"));
+    }
+
+    #[test]
+    fn every_name_is_there_once() {
+        let answer = mntr(&server(Mode::Leader), &GaugeReport::default(), []);
+        check(&answer, "zk_peer_state\tleading - broadcast");
+        let mut names: Vec<_> =
+            answer.lines().map(|line| line.split_once('\t').unwrap().0).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

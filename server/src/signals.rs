@@ -1,0 +1,60 @@
+//! SIGTERM and SIGINT, as a call on a thread of their own. The first asks the server to stop in
+//! good order; whoever sends a second one does not want to wait, and the process ends at once.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+
+/// A request to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The first signal: finish what is under way.
+    Soon,
+    /// Another one: end now.
+    Now,
+}
+
+/// From now on, calls `on_stop` for each signal. It runs on an ordinary thread, so it may do
+/// anything that does not take long, such as waking a core. It says whether to go on waiting for
+/// signals.
+pub fn watch(mut on_stop: impl FnMut(Stop) -> ControlFlow<()> + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let wait = move || {
+        let mut stop = Stop::Soon;
+        for signal in signals.forever() {
+            tracing::info!(signal = low_level::signal_name(signal), "asked to stop");
+            if on_stop(stop).is_break() {
+                break;
+            }
+            stop = Stop::Now;
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_insists() {
+        let (sender, receiver) = mpsc::channel();
+        watch(move |stop| {
+            sender.send(stop).unwrap();
+            if stop == Stop::Now { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        low_level::raise(SIGTERM).unwrap();
+        assert_eq!(receiver.recv(), Ok(Stop::Soon));
+        low_level::raise(SIGINT).unwrap();
+        assert_eq!(receiver.recv(), Ok(Stop::Now));
+        assert!(receiver.recv().is_err(), "the thread has ended");
+    }
+}
