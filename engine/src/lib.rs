@@ -41,6 +41,13 @@ pub mod permission;
 pub mod prep;
 pub mod read;
 pub mod rules;
+
 // What is on disk.
 pub mod disk;
 pub mod txnlog;
+
+// The machines that are driven from outside, and what passes between them.
+pub mod client_core;
+pub mod order;
+pub mod replica;
+pub mod watch;

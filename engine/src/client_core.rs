@@ -1,0 +1,377 @@
+//! The machine of one core's client connections: framing, session order, reads, watches, output.
+//!
+//! ```text
+//!   socket bytes --> frames --> write: Submission to the ordering core, then wait for its reply
+//!                          \--> read: answered here, on the core's version; behind writes of its
+//!                               own connection it waits for their replies
+//!   Batch --> events and replies in zxid order, then the reads that they release
+//! ```
+//!
+//! Requests of a connection are answered strictly in order. What waits stands in one queue per
+//! connection: writes that are on their way, and reads behind them.
+//!
+//! Invariants:
+//!
+//!   * a read runs only when no write of its connection that came before it is unanswered
+//!   * the version never goes back, and no reply or event leaves that belongs to a later version
+//!   * everything held for a connection is bounded: input by one packet and one receive buffer,
+//!     waiting requests by the outstanding limit, output by [`OUTPUT_BYTES_MAX`]
+
+mod connection;
+mod deliver;
+mod handshake;
+mod receive;
+mod report;
+
+use core::net::SocketAddr;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::AuthRules;
+use crate::btree::Version;
+use crate::ids::{ConnectionId, CoreId, SessionId};
+use crate::order::{Batch, Order, Submission};
+use crate::rules::Rules;
+use crate::session::TimeoutLimits;
+use crate::time::Instant;
+use crate::watch::WatchTable;
+
+pub use connection::{ConnectionStats, LatencyStats};
+pub use report::{ConnectionReport, CoreReport, CoreStats};
+
+use connection::{Connection, Phase};
+
+/// Reads of a connection wait while more than this is on its way to it, bytes.
+pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
+
+/// A connection that lets more than this pile up is closed, bytes. Events and replies to writes
+/// cannot wait, so only they come here.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Input held back for a connection before its socket is left unread, bytes.
+const HELD_BYTES_MAX: usize = 256 << 10;
+
+/// Output buffers kept for reuse, and the largest that is worth keeping.
+const SPARE_BUFFERS_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
+const _: () = assert!(OUTPUT_BYTES_HIGH < OUTPUT_BYTES_MAX);
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What requests may do.
+    pub rules: Rules,
+    /// Authentication schemes and what they know.
+    pub auth: AuthRules,
+    /// Largest packet taken from a client, bytes.
+    pub packet_bytes_max: usize,
+    /// The session timeouts that are granted.
+    pub session_timeouts: TimeoutLimits,
+    /// Requests that this core has in hand before connections with requests in hand must wait.
+    pub outstanding_max: usize,
+    /// How long a connection may go without asking for a session.
+    pub sessionless_timeout: Duration,
+}
+
+/// What can happen to a client core.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection is there.
+    Accepted(ConnectionId, SocketAddr),
+    /// Bytes came in.
+    Received(ConnectionId, &'a [u8]),
+    /// An [`Output::Send`] is done; its buffer comes back.
+    Sent(ConnectionId, Vec<u8>),
+    /// The peer will send nothing more.
+    Eof(ConnectionId),
+    /// The connection broke.
+    Closed(ConnectionId),
+    /// The answer to a four-letter word.
+    Answer(ConnectionId, Vec<u8>),
+    /// A proposal group is committed.
+    Batch(Arc<Batch>),
+    /// This version is published with the batch of this number, and no batch up to it that the
+    /// core has not had concerns it.
+    Published(Version, u64),
+    /// Everything that was in the sockets when round `.0` of a collection began has been passed in.
+    Collected(u64),
+    /// Time passed, or the turn is over: nothing else to tell.
+    Tick,
+}
+
+/// What a client core wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send these bytes; at most one per connection is in flight.
+    Send(ConnectionId, Vec<u8>),
+    /// Close, after what is in flight has been sent. Nothing of this connection may follow.
+    Close(ConnectionId),
+    /// Stop reading this connection's socket.
+    Pause(ConnectionId),
+    /// Read it again.
+    Resume(ConnectionId),
+    /// The ordering core must see this.
+    Submit(Submission),
+    /// The connection asks for a four-letter word; `.2` is what came after it.
+    FourLetter(ConnectionId, [u8; 4], Vec<u8>),
+}
+
+/// All client connections of one core.
+#[derive(Debug)]
+pub struct ClientCore {
+    core: CoreId,
+    config: Arc<Config>,
+    connections: Vec<Option<Box<Connection>>>,
+    connections_count: usize,
+    watches: WatchTable,
+    version: Version,
+    /// The number of the last batch.
+    batch: u64,
+    /// What goes to the ordering core at the end of the turn.
+    submission: Submission,
+    /// Slots of connections that were heard since the last submission.
+    touched: Vec<u32>,
+    /// Slots with output that is not in flight.
+    dirty: Vec<u32>,
+    /// Slots whose reads a reply has released.
+    released: Vec<u32>,
+    /// Slots whose input waits for requests to finish.
+    held: BTreeSet<u32>,
+    /// Connections without a session, oldest first.
+    sessionless: VecDeque<(Instant, ConnectionId)>,
+    outstanding: usize,
+    spare: Vec<Vec<u8>>,
+    stats: CoreStats,
+}
+
+impl ClientCore {
+    /// A core without connections that serves `version`.
+    pub fn new(core: CoreId, config: Arc<Config>, version: Version, batch: u64) -> Self {
+        Self {
+            core,
+            config,
+            connections: Vec::new(),
+            connections_count: 0,
+            watches: WatchTable::new(),
+            version,
+            batch,
+            submission: Submission::new(core),
+            touched: Vec::new(),
+            dirty: Vec::new(),
+            released: Vec::new(),
+            held: BTreeSet::new(),
+            sessionless: VecDeque::new(),
+            outstanding: 0,
+            spare: Vec::new(),
+            stats: CoreStats::default(),
+        }
+    }
+
+    /// The version that reads see.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// How many watches the core's connections have.
+    pub fn watches_count(&self) -> usize {
+        self.watches.count()
+    }
+
+    /// When to pass [`Input::Tick`] if nothing else happens.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.sessionless.front().map(|&(deadline, _)| deadline)
+    }
+
+    /// Advances by one input and appends what must be done about it to `out`.
+    pub fn step(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Accepted(id, peer) => self.on_accepted(now, id, peer),
+            Input::Received(id, bytes) => self.on_received(now, id, bytes, out),
+            Input::Sent(id, buffer) => self.on_sent(now, id, buffer),
+            Input::Eof(id) => self.on_eof(id),
+            Input::Closed(id) => self.forget(id),
+            Input::Answer(id, text) => self.on_answer(id, text),
+            Input::Batch(batch) => self.on_batch(now, &batch),
+            Input::Published(version, batch) => {
+                assert!(batch > self.batch && version.number() >= self.version.number());
+                self.version = version;
+                self.batch = batch;
+            }
+            Input::Collected(round) => self.submission.collected = Some(round),
+            Input::Tick => self.on_tick(now),
+        }
+    }
+
+    /// Ends a turn: hands over everything that the turn's inputs have led to.
+    ///
+    /// Not part of a step, so that all replies of a turn leave in one send per connection.
+    pub fn finish_turn(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.admit_held(now, out);
+        while let Some(slot) = self.dirty.pop() {
+            let Some(connection) = self.connections[slot as usize].as_mut() else {
+                continue;
+            };
+            connection.dirty = false;
+            if connection.backlog() > OUTPUT_BYTES_MAX {
+                let client = connection.peer;
+                tracing::warn!(%client, "closing: it does not read what it is sent");
+                connection.closing = true;
+                connection.output.clear();
+            }
+            if !connection.sending && !connection.output.is_empty() {
+                connection.sending = true;
+                connection.sending_bytes = connection.output.len();
+                let bytes = std::mem::take(&mut connection.output);
+                out.push(Output::Send(connection.id, bytes));
+            }
+            if connection.closing && connection.output.is_empty() {
+                let id = connection.id;
+                out.push(Output::Close(id));
+                self.forget(id);
+            }
+        }
+        if !self.submission.orders.is_empty() || self.submission.collected.is_some() {
+            let mut submission =
+                std::mem::replace(&mut self.submission, Submission::new(self.core));
+            self.hand_over_touches(now, &mut submission);
+            out.push(Output::Submit(submission));
+        }
+    }
+
+    fn hand_over_touches(&mut self, now: Instant, submission: &mut Submission) {
+        for slot in self.touched.drain(..) {
+            if let Some(connection) = self.connections[slot as usize].as_mut() {
+                connection.touched = false;
+                if let Some(session) = connection.session {
+                    submission.touched.push((session, connection.last_heard));
+                }
+            }
+        }
+        // A connection whose input we hold back ourselves must not die of our own slowness.
+        for &slot in &self.held {
+            let connection = self.connections[slot as usize].as_ref();
+            if let Some(session) = connection.and_then(|connection| connection.session) {
+                submission.touched.push((session, now));
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, now: Instant, id: ConnectionId, peer: SocketAddr) {
+        assert_eq!(id.core, self.core);
+        let slot = id.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "slot {slot} is taken");
+        self.connections[slot] = Some(Box::new(Connection::new(id, peer, now)));
+        self.connections_count += 1;
+        self.sessionless.push_back((now.after(self.config.sessionless_timeout), id));
+    }
+
+    fn on_sent(&mut self, now: Instant, id: ConnectionId, buffer: Vec<u8>) {
+        let Some(connection) = self.connection(id) else {
+            return self.keep_spare(buffer);
+        };
+        connection.sending = false;
+        connection.sending_bytes = 0;
+        if !connection.output.is_empty() {
+            self.mark_dirty(id.slot);
+        }
+        self.keep_spare(buffer);
+        self.run_reads(now, id.slot);
+    }
+
+    /// A client that sends no more wants no more, except for the answer to a four-letter word.
+    fn on_eof(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id)
+            && connection.phase != Phase::Admin
+        {
+            connection.output.clear();
+            self.close(id.slot);
+        }
+    }
+
+    fn on_answer(&mut self, id: ConnectionId, text: Vec<u8>) {
+        if let Some(connection) = self.connection(id) {
+            connection.output = text;
+            self.close(id.slot);
+        }
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        if self.connection(id).is_none() {
+            return;
+        }
+        let connection = self.connections[id.slot as usize].take().expect("it was just there");
+        self.connections_count -= 1;
+        self.outstanding -= connection.queue.len();
+        self.watches.remove_slot(id.slot);
+        self.held.remove(&id.slot);
+        if let Some(session) = connection.session {
+            self.submission.touched.push((session, connection.last_heard));
+            self.submission.orders.push(Order::Disconnected { connection: id, session });
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        while let Some(&(deadline, id)) = self.sessionless.front() {
+            let waits = self.connection(id).is_some_and(|connection| connection.is_sessionless());
+            if waits && deadline > now {
+                break;
+            }
+            self.sessionless.pop_front();
+            if waits {
+                self.stats.sessionless_expired += 1;
+                self.close(id.slot);
+            }
+        }
+    }
+
+    /// The connection, unless it is gone or its slot holds another one.
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.slot as usize)?.as_deref_mut()?;
+        (connection.id == id).then_some(connection)
+    }
+
+    fn connection_at(&mut self, slot: u32) -> &mut Connection {
+        self.connections[slot as usize].as_deref_mut().expect("the slot holds a connection")
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        let connection = self.connection_at(slot);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Closes at the end of the turn; what the connection still sends is not looked at.
+    fn close(&mut self, slot: u32) {
+        self.connection_at(slot).closing = true;
+        self.held.remove(&slot);
+        self.mark_dirty(slot);
+    }
+
+    fn touch(&mut self, now: Instant, slot: u32) {
+        let connection = self.connection_at(slot);
+        connection.last_heard = now;
+        if !connection.touched && connection.session.is_some() {
+            connection.touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Sessions whose connection is here.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.connections.iter().flatten().filter_map(|connection| connection.session)
+    }
+}

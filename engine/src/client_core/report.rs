@@ -1,0 +1,110 @@
+//! What a core tells about itself when somebody asks.
+
+use core::net::SocketAddr;
+use std::time::Duration;
+
+use super::ClientCore;
+use super::connection::{ConnectionStats, LatencyStats};
+use crate::ids::SessionId;
+
+/// Counters of one core since its start or the last reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreStats {
+    /// Packets received.
+    pub packets_received: u64,
+    /// Bytes received in packets, lengths included.
+    pub bytes_received: u64,
+    /// Packets sent, events included.
+    pub packets_sent: u64,
+    /// Watch events sent.
+    pub events_sent: u64,
+    /// Packets refused for their length.
+    pub large_requests_rejected: u64,
+    /// Connections dropped because they never asked for a session.
+    pub sessionless_expired: u64,
+    /// Failed authentications.
+    pub auth_failed: u64,
+    /// Receipt to reply, all requests.
+    pub latency: LatencyStats,
+    /// Receipt to reply, reads.
+    pub read_latency: LatencyStats,
+    /// Receipt to reply, writes.
+    pub write_latency: LatencyStats,
+}
+
+/// One connection, as `cons` shows it.
+#[derive(Clone, Debug)]
+pub struct ConnectionReport {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Its session, if it has one.
+    pub session: Option<SessionId>,
+    /// The session's timeout.
+    pub timeout: Duration,
+    /// Requests that have no reply yet.
+    pub queued: usize,
+    /// When it was accepted, as time before now.
+    pub age: Duration,
+    /// Counters.
+    pub stats: ConnectionStats,
+    /// Paths that it watches, in order.
+    pub watches: Vec<String>,
+}
+
+/// All of a core.
+#[derive(Clone, Debug, Default)]
+pub struct CoreReport {
+    /// Counters.
+    pub stats: CoreStats,
+    /// Requests that have no reply yet.
+    pub outstanding: usize,
+    /// Open connections.
+    pub connections_count: usize,
+    /// Watches, connections that have one, paths that have one.
+    pub watches_count: usize,
+    /// Connections with a watch.
+    pub watchers_count: usize,
+    /// Paths with a watch.
+    pub watched_paths_count: usize,
+    /// Every connection, if asked for.
+    pub connections: Vec<ConnectionReport>,
+}
+
+impl ClientCore {
+    /// Counters and sums; with `connections`, each connection too.
+    pub fn report(&self, now: crate::time::Instant, connections: bool) -> CoreReport {
+        CoreReport {
+            stats: self.stats,
+            outstanding: self.outstanding,
+            connections_count: self.connections_count,
+            watches_count: self.watches.count(),
+            watchers_count: self.watches.watchers_count(),
+            watched_paths_count: self.watches.paths_count(),
+            connections: if connections { self.connection_reports(now) } else { Vec::new() },
+        }
+    }
+
+    /// Forgets what was counted (`srst`), or what was counted per connection (`crst`).
+    pub fn reset_stats(&mut self, per_connection: bool) {
+        if per_connection {
+            for connection in self.connections.iter_mut().flatten() {
+                connection.stats = ConnectionStats::default();
+            }
+        } else {
+            self.stats = CoreStats::default();
+        }
+    }
+
+    fn connection_reports(&self, now: crate::time::Instant) -> Vec<ConnectionReport> {
+        let report = |connection: &super::Connection| ConnectionReport {
+            peer: connection.peer,
+            session: connection.session,
+            timeout: connection.timeout,
+            queued: connection.queue.len(),
+            age: now.since(connection.established),
+            stats: connection.stats,
+            watches: self.watches.paths_of(connection.id.slot).map(str::to_owned).collect(),
+        };
+        self.connections.iter().flatten().map(|connection| report(connection)).collect()
+    }
+}

@@ -1,0 +1,328 @@
+//! The ordering machine: sessions, sequencing, the log, publication.
+//!
+//! ```text
+//!   Submission --> validate against the head, apply to it --> open group
+//!   end of turn, log idle --> seal: freeze a version, one log frame --> DiskOp
+//!   DiskDone --> everything durable is committed --> Publish, in order
+//! ```
+//!
+//! A group collects whatever is submitted while the log is busy with the one before it: that is
+//! the whole of group commit. Its effects are in the head at once, so that the next request is
+//! validated against them; nobody sees them before the group is published.
+//!
+//! Ladder: `prepared (tree.applied) >= sealed >= durable >= published`.
+//!
+//! Invariants:
+//!
+//!   * nothing is published before the log says that it is durable
+//!   * groups are published in the order in which they were sealed, with contiguous numbers
+//!   * a session has at most one connection; only requests from that one are ordered
+
+mod group;
+mod housekeeping;
+mod sessions;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::acl::Id;
+use crate::btree::Version;
+use crate::disk::{DiskDone, DiskOp};
+use crate::ids::{ConnectionId, SessionId, Xid};
+use crate::op::OpCode;
+use crate::order::{Batch, Order, ReplyKind, Request, Submission};
+use crate::prep::{self, WriteContext};
+use crate::rules::Rules;
+use crate::time::{Instant, WallTime};
+use crate::tree::Tree;
+use crate::txnlog::TxnLog;
+use crate::zxid::Zxid;
+
+use group::{Group, SealedGroup};
+use housekeeping::Housekeeping;
+use sessions::Sessions;
+
+pub use group::GroupTimes;
+
+/// A group is sealed at this size even while the log is busy, bytes of transactions.
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's number; the top byte of the session ids it gives.
+    pub server_id: u8,
+    /// The unit of session expiry, milliseconds.
+    pub tick_ms: u32,
+    /// How many cores answer a collection of touched sessions.
+    pub cores: u16,
+    /// What requests may do.
+    pub rules: Rules,
+    /// How often containers and TTL znodes are looked at.
+    pub container_check_interval: Duration,
+    /// How many of them are deleted at most at one look.
+    pub container_deletions_max: usize,
+    /// An empty container that never had a child goes after this; never if zero.
+    pub container_never_used_max: Duration,
+    /// A snapshot is due after this many transactions.
+    pub snapshot_txns: u64,
+    /// A snapshot is due after this many bytes of log.
+    pub snapshot_log_bytes: u64,
+}
+
+/// What can happen to a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// A client core wants this ordered.
+    Submission(Submission),
+    /// The disk finished something.
+    Disk(DiskDone),
+    /// A snapshot that [`Output::Snapshot`] asked for is on disk under its final name, or failed.
+    SnapshotDone(Result<Zxid, Zxid>),
+    /// Time passed.
+    Tick,
+}
+
+/// What a replica wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Do this on the disk.
+    Disk(DiskOp),
+    /// A group is committed: append it to every core's inbox, then make its version the published
+    /// one; only then may any reply leave.
+    Publish(Arc<Batch>),
+    /// Ask every core what it has heard of its sessions, including what still is in its sockets.
+    Collect(u64),
+    /// Write a snapshot of this version.
+    Snapshot(Version),
+}
+
+/// The time of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The driver's monotonic clock.
+    pub instant: Instant,
+    /// The wall clock: what transactions are stamped with.
+    pub wall: WallTime,
+}
+
+/// The server's one place where writes are ordered.
+#[derive(Debug)]
+pub struct Replica {
+    config: Config,
+    tree: Tree,
+    log: TxnLog,
+    sessions: Sessions,
+    group: Group,
+    sealed: VecDeque<SealedGroup>,
+    published: Version,
+    batches: u64,
+    housekeeping: Housekeeping,
+}
+
+impl Replica {
+    /// Starts to serve the recovered `tree`, whose log is durable up to its last transaction.
+    ///
+    /// Every session of the tree gets its full timeout.
+    pub fn new(config: Config, mut tree: Tree, log: TxnLog, now: Now) -> Self {
+        let sessions = Sessions::recover(&config, &tree, now);
+        let published = tree.freeze();
+        let housekeeping = Housekeeping::new(&config, now.instant);
+        Self {
+            config,
+            tree,
+            log,
+            sessions,
+            group: Group::default(),
+            sealed: VecDeque::new(),
+            published,
+            batches: 0,
+            housekeeping,
+        }
+    }
+
+    /// The last published version.
+    pub fn published(&self) -> &Version {
+        &self.published
+    }
+
+    /// The number of the last published batch.
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// The head: what requests are validated against.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Whether everything that was ordered is published.
+    pub fn is_idle(&self) -> bool {
+        self.group.is_empty() && self.sealed.is_empty()
+    }
+
+    /// When to pass [`Input::Tick`] if nothing else happens.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let others = [self.sessions.next_timeout(), self.log.next_timeout()];
+        others.into_iter().flatten().chain([self.housekeeping.next_timeout()]).min()
+    }
+
+    /// Advances by one input and appends what must be done about it to `out`.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Submission(submission) => self.on_submission(now, submission, out),
+            Input::Disk(done) => self.on_disk(now, done, out),
+            Input::SnapshotDone(result) => self.on_snapshot_done(result),
+            Input::Tick => self.on_tick(now, out),
+        }
+    }
+
+    /// Ends a turn: seals the open group if the log has time for it.
+    pub fn finish_turn(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.group.is_empty()
+            && (!self.group.has_txns()
+                || self.log.submitted() == self.log.durable()
+                || self.group.bytes() >= GROUP_BYTES_MAX)
+        {
+            self.seal(now, out);
+        }
+        self.publish_durable(now, out);
+    }
+
+    fn on_submission(&mut self, now: Now, submission: Submission, out: &mut Vec<Output>) {
+        for &(session, heard) in &submission.touched {
+            self.sessions.touch(session, heard);
+        }
+        for order in submission.orders {
+            match order {
+                Order::Request(request) => {
+                    let body = &submission.bodies[request.body.clone()];
+                    self.on_request(now, &request, body);
+                }
+                Order::Connect(connect) => self.on_connect(now, &connect),
+                Order::Disconnected { connection, session } => {
+                    self.sessions.disconnect(session, connection);
+                }
+            }
+            if self.group.bytes() >= GROUP_BYTES_MAX {
+                self.seal(now, out);
+            }
+        }
+        if let Some(round) = submission.collected {
+            self.on_collected(now, round);
+        }
+    }
+
+    fn on_request(&mut self, now: Now, request: &Request, body: &[u8]) {
+        if !self.sessions.is_attached(request.session, request.connection) {
+            // The session is over, or moved on to another connection: this one is being closed
+            // and hears nothing more.
+            return;
+        }
+        if request.cut {
+            self.cut();
+        }
+        match request.op {
+            OpCode::Sync => self.on_sync(request, body),
+            OpCode::CloseSession => self.close_session(now, request.session, Some(request)),
+            _ => {
+                let author =
+                    Author { session: request.session, xid: request.xid, ids: &request.ids };
+                self.order(now, &author, |tree, context, group| {
+                    let Group { txns, effects, replies, .. } = group;
+                    prep::execute(tree, context, request.op, body, txns, effects, replies);
+                });
+                self.group.end_txn(Some((request.connection, request.xid, false)));
+            }
+        }
+    }
+
+    /// A sync needs no transaction: it is answered when everything before it is published.
+    fn on_sync(&mut self, request: &Request, body: &[u8]) {
+        self.group.begin_plain(self.tree.applied());
+        prep::sync(request.xid, self.tree.applied(), body, &mut self.group.replies);
+        self.group.end_plain(request.connection, request.xid);
+    }
+
+    /// Ends a session: at its own request, or because nobody heard of it for too long.
+    fn close_session(&mut self, now: Now, session: SessionId, request: Option<&Request>) {
+        let connection = self.sessions.remove(session);
+        let author = match request {
+            Some(request) => Author { session, xid: request.xid, ids: &request.ids },
+            None => Author::server(session),
+        };
+        self.order(now, &author, |tree, context, group| {
+            let Group { txns, effects, replies, .. } = group;
+            prep::close_session(tree, context, txns, effects, replies);
+        });
+        match (request, connection) {
+            (Some(request), _) => {
+                self.group.end_txn(Some((request.connection, request.xid, true)));
+            }
+            (None, Some(connection)) => {
+                self.group.end_txn(None);
+                self.answer(connection, ReplyKind::Close);
+            }
+            (None, None) => self.group.end_txn(None),
+        }
+    }
+
+    /// Puts an answer that no transaction carries behind what was ordered before it.
+    fn answer(&mut self, connection: ConnectionId, kind: ReplyKind) {
+        self.group.push_answer(self.tree.applied(), connection, kind);
+    }
+
+    /// Gives the next zxid to the transaction that `make` makes.
+    fn order(
+        &mut self,
+        now: Now,
+        author: &Author<'_>,
+        make: impl FnOnce(&mut Tree, &WriteContext<'_>, &mut Group),
+    ) {
+        let Self { config, tree, group, .. } = self;
+        let zxid = tree.applied().next().expect("a rollover comes before the counter ends");
+        let context = WriteContext {
+            session: author.session,
+            xid: author.xid,
+            zxid,
+            time: now.wall,
+            ids: author.ids,
+            rules: &config.rules,
+        };
+        group.begin_txn(zxid, now.instant);
+        make(tree, &context, group);
+        assert_eq!(tree.applied(), zxid, "each request makes one transaction");
+    }
+
+    fn on_disk(&mut self, now: Now, done: DiskDone, out: &mut Vec<Output>) {
+        let mut ops = Vec::new();
+        self.log.on_done(now.instant, done, &mut ops);
+        out.extend(ops.into_iter().map(Output::Disk));
+        self.publish_durable(now, out);
+    }
+
+    fn on_tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        let mut ops = Vec::new();
+        self.log.on_timeout(now.instant, &mut ops);
+        out.extend(ops.into_iter().map(Output::Disk));
+        if let Some(round) = self.sessions.begin_collection(now.instant) {
+            out.push(Output::Collect(round));
+        }
+        self.keep_house(now);
+    }
+}
+
+/// Whose transaction it is.
+struct Author<'a> {
+    session: SessionId,
+    xid: Xid,
+    ids: &'a [Id],
+}
+
+impl Author<'_> {
+    /// The server itself, for this session or for none.
+    fn server(session: SessionId) -> Self {
+        Self { session, xid: Xid(0), ids: &[] }
+    }
+}

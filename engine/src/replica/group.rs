@@ -1,0 +1,191 @@
+//! Proposal groups: open, sealed, published.
+
+use std::sync::Arc;
+
+use super::{Now, Output, Replica, housekeeping};
+use crate::ids::{ConnectionId, Xid};
+use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
+use crate::time::Instant;
+use crate::tree::Effects;
+use crate::zxid::Zxid;
+
+/// The group that requests are added to.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Transactions as the log frame has them: length and bytes, one behind the other.
+    pub(super) txns: Vec<u8>,
+    pub(super) effects: Effects,
+    pub(super) replies: Vec<u8>,
+    first: Option<Zxid>,
+    last: Zxid,
+    opened: Instant,
+    segments: Vec<Segment>,
+    items: Vec<Item>,
+    /// Where the transaction or answer that is being made begins.
+    mark: Mark,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    txns: usize,
+    triggers: usize,
+    replies: usize,
+    zxid: Zxid,
+}
+
+/// A group on its way to the disk, or behind one that is.
+#[derive(Debug)]
+pub(super) struct SealedGroup {
+    /// Its last transaction; none if it has only answers.
+    last: Option<Zxid>,
+    batch: Batch,
+    opened: Instant,
+    sealed: Instant,
+}
+
+/// When a group went through the stages of the write path.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupTimes {
+    /// Its first request was prepared.
+    pub opened: Instant,
+    /// Its frame went to the log.
+    pub sealed: Instant,
+    /// It was published.
+    pub published: Instant,
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.segments.is_empty()
+    }
+
+    pub(super) fn has_txns(&self) -> bool {
+        self.first.is_some()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.txns.len()
+    }
+
+    /// Starts a transaction: what is appended until [`Group::end_txn`] belongs to it.
+    pub(super) fn begin_txn(&mut self, zxid: Zxid, now: Instant) {
+        assert!(self.first.is_none() || self.last.next() == Some(zxid), "zxids have no gaps");
+        if self.is_empty() {
+            self.opened = now;
+        }
+        self.first.get_or_insert(zxid);
+        self.last = zxid;
+        self.begin_plain(zxid);
+        self.txns.extend_from_slice(&[0; 4]);
+    }
+
+    /// Ends a transaction; its reply, if any, is what was appended to the replies.
+    pub(super) fn end_txn(&mut self, reply: Option<(ConnectionId, Xid, bool)>) {
+        let len = self.txns.len() - self.mark.txns - 4;
+        let len = u32::try_from(len).expect("a transaction is far below 4 GiB");
+        self.txns[self.mark.txns..self.mark.txns + 4].copy_from_slice(&len.to_be_bytes());
+        let reply = match reply {
+            Some((connection, xid, close)) => {
+                let frame = self.mark.replies..self.replies.len();
+                Some(Reply { connection, kind: ReplyKind::Frame { frame, xid, close } })
+            }
+            None => {
+                self.replies.truncate(self.mark.replies);
+                None
+            }
+        };
+        self.push(reply);
+    }
+
+    /// Starts a reply that needs no transaction.
+    pub(super) fn begin_plain(&mut self, zxid: Zxid) {
+        self.mark = Mark {
+            txns: self.txns.len(),
+            triggers: self.effects.triggers.len(),
+            replies: self.replies.len(),
+            zxid,
+        };
+    }
+
+    /// Ends a reply that needs no transaction.
+    pub(super) fn end_plain(&mut self, connection: ConnectionId, xid: Xid) {
+        let frame = self.mark.replies..self.replies.len();
+        let kind = ReplyKind::Frame { frame, xid, close: false };
+        self.push(Some(Reply { connection, kind }));
+    }
+
+    /// Adds an answer that is no reply frame.
+    pub(super) fn push_answer(&mut self, zxid: Zxid, connection: ConnectionId, kind: ReplyKind) {
+        self.begin_plain(zxid);
+        self.push(Some(Reply { connection, kind }));
+    }
+
+    /// Turns the transaction just ended into one whose session gets another kind of answer.
+    pub(super) fn answer_last(&mut self, connection: ConnectionId, kind: ReplyKind) {
+        let item = self.items.last_mut().expect("a transaction was just ended");
+        item.reply = Some(Reply { connection, kind });
+    }
+
+    fn push(&mut self, reply: Option<Reply>) {
+        let triggers = self.mark.triggers..self.effects.triggers.len();
+        self.items.push(Item { zxid: self.mark.zxid, triggers, reply });
+    }
+}
+
+impl Replica {
+    /// Freezes a version between what was ordered and what comes next.
+    pub(super) fn cut(&mut self) {
+        if self.group.items.is_empty() {
+            // What came before is in the segment or batch before this, which has its version.
+            return;
+        }
+        let items = std::mem::take(&mut self.group.items);
+        self.group.segments.push(Segment { items, version: self.tree.freeze() });
+    }
+
+    /// Closes the open group and hands its transactions to the log.
+    pub(super) fn seal(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.cut();
+        let group = std::mem::take(&mut self.group);
+        self.batches += 1;
+        let last = group.first.map(|first| {
+            let mut ops = Vec::new();
+            self.log.append(now.instant, (first, group.last), &group.txns, &mut ops);
+            out.extend(ops.into_iter().map(Output::Disk));
+            self.housekeeping.logged(first, group.last, group.txns.len());
+            group.last
+        });
+        let batch = Batch {
+            number: self.batches,
+            segments: group.segments,
+            effects: group.effects,
+            replies: group.replies,
+        };
+        let opened = if last.is_some() { group.opened } else { now.instant };
+        self.sealed.push_back(SealedGroup { last, batch, opened, sealed: now.instant });
+    }
+
+    /// Publishes what the log has made durable, in order.
+    pub(super) fn publish_durable(&mut self, now: Now, out: &mut Vec<Output>) {
+        let durable = self.log.durable();
+        while let Some(group) = self.sealed.front() {
+            if group.last.is_some_and(|last| last > durable) {
+                break;
+            }
+            let group = self.sealed.pop_front().expect("it was just there");
+            let version = group.batch.version().clone();
+            assert!(version.zxid() <= durable, "published {} of {durable}", version.zxid());
+            assert!(version.number() >= self.published.number());
+            self.published = version;
+            if group.last.is_some() {
+                housekeeping::log_if_slow(GroupTimes {
+                    opened: group.opened,
+                    sealed: group.sealed,
+                    published: now.instant,
+                });
+            }
+            out.push(Output::Publish(Arc::new(group.batch)));
+        }
+        self.request_snapshot(out);
+    }
+}

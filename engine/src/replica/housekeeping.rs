@@ -1,0 +1,141 @@
+//! What the ordering core does besides ordering: snapshots when due, containers and TTL znodes,
+//! and the figures that operators ask for.
+
+use std::time::Duration;
+
+use super::group::Group;
+use super::{Author, Config, GroupTimes, Now, Output, Replica};
+use crate::ids::SessionId;
+use crate::prep;
+use crate::time::{Instant, WallTime};
+use crate::tree::{self, Owner};
+use crate::zxid::Zxid;
+
+/// A write that takes longer than this from its preparation to its publication is logged.
+const SLOW_WRITE: Duration = Duration::from_secs(1);
+
+/// Logs a group that took too long, with the time of each stage.
+pub(super) fn log_if_slow(times: GroupTimes) {
+    if times.published.since(times.opened) >= SLOW_WRITE {
+        let queue_ms = times.sealed.since(times.opened).as_millis();
+        let log_ms = times.published.since(times.sealed).as_millis();
+        tracing::warn!(queue_ms, log_ms, "slow writes: is the log's disk busy?");
+    }
+}
+
+/// State of the background duties.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    container_check: Instant,
+    txns_since_snapshot: u64,
+    bytes_since_snapshot: u64,
+    snapshot_running: bool,
+    pub(super) sessions_expired: u64,
+}
+
+impl Housekeeping {
+    pub(super) fn new(config: &Config, now: Instant) -> Self {
+        Self {
+            container_check: now.after(config.container_check_interval),
+            txns_since_snapshot: 0,
+            bytes_since_snapshot: 0,
+            snapshot_running: false,
+            sessions_expired: 0,
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Instant {
+        self.container_check
+    }
+
+    /// Counts what went to the log.
+    pub(super) fn logged(&mut self, first: Zxid, last: Zxid, bytes: usize) {
+        self.txns_since_snapshot += last.0 - first.0 + 1;
+        self.bytes_since_snapshot += bytes as u64;
+    }
+}
+
+impl Replica {
+    pub(super) fn keep_house(&mut self, now: Now) {
+        if now.instant >= self.housekeeping.container_check {
+            self.housekeeping.container_check =
+                now.instant.after(self.config.container_check_interval);
+            self.delete_containers(now);
+        }
+    }
+
+    /// Deletes empty containers and TTL znodes whose time is over.
+    ///
+    // Compat: ContainerManager.checkContainers
+    fn delete_containers(&mut self, now: Now) {
+        for path in self.deletable(now.wall) {
+            self.order(now, &Author::server(SessionId::NONE), |tree, context, group| {
+                let Group { txns, effects, .. } = group;
+                prep::delete_container(tree, context, &path, txns, effects);
+            });
+            self.group.end_txn(None);
+        }
+    }
+
+    /// Containers and TTL znodes that may go, as many as one look may delete.
+    ///
+    // Compat: ContainerManager.getCandidates
+    fn deletable(&self, now: WallTime) -> Vec<String> {
+        let view = self.tree.view();
+        let max = self.config.container_deletions_max;
+        let mut candidates = Vec::new();
+        let mut containers = tree::containers(view);
+        while let Some(path) = containers.next_path()
+            && candidates.len() < max
+        {
+            let goes = tree::znode(view, path).is_some_and(|znode| {
+                let was_used = znode.stat().cversion > 0;
+                let never_used = self.config.container_never_used_max;
+                let waited = age(now, znode.stat().ctime_ms) > never_used;
+                znode.children_count() == 0 && (was_used || (!never_used.is_zero() && waited))
+            });
+            if goes {
+                candidates.push(path.to_owned());
+            }
+        }
+        let mut ttls = tree::ttls(view);
+        while let Some(path) = ttls.next_path()
+            && candidates.len() < max
+        {
+            let goes = tree::znode(view, path).is_some_and(|znode| {
+                let Owner::Ttl(ttl_ms) = znode.owner() else { return false };
+                let ttl = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(u64::MAX));
+                znode.children_count() == 0 && age(now, znode.stat().mtime_ms) > ttl
+            });
+            if goes {
+                candidates.push(path.to_owned());
+            }
+        }
+        candidates
+    }
+
+    /// Asks for a snapshot of what is published if enough has been logged since the last one.
+    pub(super) fn request_snapshot(&mut self, out: &mut Vec<Output>) {
+        let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
+            || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
+        if due && !self.housekeeping.snapshot_running {
+            self.housekeeping.snapshot_running = true;
+            self.housekeeping.txns_since_snapshot = 0;
+            self.housekeeping.bytes_since_snapshot = 0;
+            out.push(Output::Snapshot(self.published.clone()));
+        }
+    }
+
+    pub(super) fn on_snapshot_done(&mut self, result: Result<Zxid, Zxid>) {
+        self.housekeeping.snapshot_running = false;
+        match result {
+            Ok(zxid) => tracing::info!(%zxid, "snapshot written"),
+            Err(zxid) => tracing::error!(%zxid, "snapshot failed; the log keeps growing"),
+        }
+    }
+}
+
+/// How long ago `since_ms` was; nothing if it lies ahead.
+fn age(now: WallTime, since_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now.0.saturating_sub(since_ms)).unwrap_or(0))
+}

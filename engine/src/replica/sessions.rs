@@ -1,0 +1,180 @@
+//! Sessions as the ordering core knows them: whose connection, until when.
+//!
+//! A session ends in two steps. When its deadline has passed, every core is asked what it heard of
+//! its sessions, including what still waits in its sockets; only then, what is still due ends.
+
+use std::time::Duration;
+
+use super::{Author, Config, Now, Replica};
+use crate::collections::FastMap;
+use crate::ids::{ConnectionId, SessionId};
+use crate::order::{Connect, ReplyKind};
+use crate::prep;
+use crate::session::{Due, ExpiryQueue, SessionIds};
+use crate::time::Instant;
+use crate::tree::{self, Tree};
+
+/// A session that has not ended.
+#[derive(Debug)]
+struct Session {
+    /// The connection that serves it now.
+    connection: Option<ConnectionId>,
+}
+
+/// A round of asking all cores what they heard.
+#[derive(Debug)]
+struct Collection {
+    round: u64,
+    /// What is judged at its end.
+    due: Due,
+    /// How many cores have not answered.
+    missing: u16,
+}
+
+/// Every session that has not ended, and when it would.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    open: FastMap<SessionId, Session>,
+    expiry: ExpiryQueue,
+    ids: SessionIds,
+    cores: u16,
+    /// How late a deadline may be looked at before its lateness is given to the sessions.
+    late_max: Duration,
+    collecting: Option<Collection>,
+    rounds: u64,
+}
+
+impl Sessions {
+    /// The sessions of a recovered tree, each with its full timeout from `now`.
+    pub(super) fn recover(config: &Config, tree: &Tree, now: Now) -> Self {
+        let mut sessions = Self {
+            open: FastMap::default(),
+            expiry: ExpiryQueue::new(config.tick_ms),
+            ids: SessionIds::new(config.server_id, now.wall.0),
+            cores: config.cores,
+            late_max: Duration::from_millis(u64::from(config.tick_ms) / 2),
+            collecting: None,
+            rounds: 0,
+        };
+        let mut cursor = tree::sessions(tree.view());
+        while let Some((session, timeout_ms)) = cursor.next_session() {
+            sessions.ids.observe(session);
+            sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
+            sessions.open.insert(session, Session { connection: None });
+        }
+        sessions
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        match self.collecting {
+            Some(_) => None,
+            None => self.expiry.next_timeout(),
+        }
+    }
+
+    pub(super) fn is_attached(&self, session: SessionId, connection: ConnectionId) -> bool {
+        self.open.get(&session).is_some_and(|session| session.connection == Some(connection))
+    }
+
+    pub(super) fn touch(&mut self, session: SessionId, heard: Instant) {
+        // A session that has ended meanwhile is none to touch.
+        let _known = self.expiry.touch(heard, session);
+    }
+
+    pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
+        if let Some(open) = self.open.get_mut(&session)
+            && open.connection == Some(connection)
+        {
+            open.connection = None;
+        }
+    }
+
+    /// Forgets a session that ends; its connection, if it has one.
+    pub(super) fn remove(&mut self, session: SessionId) -> Option<ConnectionId> {
+        self.expiry.remove(session);
+        self.open.remove(&session).and_then(|open| open.connection)
+    }
+
+    /// Starts a collection if a session is due and none is under way.
+    pub(super) fn begin_collection(&mut self, now: Instant) -> Option<u64> {
+        if self.collecting.is_some() {
+            return None;
+        }
+        // A deadline that is found long past was not looked at in time: this process was stopped
+        // or starved, and clients could not have been heard whatever they did.
+        let late = self.expiry.next_timeout().map_or(Duration::ZERO, |at| now.since(at));
+        if late > self.late_max {
+            tracing::warn!(
+                late_ms = late.as_millis(),
+                "the server stood still; sessions get that time"
+            );
+            self.expiry.shift(late);
+        }
+        let due = self.expiry.due(now)?;
+        self.rounds += 1;
+        self.collecting = Some(Collection { round: self.rounds, due, missing: self.cores });
+        Some(self.rounds)
+    }
+
+    /// Notes the answer of one core. With the last one, the sessions that have expired.
+    fn on_collected(&mut self, round: u64) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        let Some(mut collection) = self.collecting.take() else {
+            return expired;
+        };
+        assert_eq!(collection.round, round, "one collection at a time");
+        collection.missing -= 1;
+        if collection.missing == 0 {
+            self.expiry.expire(collection.due, &mut expired);
+        } else {
+            self.collecting = Some(collection);
+        }
+        expired
+    }
+}
+
+impl Replica {
+    /// Opens a session, or attaches a connection to one.
+    ///
+    // Compat: ZooKeeperServer.createSession, reopenSession
+    pub(super) fn on_connect(&mut self, now: Now, connect: &Connect) {
+        let timeout_ms = connect.timeout_ms;
+        let connection = connect.connection;
+        if connect.session == SessionId::NONE {
+            let open = &self.sessions.open;
+            let session = self.sessions.ids.allocate(|id| open.contains_key(&id));
+            self.create_session(now, session, timeout_ms);
+            self.group.answer_last(connection, ReplyKind::Attached { session, timeout_ms });
+            self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
+            self.sessions.open.insert(session, Session { connection: Some(connection) });
+            return;
+        }
+        let session = connect.session;
+        let open = self.sessions.open.get_mut(&session).filter(|_| connect.genuine);
+        let Some(open) = open else {
+            return self.answer(connection, ReplyKind::Refused);
+        };
+        let previous = open.connection.replace(connection);
+        self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
+        if let Some(previous) = previous {
+            self.answer(previous, ReplyKind::Close);
+        }
+        self.answer(connection, ReplyKind::Attached { session, timeout_ms });
+    }
+
+    fn create_session(&mut self, now: Now, session: SessionId, timeout_ms: i32) {
+        self.order(now, &Author::server(session), |tree, context, group| {
+            prep::create_session(tree, context, timeout_ms, &mut group.txns, &mut group.effects);
+        });
+        self.group.end_txn(None);
+    }
+
+    /// Ends what is still due once every core has told what it heard.
+    pub(super) fn on_collected(&mut self, now: Now, round: u64) {
+        for session in self.sessions.on_collected(round) {
+            tracing::info!(%session, "expiring: nothing heard within its timeout");
+            self.housekeeping.sessions_expired += 1;
+            self.close_session(now, session, None);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What a client may rely on about order, on one server of several cores with delayed messages.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine::ids::{ConnectionId, SessionId, Xid};
+use engine::jute::{Reader, Writer};
+use engine::op::OpCode;
+use engine::records::{ConnectRequest, ConnectResponse, ReplyHeader, WatchEvent};
+use tests::sim::cores::Server;
+
+const PERSISTENT: i32 = 0;
+
+/// One client: what it has sent and not heard of, and all it has heard.
+#[derive(Default)]
+struct Client {
+    session: SessionId,
+    next_xid: i32,
+    sent: VecDeque<(i32, OpCode)>,
+    input: Vec<u8>,
+    heard: Vec<Heard>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    Reply { xid: i32, op: OpCode, zxid: i64, err: i32, body: Vec<u8> },
+    Event { zxid: i64, path: String },
+}
+
+struct World {
+    server: Server,
+    clients: BTreeMap<ConnectionId, Client>,
+    read: usize,
+}
+
+impl World {
+    fn new(seed: u64, cores: u16) -> Self {
+        Self { server: Server::new(seed, cores), clients: BTreeMap::new(), read: 0 }
+    }
+
+    /// A client with a session, connected to `core`.
+    fn client(&mut self, core: u16) -> ConnectionId {
+        let id = self.server.connect(core);
+        self.clients.insert(id, Client::default());
+        let mut frame = Vec::new();
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: 0,
+            timeout_ms: 10_000,
+            session: SessionId::NONE,
+            password: &[0; 16],
+            read_only: Some(false),
+        };
+        request.write(&mut frame);
+        self.server.receive(id, &frame);
+        self.server.settle();
+        self.hear();
+        assert_ne!(self.clients[&id].session, SessionId::NONE);
+        id
+    }
+
+    /// Sends requests in one piece.
+    fn send(&mut self, id: ConnectionId, requests: &[(OpCode, Vec<u8>)]) {
+        let client = self.clients.get_mut(&id).unwrap();
+        let mut bytes = Vec::new();
+        for (op, body) in requests {
+            client.next_xid += 1;
+            client.sent.push_back((client.next_xid, *op));
+            let mut writer = Writer::new(&mut bytes);
+            let frame = writer.begin_part();
+            writer.i32(client.next_xid);
+            writer.i32(op.to_wire());
+            writer.bytes(body);
+            writer.end_part(frame);
+        }
+        self.server.receive(id, &bytes);
+        self.hear();
+    }
+
+    /// Lets things happen until a client has the reply to everything it sent.
+    fn await_replies(&mut self, id: ConnectionId) {
+        self.hear();
+        while !self.clients[&id].sent.is_empty() {
+            assert!(self.server.step(), "a request is never answered");
+            self.hear();
+        }
+    }
+
+    /// Decodes what has reached clients so far, checking what holds for every client.
+    fn hear(&mut self) {
+        while let Some((id, bytes)) = self.server.received.get(self.read) {
+            self.read += 1;
+            let client = self.clients.get_mut(id).unwrap();
+            client.input.extend_from_slice(bytes);
+            client.decode();
+        }
+    }
+}
+
+impl Client {
+    fn decode(&mut self) {
+        while let Some((prefix, rest)) = self.input.split_first_chunk::<4>() {
+            let len = usize::try_from(i32::from_be_bytes(*prefix)).unwrap();
+            if rest.len() < len {
+                return;
+            }
+            let frame: Vec<u8> = self.input.drain(..4 + len).skip(4).collect();
+            self.decode_frame(&frame);
+        }
+    }
+
+    fn decode_frame(&mut self, frame: &[u8]) {
+        if self.session == SessionId::NONE {
+            self.session = ConnectResponse::decode(frame).unwrap().session;
+            return;
+        }
+        let mut reader = Reader::new(frame);
+        let header = ReplyHeader::read(&mut reader).unwrap();
+        if header.xid == Xid(-1) {
+            let event = WatchEvent::read(&mut reader).unwrap();
+            self.heard.push(Heard::Event { zxid: header.zxid, path: event.path.into_owned() });
+            return;
+        }
+        let (xid, op) = self.sent.pop_front().expect("a reply to nothing");
+        assert_eq!(header.xid, Xid(xid), "replies come in the order of requests");
+        let body = reader.rest().to_vec();
+        self.heard.push(Heard::Reply { xid, op, zxid: header.zxid, err: header.err, body });
+    }
+
+    /// Data in the replies to getData, as numbers.
+    fn values_read(&self) -> Vec<u64> {
+        let replies = self.heard.iter().filter_map(|heard| match heard {
+            Heard::Reply { op: OpCode::GetData, err: 0, body, .. } => Some(body),
+            _ => None,
+        });
+        replies.map(|body| number(Reader::new(body).buf().unwrap().unwrap())).collect()
+    }
+}
+
+fn number(data: &[u8]) -> u64 {
+    str::from_utf8(data).unwrap().parse().unwrap()
+}
+
+fn create(path: &str, data: u64) -> (OpCode, Vec<u8>) {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.string(path);
+    writer.string(&data.to_string());
+    writer.count(1);
+    writer.i32(31);
+    writer.string("world");
+    writer.string("anyone");
+    writer.i32(PERSISTENT);
+    (OpCode::Create, body)
+}
+
+fn set(path: &str, data: u64) -> (OpCode, Vec<u8>) {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.string(path);
+    writer.string(&data.to_string());
+    writer.i32(-1);
+    (OpCode::SetData, body)
+}
+
+fn get(path: &str, watch: bool) -> (OpCode, Vec<u8>) {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.string(path);
+    writer.bool(watch);
+    (OpCode::GetData, body)
+}
+
+/// Reads between pipelined writes of one session see what came before them and nothing after,
+/// and a watch set by such a read fires before the reply to the write that it waits for.
+fn check_pipeline(seed: u64) {
+    let mut world = World::new(seed, 3);
+    let clients: Vec<_> = (0..6).map(|index| world.client(index % 3)).collect();
+    for (index, &id) in clients.iter().enumerate() {
+        world.send(id, &[create(&format!("/n{index}"), 0)]);
+    }
+    world.server.settle();
+    for round in 0..4_u64 {
+        for (index, &id) in clients.iter().enumerate() {
+            let path = format!("/n{index}");
+            let first = round * 3 + 1;
+            let burst: Vec<_> = (first..first + 3)
+                .flat_map(|value| [set(&path, value), get(&path, true)])
+                .collect();
+            world.send(id, &burst);
+            for _ in 0..world.server.rng.below(6) {
+                world.server.step();
+            }
+        }
+    }
+    world.server.settle();
+    world.hear();
+    for client in world.clients.values() {
+        assert_eq!(client.values_read(), (1..=12).collect::<Vec<_>>());
+        assert_eq!(client.sent.len(), 0);
+        assert_events_in_place(client);
+    }
+}
+
+/// Between two replies to sets there is a read, which left a watch: its event comes right after
+/// the read and before the reply to the set, with that set's zxid.
+fn assert_events_in_place(client: &Client) {
+    let mut watching = false;
+    let mut event = None;
+    let mut last_zxid = 0;
+    for heard in &client.heard {
+        match heard {
+            Heard::Event { zxid, path } => {
+                assert!(watching, "an event without a watch: {path}");
+                watching = false;
+                event = Some(*zxid);
+            }
+            Heard::Reply { op: OpCode::SetData, zxid, .. } => {
+                assert!(!watching, "the reply to a set came before the event");
+                assert!(event.is_none_or(|event| event == *zxid));
+                event = None;
+                last_zxid = *zxid;
+            }
+            Heard::Reply { op: OpCode::GetData, zxid, .. } => {
+                assert!(*zxid >= last_zxid);
+                watching = true;
+            }
+            Heard::Reply { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn a_pipelined_read_sees_what_came_before_it_and_nothing_after() {
+    for seed in 0..200 {
+        check_pipeline(seed);
+    }
+}
+
+/// Once one client has heard of a write, a read sent after that sees it on every core.
+fn check_linearizable(seed: u64) {
+    let mut world = World::new(seed, 4);
+    let writer = world.client(0);
+    let readers: Vec<_> = (0..4).map(|core| world.client(core)).collect();
+    world.send(writer, &[create("/x", 0)]);
+    world.server.settle();
+    world.hear();
+    for value in 1..=20 {
+        world.send(writer, &[set("/x", value)]);
+        world.await_replies(writer);
+        for &reader in &readers {
+            world.send(reader, &[get("/x", false)]);
+            world.await_replies(reader);
+            assert_eq!(world.clients[&reader].values_read().last(), Some(&value));
+        }
+        for _ in 0..world.server.rng.below(3) {
+            world.server.step();
+        }
+    }
+}
+
+#[test]
+fn a_read_sees_every_write_that_any_client_of_the_server_was_told_of() {
+    for seed in 0..100 {
+        check_linearizable(seed);
+    }
+}
+
+/// A watcher on another core gets each change once, in order, and before it reads what is newer.
+fn check_watch_order(seed: u64) {
+    let mut world = World::new(seed, 2);
+    let (writer, watcher) = (world.client(0), world.client(1));
+    world.send(writer, &[create("/w", 0)]);
+    world.server.settle();
+    world.send(watcher, &[get("/w", true)]);
+    world.hear();
+    for value in 1..=10 {
+        world.send(writer, &[set("/w", value)]);
+        for _ in 0..world.server.rng.below(8) {
+            world.server.step();
+        }
+        world.send(watcher, &[get("/w", true)]);
+    }
+    world.server.settle();
+    world.hear();
+    let mut seen: Option<u64> = None;
+    let mut told = true;
+    for heard in &world.clients[&watcher].heard {
+        match heard {
+            Heard::Event { .. } => told = true,
+            Heard::Reply { body, .. } => {
+                let value = number(Reader::new(body).buf().unwrap().unwrap());
+                assert!(seen.is_none_or(|seen| seen <= value), "a read went back");
+                assert!(seen == Some(value) || told, "{value} was read before its event");
+                told = seen == Some(value) && told;
+                seen = Some(value);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_comes_before_the_data_that_it_announces() {
+    for seed in 0..300 {
+        check_watch_order(seed);
+    }
+}
