@@ -15,7 +15,8 @@ use super::store::Store;
 pub struct AclId(pub u32);
 
 impl AclId {
-    /// No list: everyone may do everything. Shown as `world:anyone` with all permissions.
+    /// No list, or `world:anyone` with all permissions, which is how no list is shown: everyone
+    /// may do everything. Most znodes have it, and it resolves without a look-up.
     pub const OPEN: Self = Self(0);
 }
 
@@ -53,9 +54,10 @@ impl Interner {
         list: &AclBytes<'_>,
     ) -> AclId {
         // Compat: ReferenceCountedACLCache.convertAcls: null is the open list, an empty one is
-        // a list like any other.
+        // a list like any other. There, an open list that is not null has an index of its own,
+        // which nobody can tell from none.
         let list = list.as_bytes();
-        if list == NULL_LIST {
+        if list == NULL_LIST || list == OPEN_LIST {
             return AclId::OPEN;
         }
         if let Some((_, id)) = self.recent.iter().find(|(recent, _)| recent == list) {
@@ -137,6 +139,10 @@ mod tests {
         assert_eq!(interner.intern(&mut store, &mut newest, &null), AclId::OPEN);
         let everyone = [Acl { perms: ALL, id: Id::new("world", "anyone") }];
         assert_eq!(acl(&store, AclId::OPEN).decode(), everyone);
+        assert_eq!(
+            interner.intern(&mut store, &mut newest, &AclBytes::encode(&everyone)),
+            AclId::OPEN
+        );
         let empty = interner.intern(&mut store, &mut newest, &AclBytes::encode(&[]));
         assert_eq!((empty, acl(&store, empty).decode()), (AclId(1), Vec::new()));
     }
