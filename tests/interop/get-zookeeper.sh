@@ -15,9 +15,8 @@ need java openjdk-17-jdk-headless
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# What the server's own pom calls "provided" (metrics, snappy, jetty, jackson,
-# logback, jline, commons-cli)
-# has to be asked for by name; the versions are those of the 3.9.3 distribution.
+# What the server's own pom calls "provided" (metrics, snappy, jetty, jackson, logback, jline,
+# commons-cli) has to be asked for by name; the versions are those of the 3.9.3 distribution.
 cat >"$work/pom.xml" <<POM
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>

@@ -1,12 +1,11 @@
 # shellcheck shell=bash
 # What the interop scripts share: where downloads are kept, free ports, installing tools, tallying.
-# Source it first; it turns on `set -euo pipefail` and puts every temporary thing below one folder
-# that is removed when the script ends, after stopping the servers that were started through it.
+# Source it first; it turns on `set -euo pipefail`.
 set -euo pipefail
 
 INTEROP_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 INTEROP_CACHE=${INTEROP_CACHE:-$INTEROP_DIR/.cache}
-# The release that ringkeeper is compared with, and the client libraries that are driven against both.
+# The release that ringkeeper is compared with.
 ZOOKEEPER_RELEASE=3.9.3
 mkdir -p "$INTEROP_CACHE"
 

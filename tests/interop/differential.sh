@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The same random requests to two servers; replies, zxids and events have to be the same.
+# usage: differential.sh LEFT RIGHT (each `zookeeper` or a ringkeeper binary)
+#
+# ROUNDS (4) seeds from SEED (1) on, OPS (20000) requests each, every round on fresh servers with one
+# of the configurations below. A round that failed is repeated by SEED=its seed ROUNDS=1.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$INTEROP_DIR/server.sh"
+
+[ $# -eq 2 ] || die "usage: differential.sh LEFT RIGHT"
+root=$(cd "$INTEROP_DIR/../.." && pwd)
+cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p ringkeeper-tests --bin differential
+differential=${CARGO_TARGET_DIR:-$root/target}/release/differential
+
+# The real server's cache of replies can tell old quota usage, its timers would delete containers
+# and TTL nodes at times of its own, and flushing is not what is compared here.
+common=(
+    maxResponseCacheSize=0
+    maxGetChildrenResponseCacheSize=0
+    znode.container.checkIntervalMs=86400000
+    forceSync=no
+    # No session may expire between two steps, however slow the machine.
+    minSessionTimeout=600000
+    maxSessionTimeout=3600000
+    # "super:test"
+    DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=
+)
+
+# The real server judges hard quotas by what is applied, not by what is ahead in the pipeline:
+# only one request at a time has one right answer.
+configure() {
+    pipelined=yes
+    case $(($1 % 4)) in
+    0) extra=() ;;
+    1 | 2) extra=(extendedTypesEnabled=true) ;;
+    3)
+        extra=(extendedTypesEnabled=true enforceQuota=true)
+        pipelined=no
+        ;;
+    esac
+}
+
+passed=0 failed=0
+seed=${SEED:-1}
+for ((round = 0; round < ${ROUNDS:-4}; round++, seed++)); do
+    configure "$seed"
+    server_start "$1" "left$seed" "${common[@]}" "${extra[@]}"
+    left=$SERVER_PORT left_pid=$SERVER_PID left_log=$SERVER_LOG
+    server_start "$2" "right$seed" "${common[@]}" "${extra[@]}"
+    right=$SERVER_PORT right_pid=$SERVER_PID right_log=$SERVER_LOG
+    if LEFT=127.0.0.1:$left LEFT_NAME="left (${1##*/})" RIGHT=127.0.0.1:$right \
+        RIGHT_NAME="right (${2##*/})" SEED=$seed OPS=${OPS:-20000} PIPELINED=$pipelined \
+        "$differential"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        say "configuration of seed $seed: ${extra[*]} pipelined=$pipelined"
+        grep -a -h -E 'ERROR|panicked' "$left_log" "$right_log" | grep -a -v 'Failed to process\|Dumping' |
+            tail -n 5 >&2 || true
+    fi
+    server_stop "$left_pid"
+    server_stop "$right_pid"
+    rm -rf "$SERVER_SCRATCH/left$seed" "$SERVER_SCRATCH/right$seed"
+done
+echo "differential: $passed passed, $failed failed"
+[ $failed -eq 0 ]
