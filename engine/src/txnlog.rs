@@ -145,6 +145,13 @@ impl Default for LogConfig {
     }
 }
 
+impl LogConfig {
+    /// Bytes of a segment that frames can have.
+    fn capacity(&self) -> usize {
+        usize::try_from(self.segment_bytes - FRAMES_START).unwrap_or(usize::MAX)
+    }
+}
+
 impl TxnLog {
     /// Goes on where `end` is, all of which is durable.
     pub fn open(config: LogConfig, end: LogEnd, now: Instant, out: &mut Vec<DiskOp>) -> Self {
@@ -166,7 +173,10 @@ impl TxnLog {
             next_segment: end.next_segment,
             sequence: end.sequence,
             checksum: end.checksum,
-            batches: Batches::new(config.frame_bytes_max, config.writes_in_flight_max + 1),
+            batches: Batches::new(
+                config.frame_bytes_max.min(config.capacity()),
+                config.writes_in_flight_max + 1,
+            ),
             in_flight: VecDeque::with_capacity(config.writes_in_flight_max),
             submitted: end.zxid,
             durable: end.zxid,
@@ -274,8 +284,7 @@ impl TxnLog {
 
     /// The most that one append may bring, so that it fits in a segment.
     pub fn group_bytes_max(&self) -> usize {
-        let bytes = self.config.segment_bytes - FRAMES_START;
-        usize::try_from(bytes).unwrap_or(usize::MAX) - FRAME_HEADER_BYTES
+        self.config.capacity() - FRAME_HEADER_BYTES
     }
 
     /// Gives up the segments that hold only transactions up to `needed_after`, which snapshots

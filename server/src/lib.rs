@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;
+pub mod disk;
 pub mod ring;
 pub mod signals;
 pub mod version;

@@ -215,3 +215,13 @@ fn buffers_are_used_again() {
     }
     assert_eq!(addresses.len(), 1);
 }
+
+#[test]
+fn a_frame_never_outgrows_its_segment() {
+    let mut driver = Driver::new(small());
+    driver.asked();
+    driver.append(1, 1, 9000);
+    driver.append(2, 2, 9000);
+    driver.prepared(1);
+    driver.check("write 1 to 1@1+3, prepare 2");
+}

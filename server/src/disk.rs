@@ -1,0 +1,153 @@
+//! The disk of a server: its data directory, and what the log asks for.
+//!
+//! ```text
+//!   ordering core                                     the disk's thread
+//!   DiskOp::Append ──> ring, one durable write
+//!                      on_written ──> DiskDone
+//!   DiskOp::Prepare, Retire ───────channel──────────> files made, renamed, removed, in order
+//!   finished() ──> DiskDone <──────channel, wake ────┘
+//! ```
+//!
+//! Appends go through the core's own ring (see `docs/decisions/002-durable-append.md`); all that
+//! may take its time is done by a thread, and never delays them more than the device does.
+//!
+//! Invariants:
+//!
+//!   * one process at a time has a data directory, and no write of an earlier one is still under
+//!     way when recovery reads (see [`lock`])
+//!   * a write or sync that fails is never tried again: its error ends the process
+
+pub mod lock;
+#[cfg(test)]
+mod tests;
+mod thread;
+pub mod volume;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use engine::disk::{AlignedBuf, DiskDone, DiskOp, SegmentId, StorageError};
+use engine::txnlog::LogEnd;
+use engine::txnlog::format::segment_name;
+
+use crate::ring::AlignedBuffer;
+use thread::{DiskThread, Finished, Job};
+use volume::Directory;
+
+/// Frames whose buffers are kept for later ones.
+const BUFFERS_KEPT_MAX: usize = 8;
+
+/// A frame on its way to the ring.
+#[derive(Debug)]
+pub struct FrameWrite {
+    /// The segment's file.
+    pub file: Arc<File>,
+    /// Where in it.
+    pub offset: u64,
+    /// Whole blocks.
+    pub buffer: AlignedBuffer,
+    /// To be given back to [`Disk::on_written`].
+    pub token: u64,
+}
+
+/// Executes what the log asks for.
+#[derive(Debug)]
+pub struct Disk {
+    /// Segments that can be appended to.
+    segments: BTreeMap<SegmentId, Segment>,
+    /// Frames on their way, by sequence, with the segment's number.
+    frames: BTreeMap<u64, (SegmentId, AlignedBuf)>,
+    buffers: Vec<AlignedBuffer>,
+    thread: DiskThread,
+}
+
+#[derive(Debug)]
+struct Segment {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl Disk {
+    /// Takes over a log that recovery has read to its `end`. `wake` is called, on another thread,
+    /// when [`Disk::finished`] has something.
+    pub fn start(
+        directory: Directory,
+        end: &LogEnd,
+        wake: impl Fn() + Send + 'static,
+    ) -> Result<Self, StorageError> {
+        let mut segments = BTreeMap::new();
+        let current = end.current.map(|(plan, _)| plan);
+        for plan in current.into_iter().chain(end.ready.iter().copied()) {
+            let file = directory.open_segment(&segment_name(plan.segment))?;
+            segments.insert(plan.segment, Segment { file: Arc::new(file), bytes: plan.bytes });
+        }
+        let thread = DiskThread::start(directory, wake)?;
+        Ok(Self { segments, frames: BTreeMap::new(), buffers: Vec::new(), thread })
+    }
+
+    /// Begins an operation. Frames go to `write`, which submits them to the ring as durable.
+    pub fn execute(&mut self, op: DiskOp, write: &mut impl FnMut(FrameWrite)) {
+        match op {
+            DiskOp::Append { segment, offset, sequence, frame } => {
+                let target = self.segments.get(&segment).expect("the log appends to what is ready");
+                if offset > target.bytes / 2 {
+                    // The next segment is needed soon.
+                    self.thread.hurry();
+                }
+                let file = Arc::clone(&target.file);
+                let buffer = self.copy(&frame);
+                self.frames.insert(sequence, (segment, frame));
+                write(FrameWrite { file, offset, buffer, token: sequence });
+            }
+            DiskOp::Prepare(plan) => {
+                self.thread.submit(Job::Prepare(plan));
+                if self.segments.is_empty() {
+                    self.thread.hurry();
+                }
+            }
+            DiskOp::Retire(segment) => {
+                self.segments.remove(&segment);
+                self.thread.submit(Job::Retire(segment));
+            }
+        }
+    }
+
+    /// The ring has written a frame. An error ends the process: nobody knows what is on the disk.
+    pub fn on_written(
+        &mut self,
+        token: u64,
+        buffer: AlignedBuffer,
+        result: io::Result<()>,
+    ) -> Result<DiskDone, StorageError> {
+        let (segment, frame) = self.frames.remove(&token).expect("the frame is on its way");
+        result.map_err(|error| StorageError::io(segment_name(segment), "append", &error))?;
+        if self.buffers.len() < BUFFERS_KEPT_MAX {
+            self.buffers.push(buffer);
+        }
+        Ok(DiskDone::Appended { sequence: token, frame })
+    }
+
+    /// What the thread has finished since the last call.
+    pub fn finished(&mut self) -> Result<Option<DiskDone>, StorageError> {
+        let Some(finished) = self.thread.finished() else { return Ok(None) };
+        Ok(Some(match finished? {
+            Finished::Prepared(plan, file) => {
+                let segment = Segment { file: Arc::new(file), bytes: plan.bytes };
+                self.segments.insert(plan.segment, segment);
+                DiskDone::Prepared(plan.segment)
+            }
+            Finished::NoSpace(segment) => DiskDone::NoSpace(segment),
+            Finished::Retired(segment) => DiskDone::Retired(segment),
+        }))
+    }
+
+    fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {
+        let fitting = self.buffers.pop().filter(|buffer| buffer.capacity() >= frame.len());
+        let mut buffer = fitting.unwrap_or_else(|| AlignedBuffer::with_capacity(frame.capacity()));
+        buffer.clear();
+        buffer.extend(frame.as_slice());
+        buffer
+    }
+}
