@@ -2,10 +2,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;
-pub mod disk;
 pub mod ring;
 pub mod signals;
 pub mod version;
