@@ -1,7 +1,7 @@
 //! One process per data directory.
 //!
-//! The lock is the kernel's, on an open file: it goes with the process, however that ends. The pid in
-//! the file is only there to be named.
+//! The lock is the kernel's, on an open file: it goes with the process, however that ends. The
+//! pid in the file is only there to be named.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
