@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //!
-//!   * every call takes exactly the zxid of its context, whatever the request holds
+//!   * every call but `decode` and `sync` takes exactly the zxid of its context, whatever the
+//!     request holds
 //!   * one encoded transaction is appended, and one whole reply frame where there is a client
 //!   * what was appended before is never touched
 
@@ -27,7 +28,9 @@ use crate::jute::{DecodeError, Reader, Writer};
 use crate::op::OpCode;
 use crate::path;
 use crate::permission;
-use crate::records::{self, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath, begin_reply};
+use crate::records::{
+    self, MultiOps, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath, begin_reply,
+};
 use crate::rules::Rules;
 use crate::time::WallTime;
 use crate::tree::{self, AclId, Effects, Outcome, Owner, Tree};
@@ -75,59 +78,84 @@ impl WriteContext<'_> {
     }
 }
 
-/// Prepares and applies a client's request of type `op`, appending its transaction, triggers and
-/// reply.
+/// A request that writes, as it came.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// One of the four kinds of creation.
+    Create(OpCode, NewNodeRequest<'a>),
+    /// Delete.
+    Delete(VersionedPath<'a>),
+    /// Set data.
+    SetData(SetData<'a>),
+    /// Set an ACL list.
+    SetAcl(SetAcl<'a>),
+    /// Several; none if they could not be decoded.
+    Multi(Option<MultiOps<'a>>),
+    /// Change the ensemble.
+    Reconfig(Reconfig<'a>),
+    /// A path or another text that must be there is null.
+    Null,
+    /// Nothing that clients may ask for.
+    Unknown,
+}
+
+/// Decodes the body of a request of type `op`. What fails here is answered with a marshalling
+/// error, and is no transaction.
 ///
-// Compat: PrepRequestProcessor.pRequest. Where ZooKeeper gives a request that it cannot decode the
-// zxid of the one before it, this one takes its own.
+// Compat: PrepRequestProcessor.pRequest - a request that cannot be decoded gets the zxid of the
+// one before it. A multi gets its own, and so does a request with a null path, which fails later.
+pub fn decode(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
+    match decode_record(op, body) {
+        Err(DecodeError::Null(_)) => Ok(Request::Null),
+        result => result,
+    }
+}
+
+fn decode_record(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
+    let reader = &mut Reader::new(body);
+    Ok(match op {
+        OpCode::Create | OpCode::Create2 | OpCode::CreateContainer => {
+            Request::Create(op, NewNodeRequest::read(reader, false)?)
+        }
+        OpCode::CreateTtl => Request::Create(op, NewNodeRequest::read(reader, true)?),
+        OpCode::Delete => Request::Delete(VersionedPath::read(reader)?),
+        OpCode::SetData => Request::SetData(SetData::read(reader)?),
+        OpCode::SetAcl => Request::SetAcl(SetAcl::read(reader)?),
+        OpCode::Multi => Request::Multi(MultiOps::read(body).ok()),
+        OpCode::Reconfig => Request::Reconfig(Reconfig::read(reader)?),
+        _ => Request::Unknown,
+    })
+}
+
+/// Prepares and applies a client's request, appending its transaction, triggers and reply.
 pub fn execute(
     tree: &mut Tree,
     context: &WriteContext<'_>,
-    op: OpCode,
-    body: &[u8],
+    request: Request<'_>,
     txns: &mut Vec<u8>,
     effects: &mut Effects,
     replies: &mut Vec<u8>,
 ) {
-    if op == OpCode::Multi {
-        return multi::execute(tree, context, body, txns, effects, replies);
-    }
-    match prepare(tree, context, op, body) {
+    let prepared = match request {
+        Request::Multi(Some(ops)) => {
+            return multi::execute(tree, context, &ops, txns, effects, replies);
+        }
+        Request::Create(op, request) => create::prepare(tree, context, op, request),
+        Request::Delete(request) => change::delete(tree, context, request),
+        Request::SetData(request) => change::set_data(tree, context, request),
+        Request::SetAcl(request) => change::set_acl(tree, context, request),
+        // Compat: a standalone server has no ensemble to change.
+        Request::Reconfig(_) if context.rules.reconfig_enabled => Err(ErrorCode::Unimplemented),
+        Request::Reconfig(_) => Err(ErrorCode::ReconfigDisabled),
+        Request::Multi(None) | Request::Null => Err(ErrorCode::MarshallingError),
+        Request::Unknown => Err(ErrorCode::Unimplemented),
+    };
+    match prepared {
         Ok(txn) => {
             let outcome = commit(tree, context, &txn, txns, effects);
             write_reply(context, &txn, &outcome, replies);
         }
         Err(code) => refuse(tree, context, code, txns, effects, replies),
-    }
-}
-
-fn prepare<'a>(
-    tree: &Tree,
-    context: &WriteContext<'_>,
-    op: OpCode,
-    body: &'a [u8],
-) -> Result<Txn<'a>, ErrorCode> {
-    let mut reader = Reader::new(body);
-    match op {
-        OpCode::Create | OpCode::Create2 | OpCode::CreateContainer => {
-            create::prepare(tree, context, op, NewNodeRequest::read(&mut reader, false)?)
-        }
-        OpCode::CreateTtl => {
-            create::prepare(tree, context, op, NewNodeRequest::read(&mut reader, true)?)
-        }
-        OpCode::Delete => change::delete(tree, context, VersionedPath::read(&mut reader)?),
-        OpCode::SetData => change::set_data(tree, context, SetData::read(&mut reader)?),
-        OpCode::SetAcl => change::set_acl(tree, context, SetAcl::read(&mut reader)?),
-        OpCode::Reconfig => {
-            Reconfig::read(&mut reader)?;
-            // Compat: a standalone server has no ensemble to change.
-            Err(if context.rules.reconfig_enabled {
-                ErrorCode::Unimplemented
-            } else {
-                ErrorCode::ReconfigDisabled
-            })
-        }
-        _ => Err(ErrorCode::Unimplemented),
     }
 }
 

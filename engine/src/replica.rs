@@ -29,10 +29,12 @@ use std::time::Duration;
 use crate::acl::Id;
 use crate::btree::Version;
 use crate::disk::{DiskDone, DiskOp};
+use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, SessionId, Xid};
 use crate::op::OpCode;
 use crate::order::{Batch, Order, ReplyKind, Request, Submission};
 use crate::prep::{self, WriteContext};
+use crate::records::write_bare_reply;
 use crate::rules::Rules;
 use crate::time::{Instant, WallTime};
 use crate::tree::Tree;
@@ -226,16 +228,28 @@ impl Replica {
         match request.op {
             OpCode::Sync => self.on_sync(request, body),
             OpCode::CloseSession => self.close_session(now, request.session, Some(request)),
-            _ => {
-                let author =
-                    Author { session: request.session, xid: request.xid, ids: &request.ids };
-                self.order(now, &author, |tree, context, group| {
-                    let Group { txns, effects, replies, .. } = group;
-                    prep::execute(tree, context, request.op, body, txns, effects, replies);
-                });
-                self.group.end_txn(Some((request.connection, request.xid, false)));
-            }
+            op => match prep::decode(op, body) {
+                Ok(write) => self.on_write(now, request, write),
+                Err(_) => self.on_undecodable(request),
+            },
         }
+    }
+
+    fn on_write(&mut self, now: Now, request: &Request, write: prep::Request<'_>) {
+        let author = Author { session: request.session, xid: request.xid, ids: &request.ids };
+        self.order(now, &author, |tree, context, group| {
+            let Group { txns, effects, replies, .. } = group;
+            prep::execute(tree, context, write, txns, effects, replies);
+        });
+        self.group.end_txn(Some((request.connection, request.xid, false)));
+    }
+
+    /// What is no request is no transaction either, but is answered in its turn.
+    fn on_undecodable(&mut self, request: &Request) {
+        let (zxid, code) = (self.tree.applied(), ErrorCode::MarshallingError.to_wire());
+        self.group.begin_plain(zxid);
+        write_bare_reply(&mut self.group.replies, request.xid, zxid.to_wire(), code);
+        self.group.end_plain(request.connection, request.xid);
     }
 
     /// A sync needs no transaction: it is answered when everything before it is published.

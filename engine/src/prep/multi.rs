@@ -18,21 +18,18 @@ use crate::txn::{Txn, TxnError};
 pub(super) fn execute(
     tree: &mut Tree,
     context: &WriteContext<'_>,
-    body: &[u8],
+    ops: &MultiOps<'_>,
     txns: &mut Vec<u8>,
     effects: &mut Effects,
     replies: &mut Vec<u8>,
 ) {
-    let ops = match MultiOps::read(body) {
-        Ok(ops) if ops.kind() != Kind::Reads => ops,
-        _ => {
-            let code = ErrorCode::MarshallingError;
-            return refuse(tree, context, code, txns, effects, replies);
-        }
-    };
+    if ops.kind() == Kind::Reads {
+        let code = ErrorCode::MarshallingError;
+        return refuse(tree, context, code, txns, effects, replies);
+    }
     let (txns_start, replies_start) = (txns.len(), replies.len());
     let savepoint = tree.savepoint(effects);
-    match apply_each(tree, context, &ops, txns, effects, replies) {
+    match apply_each(tree, context, ops, txns, effects, replies) {
         Ok(()) => tree.release(savepoint),
         Err(failure) => {
             tree.rollback_to(savepoint, effects);

@@ -6,6 +6,7 @@
 //! must come to the same digest.
 
 use crate::acl::{ALL, Acl, AclBytes, Id};
+use crate::error_code::ErrorCode;
 use crate::ids::{SessionId, Xid};
 use crate::jute::{Reader, Writer};
 use crate::op::OpCode;
@@ -91,8 +92,12 @@ impl Script {
 
     /// Executes a body as it is; what the reply's body holds, or the error.
     pub(crate) fn execute(&mut self, op: OpCode, body: &[u8]) -> Result<Vec<u8>, i32> {
+        let request = match prep::decode(op, body) {
+            Ok(request) => request,
+            Err(error) => return Err(ErrorCode::from(error).to_wire()),
+        };
         self.call(|tree, context, txns, effects, replies| {
-            prep::execute(tree, context, op, body, txns, effects, replies);
+            prep::execute(tree, context, request, txns, effects, replies);
         });
         let (len, frame) = self.reply.split_first_chunk::<4>().unwrap();
         assert_eq!(u32::from_be_bytes(*len) as usize, frame.len());

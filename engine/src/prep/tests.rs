@@ -258,21 +258,29 @@ fn a_failed_multi_is_as_on_a_real_wire() {
 }
 
 #[test]
-fn a_packet_that_cannot_be_decoded_takes_its_zxid_too() {
+fn what_cannot_be_decoded_is_no_transaction() {
     let mut script = Script::new();
+    let before = script.tree.applied();
     for (request, cut) in [("create /a x", 3), ("delete /a", 1), ("set /a x", 4), ("acl /a", 5)] {
         let (op, body) = encode(request);
         assert_eq!(script.execute(op, &body[..body.len() - cut]), Err(-5), "{request}");
     }
+    assert_eq!(script.tree.applied(), before);
+}
+
+#[test]
+fn a_multi_that_cannot_be_decoded_and_a_null_path_are_transactions() {
+    let mut script = Script::new();
+    let before = script.tree.applied();
     script.check(&[
         ("multi create /a flags=5", "-5"),
         ("multi create /a flags=9", "-5"),
         ("multi create /a; get /a", "-5"),
         ("multi get /a; ls /a", "-5"),
-        ("create /a", "/a"),
     ]);
     let null_path = [&[0xff; 4][..], &[0; 4]].concat();
     assert_eq!(script.execute(OpCode::Delete, &null_path), Err(-5));
+    assert_eq!(script.tree.applied(), Zxid(before.0 + 5));
 }
 
 #[test]
