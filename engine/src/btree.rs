@@ -9,6 +9,7 @@
 
 mod check;
 mod cursor;
+mod file;
 mod gather;
 mod node;
 mod overflow;
@@ -21,9 +22,11 @@ use std::fmt;
 
 pub use check::{CheckError, Problem, TreeStats};
 pub use cursor::Cursor;
+pub(crate) use file::{FilePage, check_file_page, write_node, write_overflow};
 pub use node::KEY_BYTES_MAX;
 
-use crate::pages::{Growth, HoldRef, PageStats, Store};
+use crate::pages::{Growth, HoldRef, Loader, PageStats, Store};
+use crate::snapshot::Snapshot;
 use crate::zxid::Zxid;
 use root::Root;
 use write::Tree;
@@ -52,6 +55,13 @@ impl Map {
     /// An empty map.
     pub fn new() -> Self {
         Self { tree: Tree::new(Store::new(None)) }
+    }
+
+    /// The map of a snapshot. Its blocks should have been checked: a damaged page that is met
+    /// later ends the process.
+    pub fn open(snapshot: Snapshot) -> Self {
+        let (pages, root) = snapshot.into_pages();
+        Self { tree: Tree::open(Store::new(Some(pages)), root) }
     }
 
     /// Inserts or replaces.
@@ -91,6 +101,11 @@ impl Map {
     /// Lets a background thread provide memory ahead of the writer.
     pub fn growth(&self) -> Growth {
         self.tree.store.growth()
+    }
+
+    /// Lets a background thread move the pages of a snapshot into memory.
+    pub fn loader(&self) -> Loader {
+        self.tree.store.loader()
     }
 
     fn root(&self) -> Root<'_> {

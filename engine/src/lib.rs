@@ -23,10 +23,10 @@ pub mod records;
 pub mod stat;
 pub mod txn;
 
-// The versioned map.
-pub mod pages;
-
+// The versioned map, and its files.
 pub mod btree;
+pub mod pages;
+pub mod snapshot;
 
 // The state.
 pub mod keyspace;

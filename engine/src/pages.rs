@@ -10,6 +10,7 @@
 
 mod arena;
 mod holders;
+mod loader;
 mod mapped;
 
 use std::io;
@@ -20,7 +21,8 @@ use std::sync::Arc as HoldArc;
 use loom::sync::Arc as HoldArc;
 
 pub(crate) use arena::Memory;
-pub(crate) use mapped::Mapped;
+pub use loader::{LoadError, Loader};
+pub(crate) use mapped::{BLOCK_BYTES, BLOCK_PAGES, Mapped, block_checksum, block_checksum_append};
 
 use crate::zxid::Zxid;
 use arena::Writer;
@@ -228,6 +230,10 @@ impl Store {
             free: self.free.len() + self.free_in_file.len(),
             versions: self.holders.len(),
         }
+    }
+
+    pub(crate) fn loader(&self) -> Loader {
+        Loader::new(Arc::clone(self.memory()))
     }
 
     pub(crate) fn growth(&self) -> Growth {

@@ -314,6 +314,17 @@ impl<'a> NodeMut<'a> {
         set_u16(self.body, LAST, index);
     }
 
+    /// Makes the page a copy of another one with its cells packed and its gap zeroed: pages that
+    /// say the same have the same bytes. The page must be zero.
+    pub(crate) fn pack(body: &'a mut Body, old: Node<'_>) -> Self {
+        let slots_end = old.slots_at() + old.count() * SLOT_BYTES;
+        body[..slots_end].copy_from_slice(&old.body[..slots_end]);
+        let mut node = Self { body };
+        node.pack_cells(old, None);
+        node.set_last_insert(NOWHERE);
+        node
+    }
+
     /// Replaces a child of a branch.
     pub(crate) fn set_child(&mut self, index: usize, child: PageNumber) {
         let at = match index.checked_sub(1) {
@@ -419,7 +430,10 @@ impl<'a> NodeMut<'a> {
     /// `without` is dropped; its slot stays.
     pub(crate) fn compact(&mut self, without: Option<usize>) {
         let old = *self.body;
-        let old = Node { body: &old };
+        self.pack_cells(Node { body: &old }, without);
+    }
+
+    fn pack_cells(&mut self, old: Node<'_>, without: Option<usize>) {
         let slots_at = old.slots_at();
         let mut heap = BODY_BYTES;
         for index in 0..old.count() {

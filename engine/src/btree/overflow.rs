@@ -90,6 +90,14 @@ impl<'a> OverflowPage<'a> {
     }
 }
 
+/// Replaces the page numbers of an index page.
+pub(crate) fn rename(body: &mut Body, named: &[PageNumber]) {
+    assert_eq!(OverflowPage::new(body).content.len(), named.len() * NUMBER_BYTES);
+    for (bytes, number) in body[HEADER_BYTES..].as_chunks_mut().0.iter_mut().zip(named) {
+        *bytes = number.to_le_bytes();
+    }
+}
+
 /// The length of the value that a reference is of.
 pub(crate) fn length(reference: &[u8]) -> usize {
     u32_at(reference, 0) as usize

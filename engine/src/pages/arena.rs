@@ -138,6 +138,11 @@ impl Memory {
         page.unwrap_or_else(|| panic!("no page {number} in the snapshot file"))
     }
 
+    /// The snapshot file below, if there is one.
+    pub(super) fn base(&self) -> Option<&Mapped> {
+        self.base.as_ref()
+    }
+
     /// The first number that the writer has not used yet.
     pub(super) fn unused(&self) -> PageNumber {
         self.unused.load(Ordering::Relaxed)
@@ -170,6 +175,56 @@ impl Memory {
         extent.map.advise_range(Advice::PopulateWrite, start, CHUNK_BYTES)?;
         self.backed.store(backed + CHUNK_PAGES, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Publishes a copy of the file's pages of one extent. The copy must have been made of exactly
+    /// these pages; a second copy of an extent is dropped.
+    pub(super) fn publish(&self, copy: Copy) {
+        assert!(copy.is_complete());
+        drop(self.extents[copy.index].set(copy.extent));
+    }
+}
+
+/// A copy of the file's pages of one extent, in the making; nobody else sees it.
+pub(super) struct Copy {
+    extent: Extent,
+    index: usize,
+    pages: u32,
+    copied: u32,
+}
+
+impl Copy {
+    /// An empty copy of the extent that holds page `number` of a file of `base_pages`.
+    pub(super) fn begin(number: PageNumber, base_pages: u32) -> io::Result<Self> {
+        assert!(number < base_pages);
+        let index = (number >> EXTENT_SHIFT) as usize;
+        let first = number - number % EXTENT_PAGES;
+        let pages = EXTENT_PAGES.min(base_pages - first);
+        Ok(Self { extent: Extent::reserve(0)?, index, pages, copied: 0 })
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.copied == self.pages
+    }
+
+    /// The page that was copied last.
+    pub(super) fn last(&self) -> &Page {
+        let last = self.copied.checked_sub(1).expect("a page was copied");
+        // SAFETY: the extent is this value's own, and the page was written.
+        unsafe { &*self.extent.pointer(last) }
+    }
+
+    /// The number of the next page to copy.
+    pub(super) fn next(&self) -> PageNumber {
+        ((self.index as u32) << EXTENT_SHIFT) + self.copied
+    }
+
+    /// Copies the next page.
+    pub(super) fn push(&mut self, page: &Page) {
+        assert!(!self.is_complete());
+        // SAFETY: the extent is this value's own, and so is every page of it.
+        unsafe { *self.extent.pointer(self.copied) = *page };
+        self.copied += 1;
     }
 }
 

@@ -7,19 +7,35 @@
 //! somebody else truncates it while it is mapped, the kernel ends the process at the next access:
 //! nothing in here can prevent that, but [`super::Loader`] soon leaves the mapping behind.
 #![expect(unsafe_code, reason = "a mapped file is a slice only if nobody changes the file")]
-#![expect(dead_code, reason = "opening a snapshot comes next")]
 
 use std::fs::File;
 use std::io;
 
 use memmap2::{Advice, Mmap};
 
-use super::{Page, PageNumber};
+use super::{PAGE_BYTES, Page, PageNumber};
 
-/// A mapped file of pages.
+/// Pages that have a checksum together.
+pub(crate) const BLOCK_PAGES: u32 = 16;
+/// Bytes of them.
+pub(crate) const BLOCK_BYTES: usize = BLOCK_PAGES as usize * PAGE_BYTES;
+
+/// The checksum of a block of pages.
+pub(crate) fn block_checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// The checksum of a block that grows; it begins with zero.
+pub(crate) fn block_checksum_append(checksum: u32, page: &Page) -> u32 {
+    crc32c::crc32c_append(checksum, page)
+}
+
+/// A mapped file that begins with pages.
 pub(crate) struct Mapped {
     map: Mmap,
     pages: u32,
+    /// Of each block of pages.
+    checksums: Vec<u32>,
 }
 
 impl Mapped {
@@ -29,16 +45,14 @@ impl Mapped {
         let map = unsafe { Mmap::map(file)? };
         // Everything is read once, front to back, to be checked; advice may be refused.
         drop(map.advise(Advice::WillNeed));
-        Ok(Self { map, pages: 0 })
+        Ok(Self { map, pages: 0, checksums: Vec::new() })
     }
 
-    /// Says that the file begins with this many pages. More than there are is refused.
-    pub(crate) fn set_pages(&mut self, pages: u32) -> bool {
-        let fits = pages as usize <= self.map.as_chunks::<{ super::PAGE_BYTES }>().0.len();
-        if fits {
-            self.pages = pages;
-        }
-        fits
+    /// Says what the file begins with.
+    pub(crate) fn set_pages(&mut self, pages: u32, checksums: Vec<u32>) {
+        assert!(pages as usize * PAGE_BYTES <= self.map.len());
+        assert_eq!(checksums.len(), pages.div_ceil(BLOCK_PAGES) as usize);
+        (self.pages, self.checksums) = (pages, checksums);
     }
 
     /// How many pages the file begins with.
@@ -58,5 +72,16 @@ impl Mapped {
             return None;
         }
         self.map.as_chunks().0.get(number as usize)
+    }
+
+    /// The pages of a block.
+    pub(crate) fn block(&self, block: u32) -> &[u8] {
+        let pages = &self.map[..self.pages as usize * PAGE_BYTES];
+        pages.chunks(BLOCK_BYTES).nth(block as usize).expect("there is such a block")
+    }
+
+    /// The checksum that a block should have.
+    pub(crate) fn checksum(&self, block: u32) -> u32 {
+        self.checksums[block as usize]
     }
 }

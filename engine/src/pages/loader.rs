@@ -1,0 +1,88 @@
+//! Moves the pages of a mapped snapshot file into memory, in the background.
+//!
+//! Numbers stay: the copy of an extent takes the place of the file's pages at once. Readers that
+//! are in the file's pages stay there, the bytes are the same. Afterwards no reader waits for a
+//! page fault, and the writer can use pages again that the tree no longer needs.
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::arena::{CHUNK_PAGES, Copy, Memory};
+use super::mapped::{BLOCK_PAGES, Mapped, block_checksum_append};
+use super::{Page, PageNumber};
+
+/// Why pages could not be moved into memory.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The kernel has no memory.
+    #[error("no memory for the pages of the snapshot")]
+    Memory(#[from] io::Error),
+    /// The pages are not what they were when the file was opened.
+    #[error("pages {first} to {last} of the snapshot have changed since it was opened")]
+    Changed {
+        /// The first page of the damaged block.
+        first: u32,
+        /// Its last page.
+        last: u32,
+    },
+}
+
+/// Moves pages of a snapshot file into memory, piece by piece.
+pub struct Loader {
+    memory: Arc<Memory>,
+    next: PageNumber,
+    copy: Option<Copy>,
+    /// The checksum of the copied pages of the block that the next page is of.
+    checksum: u32,
+}
+
+impl Loader {
+    /// How many bytes one step copies at most.
+    pub const STEP_BYTES: usize = super::arena::CHUNK_BYTES;
+
+    pub(super) fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, next: 0, copy: None, checksum: 0 }
+    }
+
+    /// Copies the next pages; says whether there are more. The copies are checked again.
+    ///
+    /// The pages become visible extent by extent (1 GiB), so that nothing is seen half copied.
+    /// After an error the rest stays where it is; the server should stop.
+    pub fn step(&mut self) -> Result<bool, LoadError> {
+        let Some(base) = self.memory.base() else { return Ok(false) };
+        if self.next >= base.pages() {
+            return Ok(false);
+        }
+        let copy = match &mut self.copy {
+            Some(copy) => copy,
+            empty => empty.insert(Copy::begin(self.next, base.pages())?),
+        };
+        for _ in 0..CHUNK_PAGES {
+            if copy.is_complete() {
+                break;
+            }
+            let number = copy.next();
+            copy.push(page_of(base, number));
+            self.checksum = block_checksum_append(self.checksum, copy.last());
+            self.next = copy.next();
+            if self.next.is_multiple_of(BLOCK_PAGES) || self.next == base.pages() {
+                let block = number / BLOCK_PAGES;
+                if std::mem::take(&mut self.checksum) != base.checksum(block) {
+                    return Err(LoadError::Changed { first: block * BLOCK_PAGES, last: number });
+                }
+            }
+        }
+        if copy.is_complete()
+            && let Some(copy) = self.copy.take()
+        {
+            self.memory.publish(copy);
+        }
+        Ok(self.next < base.pages())
+    }
+}
+
+fn page_of(base: &Mapped, number: PageNumber) -> &Page {
+    base.page(number).expect("a copy has the pages that the file has")
+}

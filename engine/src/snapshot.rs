@@ -1,0 +1,166 @@
+//! Snapshot files: the page store of one version, written out; mapped, it is a page store again.
+//!
+//! Nothing is decoded when a snapshot is opened, so recovery does not take longer because the
+//! tree is larger, but for reading the bytes once to check them. `docs/format.md` has the layout.
+
+pub mod format;
+mod writer;
+
+use std::fs::File;
+use std::io;
+
+use thiserror::Error;
+
+pub use writer::SnapshotWriter;
+
+use crate::btree::{CheckError, check_file_page};
+use crate::pages::{BLOCK_BYTES, BLOCK_PAGES, Mapped, PAGE_BYTES, block_checksum};
+use crate::zxid::Zxid;
+use format::{Layout, SUPERBLOCK_BYTES, Superblock};
+
+/// Why a snapshot file is not usable.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The file could not be mapped.
+    #[error("the file could not be mapped")]
+    Map(#[from] io::Error),
+    /// The file does not end with a superblock: it was not written to its end, or is no snapshot.
+    #[error("no superblock at offset {offset}")]
+    NoSuperblock {
+        /// Where it should be.
+        offset: u64,
+    },
+    /// The superblock is damaged.
+    #[error("superblock at offset {offset}: checksum {found:#010x} instead of {said:#010x}")]
+    SuperblockDamaged {
+        /// Where the superblock is.
+        offset: u64,
+        /// The checksum that it holds.
+        said: u32,
+        /// The checksum of its bytes.
+        found: u32,
+    },
+    /// The file is of a format that this program does not read.
+    #[error("format version {version}, features {features:#x}, pages of {page_bytes} bytes")]
+    Unsupported {
+        /// Its format version.
+        version: u32,
+        /// Its feature bits.
+        features: u64,
+        /// Its page size.
+        page_bytes: u32,
+    },
+    /// The superblock says something that does not fit the file.
+    #[error("{pages} pages with root {root} do not make a file of {length} bytes")]
+    Length {
+        /// Number of pages.
+        pages: u32,
+        /// The root page.
+        root: u32,
+        /// Bytes of the file.
+        length: u64,
+    },
+    /// The table of checksums is damaged.
+    #[error("checksums at offset {offset}: checksum {found:#010x} instead of {said:#010x}")]
+    ChecksumsDamaged {
+        /// Where the table is.
+        offset: u64,
+        /// The checksum that the superblock has.
+        said: u32,
+        /// The checksum of the table's bytes.
+        found: u32,
+    },
+    /// A block of pages is damaged.
+    #[error("block at offset {offset}: checksum {found:#010x} instead of {said:#010x}")]
+    BlockDamaged {
+        /// Where the block is.
+        offset: u64,
+        /// The checksum that the table has.
+        said: u32,
+        /// The checksum of the block's bytes.
+        found: u32,
+    },
+    /// A page is malformed though its checksum is right: a bug wrote it, or malice.
+    #[error(transparent)]
+    Page(#[from] CheckError),
+}
+
+/// A mapped snapshot file. Its superblock is good; its blocks are to be checked before use.
+pub struct Snapshot {
+    mapped: Mapped,
+    superblock: Superblock,
+}
+
+impl Snapshot {
+    /// Maps a file and checks its superblock and its table of checksums.
+    ///
+    /// The file must not be changed by anybody as long as it is mapped.
+    pub fn open(file: &File) -> Result<Self, SnapshotError> {
+        let mut mapped = Mapped::map(file)?;
+        let superblock = read_superblock(mapped.bytes())?;
+        let layout = Layout::of(superblock.pages);
+        let table = &mapped.bytes()[layout.table..layout.superblock];
+        let found = crc32c::crc32c(table);
+        if found != superblock.table_checksum {
+            let (offset, said) = (layout.table as u64, superblock.table_checksum);
+            return Err(SnapshotError::ChecksumsDamaged { offset, said, found });
+        }
+        let words = table.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        let checksums = words.take(layout.blocks as usize).collect();
+        mapped.set_pages(superblock.pages, checksums);
+        Ok(Self { mapped, superblock })
+    }
+
+    /// The last transaction that the snapshot includes.
+    pub fn zxid(&self) -> Zxid {
+        self.superblock.zxid
+    }
+
+    /// How many blocks there are to check.
+    pub fn blocks(&self) -> u32 {
+        Layout::of(self.superblock.pages).blocks
+    }
+
+    /// Checks one block as it is mapped. Any threads may check any blocks at the same time.
+    pub fn check(&self, block: u32) -> Result<(), SnapshotError> {
+        self.check_bytes(block, self.mapped.block(block))
+    }
+
+    /// Checks one block as the caller has read it. Reading is how to find out about a disk error
+    /// that would end the process if the mapping ran into it.
+    pub fn check_bytes(&self, block: u32, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let found = block_checksum(bytes);
+        let said = self.mapped.checksum(block);
+        if found != said {
+            let offset = u64::from(block) * BLOCK_BYTES as u64;
+            return Err(SnapshotError::BlockDamaged { offset, said, found });
+        }
+        let first = block * BLOCK_PAGES;
+        for (page, number) in bytes.as_chunks::<PAGE_BYTES>().0.iter().zip(first..) {
+            check_file_page(number, page, number == self.superblock.root)?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything, here and now.
+    pub fn check_all(&self) -> Result<(), SnapshotError> {
+        (0..self.blocks()).try_for_each(|block| self.check(block))
+    }
+
+    /// The mapped pages and the root's number.
+    pub(crate) fn into_pages(self) -> (Mapped, u32) {
+        (self.mapped, self.superblock.root)
+    }
+}
+
+fn read_superblock(bytes: &[u8]) -> Result<Superblock, SnapshotError> {
+    let length = bytes.len() as u64;
+    let offset = length.saturating_sub(SUPERBLOCK_BYTES as u64);
+    let block = bytes.last_chunk().ok_or(SnapshotError::NoSuperblock { offset })?;
+    let superblock = Superblock::decode(block, offset)?;
+    let Superblock { pages, root, .. } = superblock;
+    if Layout::of(pages).length != length || root >= pages {
+        return Err(SnapshotError::Length { pages, root, length });
+    }
+    Ok(superblock)
+}
