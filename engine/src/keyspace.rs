@@ -287,3 +287,51 @@ fn hash(bytes: &[u8]) -> [u8; 16] {
     hasher.write(bytes);
     hasher.finish128().as_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btree::Map;
+
+    #[test]
+    fn depths_are_ordered_and_children_are_a_range() {
+        let key = |depth: usize| level_prefix(depth, "/a").unwrap();
+        for depth in 2..500 {
+            assert!(key(depth).as_bytes() < key(depth + 1).as_bytes(), "{depth}");
+        }
+        let Spot::Vacant(child) = locate_znode(&Map::new(), "/a/b") else { panic!("empty") };
+        assert!(child.as_bytes().starts_with(children_prefix("/a").unwrap().as_bytes()));
+    }
+
+    #[test]
+    fn the_longest_short_key_has_the_most_bytes() {
+        let map = Map::new();
+        let name = |bytes: usize| format!("/{}", "n".repeat(bytes - 1));
+        let Spot::Vacant(key) = locate_znode(&map, &name(510)) else { panic!("empty") };
+        assert_eq!((key.as_bytes().len(), key.is_long_znode()), (KEY_BYTES_MAX, false));
+        let Spot::Vacant(key) = locate_znode(&map, &name(511)) else { panic!("empty") };
+        assert_eq!((key.as_bytes().len(), key.is_long_znode()), (1 + 16 + 16 + 4, true));
+        assert!(children_prefix(&name(509)).is_some() && children_prefix(&name(510)).is_none());
+    }
+
+    #[test]
+    fn entries_of_equal_hash_are_told_apart() {
+        let mut map = Map::new();
+        let prefix = acl_hash_prefix(b"all the same");
+        let find = |map: &Map, value: &[u8]| match locate_hashed(map, &prefix, |v| v == value) {
+            Spot::Occupied { key, .. } => (true, key.as_bytes()[prefix.len..].to_vec()),
+            Spot::Vacant(key) => (false, key.as_bytes()[prefix.len..].to_vec()),
+        };
+        for (ordinal, value) in [(0, b"a"), (1, b"b"), (2, b"c")] {
+            assert_eq!(find(&map, value), (false, vec![0, 0, 0, ordinal]));
+            map.put(with_ordinal(&prefix, u32::from(ordinal)).as_bytes(), value);
+            assert_eq!(find(&map, value), (true, vec![0, 0, 0, ordinal]));
+        }
+        map.delete(with_ordinal(&prefix, 0).as_bytes());
+        assert_eq!(find(&map, b"c"), (true, vec![0, 0, 0, 2]));
+        assert_eq!(find(&map, b"a"), (false, vec![0, 0, 0, 0]));
+        map.put(with_ordinal(&prefix, 0).as_bytes(), b"d");
+        map.delete(with_ordinal(&prefix, 1).as_bytes());
+        assert_eq!(find(&map, b"a"), (false, vec![0, 0, 0, 1]));
+    }
+}
