@@ -15,8 +15,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use crate::btree::View;
 use crate::ids::SessionId;
 
-/// Longest key that the map takes.
-pub const KEY_BYTES_MAX: usize = 512;
+pub use crate::btree::KEY_BYTES_MAX;
 
 /// Which kind of entry a key is of. The numbers are part of the snapshot format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +64,16 @@ impl Key {
         let mut bytes = [0; KEY_BYTES_MAX];
         bytes[0] = space as u8;
         Self { len: 1, bytes }
+    }
+
+    /// A key of the map again.
+    ///
+    /// # Panics
+    /// If it is longer than [`KEY_BYTES_MAX`], which none is.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut key = Self { len: 0, bytes: [0; KEY_BYTES_MAX] };
+        key.push(bytes);
+        key
     }
 
     /// Appends `bytes`.
@@ -160,6 +169,12 @@ pub fn level_prefix(depth: usize, path: &str) -> Option<Key> {
     key.push(path.as_bytes());
     key.push(b"/");
     Some(key)
+}
+
+/// The path in the short key of a znode.
+pub fn short_path(key: &[u8]) -> &[u8] {
+    let two_bytes = usize::from(key[1]) > DEPTH_ONE_BYTE;
+    &key[if two_bytes { 3 } else { 2 }..]
 }
 
 /// Count of components of a canonical path.
