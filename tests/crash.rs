@@ -4,188 +4,67 @@
 //! order. At some point everything stops. The image that is left is recovered (which may be
 //! stopped as well), compared with what was acknowledged, and written on, round after round.
 
-use engine::disk::{Damage, DiskDone, DiskOp, StorageError};
-use engine::time::Instant;
-use engine::txnlog::format::{push_txn, segment_name};
-use engine::txnlog::scan::{ScanReport, Sink, scan};
-use engine::txnlog::{LogConfig, TxnLog, segments};
-use engine::zxid::{Epoch, Zxid};
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use engine::disk::{StorageError, Volume};
+use engine::manifest::Manifest;
+use engine::recovery::{self, Recovered, Source, snapshot_name, temporary_name};
+use engine::tree::{Effects, OwnerMode, Tree};
+use engine::txn::codec;
+use engine::txnlog::plan_segment;
+use engine::txnlog::scan::ScanReport;
+use engine::zxid::Zxid;
 use tests::sim::disk::SimDisk;
+use tests::sim::log::{LogModel, LogWriter, Planted, SEGMENT_BYTES, config, recover_log};
 use tests::sim::random::Random;
+use tests::sim::shared::SharedDisk;
 
-const SEGMENT_BYTES: u64 = 96 << 10;
 /// How many runs a test makes.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
+/// The same for runs that keep a whole tree.
+const STATE_SEEDS: u64 = 30;
 
-/// What the log is to have: the transactions that were appended, in order, and how many of them
-/// were acknowledged.
-#[derive(Clone, Debug, Default)]
-struct Model {
-    txns: Vec<(Zxid, Vec<u8>)>,
-    acked: Zxid,
-    epoch: u32,
-}
-
-/// Collects what a scan delivers.
-#[derive(Default)]
-struct Collect(Vec<(Zxid, Vec<u8>)>);
-
-impl Sink for Collect {
-    fn txn(&mut self, zxid: Zxid, txn: &[u8]) -> Result<(), Damage> {
-        self.0.push((zxid, txn.to_vec()));
-        Ok(())
-    }
-}
-
-/// A log being written, and what is on its way to the disk.
-struct Writer {
-    log: TxnLog,
-    now: Instant,
-    ops: Vec<DiskOp>,
-    /// Segment, number of the write, answer.
-    writes: Vec<(String, u64, DiskDone)>,
-}
-
-fn config(random: &mut Random) -> LogConfig {
-    LogConfig {
-        segment_bytes: SEGMENT_BYTES,
-        frame_bytes_max: [1, 16 << 10, 1 << 20][random.below(3)],
-        writes_in_flight_max: 1 + random.below(4),
-        seed: random.any(),
-        ..LogConfig::default()
-    }
-}
-
-impl Writer {
-    fn open(config: LogConfig, report: ScanReport) -> Self {
-        let mut ops = Vec::new();
-        let log = TxnLog::open(config, report.end, Instant::ZERO, &mut ops);
-        Self { log, now: Instant::ZERO, ops, writes: Vec::new() }
-    }
-
-    /// Appends a group.
-    fn append(&mut self, model: &mut Model, random: &mut Random) {
-        let last = self.log.submitted();
-        let first = if random.percent(3) || last == Zxid::ZERO {
-            model.epoch += 1;
-            Zxid::new(Epoch(model.epoch), 1)
-        } else {
-            last.next().unwrap()
-        };
-        let (mut body, mut zxid) = (Vec::new(), first);
-        for index in 0..=random.below(3) {
-            if index > 0 {
-                zxid = zxid.next().unwrap();
-            }
-            let most = [20, 300, 5000, 20_000][random.below(4)];
-            let bytes = random.below(most);
-            let txn: Vec<u8> = (0..bytes).map(|_| random.any() as u8).collect();
-            push_txn(&mut body, &txn);
-            model.txns.push((zxid, txn));
+/// Runs `run` with many seeds, or from that of the environment on; names the one that fails.
+fn for_seeds(count: u64, run: impl Fn(u64)) {
+    let first = std::env::var("SEED").map_or(0, |seed| seed.parse().unwrap());
+    for seed in first..first + count {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("replay: SEED={seed} cargo test -p ringkeeper-tests --test crash");
+            resume_unwind(panic);
         }
-        self.log.append(self.now, (first, zxid), &body, &mut self.ops);
-    }
-
-    /// Lets the disk or the clock do something; false when the disk has crashed.
-    fn advance(&mut self, disk: &mut SimDisk, model: &mut Model, random: &mut Random) -> bool {
-        while !self.ops.is_empty() {
-            let op = self.ops.remove(0);
-            if !self.execute(op, disk) {
-                return false;
-            }
-        }
-        if !self.writes.is_empty() && random.percent(70) {
-            let (name, id, done) = self.writes.swap_remove(random.below(self.writes.len()));
-            if !disk.finish_write(&name, id) {
-                return false;
-            }
-            self.log.on_done(self.now, done, &mut self.ops);
-        } else if let Some(at) = self.log.next_timeout() {
-            if random.percent(20) {
-                self.now = self.now.max(at);
-                self.log.on_timeout(self.now, &mut self.ops);
-            } else {
-                self.now = self.now.after(Duration::from_micros(100));
-            }
-        }
-        assert!(self.log.durable() <= self.log.submitted());
-        model.acked = model.acked.max(self.log.durable());
-        true
-    }
-
-    fn execute(&mut self, op: DiskOp, disk: &mut SimDisk) -> bool {
-        match op {
-            DiskOp::Append { segment, offset, sequence, frame } => {
-                let name = segment_name(segment);
-                let Some(id) = disk.begin_write(&name, offset, frame.as_slice()) else {
-                    return false;
-                };
-                self.writes.push((name, id, DiskDone::Appended { sequence, frame }));
-            }
-            DiskOp::Prepare(plan) => match segments::prepare(disk, plan) {
-                Ok(()) => self.done(DiskDone::Prepared(plan.segment)),
-                Err(error) if error.is_no_space() => self.done(DiskDone::NoSpace(plan.segment)),
-                Err(_) => return false,
-            },
-            DiskOp::Retire(segment) => {
-                if segments::retire(disk, segment).is_err() {
-                    return false;
-                }
-                self.done(DiskDone::Retired(segment));
-            }
-        }
-        true
-    }
-
-    fn done(&mut self, done: DiskDone) {
-        self.log.on_done(self.now, done, &mut self.ops);
     }
 }
 
-/// Recovers as the server does, and compares with the model, which loses what did not survive.
-fn recover(disk: &mut SimDisk, model: &mut Model) -> Result<ScanReport, StorageError> {
-    let mut found = Collect::default();
-    let report = scan(disk, Zxid::ZERO, &mut found)?;
-    segments::settle(disk, &report)?;
-    let acked = model.txns.iter().filter(|(zxid, _)| *zxid <= model.acked).count();
-    assert!(found.0.len() >= acked, "{} of {acked} acknowledged", found.0.len());
-    assert!(found.0.len() <= model.txns.len(), "more than was ever appended");
-    assert!(found.0 == model.txns[..found.0.len()], "other transactions than were appended");
-    model.txns.truncate(found.0.len());
-    // What is recovered is served: it must not be lost from now on.
-    model.acked = report.end.zxid;
-    Ok(report)
-}
-
-/// Writes and crashes, round after round.
-fn run(seed: u64) {
-    let mut random = Random::new(seed);
-    let (mut disk, mut model) = (SimDisk::default(), Model::default());
-    for _ in 0..8 {
-        let report = recover_with_crashes(&mut disk, &mut model, &mut random);
-        let mut writer = Writer::open(config(&mut random), report);
-        disk.crash_at(Some(disk.points() + random.below(120) as u64));
-        loop {
-            if random.percent(30) && writer.log.has_room() {
-                writer.append(&mut model, &mut random);
-            }
-            if !writer.advance(&mut disk, &mut model, &mut random) {
-                break;
-            }
+/// Appends and lets the disk work until the point at which it crashes.
+fn write_until_crash(
+    writer: &mut LogWriter,
+    disk: &mut SimDisk,
+    model: &mut LogModel,
+    random: &mut Random,
+) {
+    loop {
+        if random.percent(30) && writer.log.has_room() {
+            writer.append(model, random);
         }
-        disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
+        if !writer.advance(disk, model, random) {
+            return;
+        }
     }
 }
 
-fn recover_with_crashes(disk: &mut SimDisk, model: &mut Model, random: &mut Random) -> ScanReport {
-    for attempt in 0.. {
-        let crash = attempt < 3 && random.percent(50);
-        disk.crash_at(crash.then(|| disk.points() + random.below(6) as u64));
-        match recover(disk, model) {
-            Ok(report) if !disk.crashed() => {
+/// Runs `attempt` with crashes in it, until one is not stopped.
+fn insist<T>(
+    disk: &mut SimDisk,
+    random: &mut Random,
+    mut attempt: impl FnMut(&mut SimDisk) -> Result<T, StorageError>,
+) -> T {
+    for crash in (0..3).map(|_| true).chain([false]) {
+        let crash = crash && random.percent(50);
+        disk.crash_at(crash.then(|| disk.points() + random.below(12) as u64));
+        match attempt(disk) {
+            Ok(result) if !disk.crashed() => {
                 disk.crash_at(None);
-                return report;
+                return result;
             }
             Ok(_) => {}
             Err(error) => assert!(disk.crashed(), "{error}"),
@@ -195,14 +74,204 @@ fn recover_with_crashes(disk: &mut SimDisk, model: &mut Model, random: &mut Rand
     unreachable!("the last attempt is not stopped")
 }
 
+/// Writes and crashes, round after round.
+fn run_log(seed: u64, planted: Option<Planted>) {
+    let mut random = Random::new(seed);
+    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
+    for _ in 0..8 {
+        let mut choices = random.split();
+        let report: ScanReport =
+            insist(&mut disk, &mut choices, |disk| recover_log(disk, &mut model, planted));
+        let mut writer = LogWriter::open(config(&mut random), report.end, planted);
+        disk.crash_at(Some(disk.points() + random.below(120) as u64));
+        write_until_crash(&mut writer, &mut disk, &mut model, &mut random);
+        disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
+    }
+}
+
 #[test]
 fn everything_acknowledged_survives_a_crash_at_any_point() {
-    let first = std::env::var("SEED").map_or(0, |seed| seed.parse().unwrap());
-    for seed in first..first + SEEDS {
-        let result = std::panic::catch_unwind(|| run(seed));
-        if let Err(panic) = result {
-            eprintln!("replay: SEED={seed} cargo test -p ringkeeper-tests --test crash");
-            std::panic::resume_unwind(panic);
+    for_seeds(SEEDS, |seed| run_log(seed, None));
+}
+
+/// Whether one of the seeds finds the mistake.
+fn is_found(run: impl Fn(u64)) -> bool {
+    (0..SEEDS).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
+}
+
+#[test]
+fn an_acknowledgement_before_the_write_is_durable_is_found() {
+    assert!(is_found(|seed| run_log(seed, Some(Planted::AckBeforeDurable))));
+}
+
+#[test]
+fn a_recovery_that_does_not_sync_what_it_read_is_found() {
+    assert!(is_found(|seed| run_log(seed, Some(Planted::TailNotSynced))));
+}
+
+/// A server's state in brief: snapshots hold no more than their zxid, and the model has the rest.
+struct Snapshots<'a> {
+    disk: SharedDisk,
+    model: &'a LogModel,
+}
+
+impl Source for Snapshots<'_> {
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String> {
+        let mut bytes = [0; 12];
+        self.disk.read_at(name, 0, &mut bytes).unwrap();
+        if bytes != snapshot_bytes(zxid) {
+            return Err("it is not whole".to_owned());
         }
+        Ok(tree_at(self.model, zxid))
     }
+
+    fn fresh(&mut self) -> Tree {
+        Tree::new(OwnerMode::Plain)
+    }
+}
+
+fn snapshot_bytes(zxid: Zxid) -> [u8; 12] {
+    let mut bytes = [7; 12];
+    bytes[..8].copy_from_slice(&zxid.0.to_le_bytes());
+    bytes
+}
+
+/// The tree after the model's transactions up to `zxid`.
+fn tree_at(model: &LogModel, zxid: Zxid) -> Tree {
+    let mut tree = Tree::new(OwnerMode::Plain);
+    for (_, txn) in &model.txns[..model.count(zxid)] {
+        let txn = codec::decode(txn).unwrap();
+        tree.apply(&txn.header, &txn.txn, &mut Effects::new());
+    }
+    tree
+}
+
+/// Recovers a state and compares it with the model's at the same zxid.
+fn recover_state(disk: &mut SimDisk, model: &mut LogModel) -> Result<Recovered, StorageError> {
+    let shared = SharedDisk::new(std::mem::take(disk));
+    let mut source = Snapshots { disk: shared.clone(), model };
+    let recovered = recovery::recover(&mut shared.clone(), &mut shared.clone(), &mut source);
+    drop(source);
+    *disk = shared.into_disk();
+    let recovered = recovered?;
+    let zxid = recovered.log.zxid;
+    assert!(zxid >= model.acked, "{zxid} of {} acknowledged", model.acked);
+    assert!(model.count(zxid) == 0 || model.txns[model.count(zxid) - 1].0 == zxid);
+    model.txns.truncate(model.count(zxid));
+    model.acked = zxid;
+    assert_eq!(recovered.tree.digest(), tree_at(model, zxid).digest());
+    Ok(recovered)
+}
+
+/// Writes a snapshot of what is durable, and gives up what it makes unnecessary.
+fn take_snapshot(
+    disk: &mut SimDisk,
+    writer: &mut LogWriter,
+    good: &mut Vec<Zxid>,
+) -> Result<(), StorageError> {
+    let zxid = writer.log.durable();
+    if good.last().is_some_and(|last| *last >= zxid) || zxid == Zxid::ZERO {
+        return Ok(());
+    }
+    let temporary = temporary_name(zxid);
+    disk.create_zeroed(&temporary, 12)?;
+    disk.write_at(&temporary, 0, &snapshot_bytes(zxid))?;
+    disk.sync_file(&temporary)?;
+    disk.rename(&temporary, &snapshot_name(zxid))?;
+    disk.sync_dir()?;
+    good.push(zxid);
+    let plan = recovery::purge_plan(good, 2);
+    for zxid in &plan.snapshots {
+        disk.remove(&snapshot_name(*zxid))?;
+        good.retain(|good| good != zxid);
+    }
+    disk.sync_dir()?;
+    writer.log.purge(plan.log_needed_after, &mut writer.ops);
+    Ok(())
+}
+
+/// Snapshots, purges, cuts and crashes, round after round.
+fn run_state(seed: u64) {
+    let mut random = Random::new(seed);
+    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
+    for _ in 0..8 {
+        let mut choices = random.split();
+        if random.percent(30) && model.txns.len() > 3 {
+            cut(&mut disk, &mut model, &mut choices);
+        }
+        let recovered = insist(&mut disk, &mut choices, |disk| recover_state(disk, &mut model));
+        let mut good: Vec<_> = recovery_snapshots(&disk);
+        let mut writer = LogWriter::open(config(&mut random), recovered.log, None);
+        disk.crash_at(Some(disk.points() + random.below(250) as u64));
+        loop {
+            if random.percent(30) && writer.log.has_room() {
+                writer.append(&mut model, &mut random);
+            }
+            if random.percent(2) && take_snapshot(&mut disk, &mut writer, &mut good).is_err() {
+                break;
+            }
+            if !writer.advance(&mut disk, &mut model, &mut random) {
+                break;
+            }
+        }
+        disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
+    }
+}
+
+fn recovery_snapshots(disk: &SimDisk) -> Vec<Zxid> {
+    let names = disk.list().unwrap();
+    names.iter().filter_map(|name| recovery::parse_snapshot_name(name)).collect()
+}
+
+/// Cuts the log somewhere behind the oldest snapshot, through crashes.
+fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
+    let recovered = insist(disk, random, |disk| recover_state(disk, model));
+    let begins = recovered.log.segments.first().map_or(Zxid::ZERO, |(_, base)| *base);
+    let lowest = recovery_snapshots(disk).first().copied().unwrap_or(Zxid::ZERO).max(begins);
+    let candidates = &model.txns[model.count(lowest)..];
+    if candidates.is_empty() {
+        return;
+    }
+    let target = candidates[random.below(candidates.len())].0;
+    // Until it is done, what is behind may come back or not.
+    model.acked = target;
+    let seed = random.any();
+    insist(disk, random, |disk| {
+        let shared = SharedDisk::new(std::mem::take(disk));
+        let plan = |segment| plan_segment(seed, segment, SEGMENT_BYTES);
+        let done = recovery::truncate(&mut shared.clone(), &mut shared.clone(), target, plan);
+        *disk = shared.into_disk();
+        done
+    });
+    // From here on, nothing of it may.
+    model.txns.truncate(model.count(target));
+}
+
+#[test]
+fn a_state_survives_snapshots_purges_cuts_and_crashes() {
+    for_seeds(STATE_SEEDS, run_state);
+}
+
+#[test]
+fn a_switch_of_generations_happens_or_not() {
+    for_seeds(SEEDS, |seed| {
+        let mut random = Random::new(seed);
+        let mut disk = SimDisk::default();
+        insist(&mut disk, &mut random, |disk| match Manifest::open(disk)? {
+            Some(manifest) => Ok(manifest),
+            None => Manifest::create(disk),
+        });
+        for generation in 2..6 {
+            disk.crash_at(Some(disk.points() + random.below(6) as u64));
+            let switched = Manifest::open(&mut disk)
+                .and_then(|manifest| manifest.unwrap().switch(&mut disk, generation))
+                .is_ok();
+            disk = disk.crash(&mut random);
+            let found = Manifest::open(&mut disk).unwrap().unwrap().generation();
+            assert!(found == generation || found == generation - 1 && !switched);
+            if found != generation {
+                Manifest::open(&mut disk).unwrap().unwrap().switch(&mut disk, generation).unwrap();
+            }
+        }
+    });
 }

@@ -2,4 +2,6 @@
 
 pub mod cores;
 pub mod disk;
+pub mod log;
 pub mod random;
+pub mod shared;

@@ -45,6 +45,9 @@ pub mod rules;
 
 // What is on disk.
 pub mod disk;
+pub mod manifest;
+pub mod recovery;
+pub mod slots;
 pub mod txnlog;
 
 // The machines that are driven from outside, and what passes between them.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 
-use crate::disk::SegmentId;
 use crate::zxid::Zxid;
 
 /// A file that failed or does not hold what it must.
@@ -82,12 +81,15 @@ pub enum Damage {
         /// The snapshot's.
         snapshot: Zxid,
     },
-    /// A segment between two others is not there.
-    #[error("segment {0} of the log is missing")]
-    Segment(SegmentId),
     /// Snapshots are there, and none of them is whole.
     #[error("none of {0} snapshots is whole")]
     Snapshots(usize),
+    /// A transaction whose frame is whole can't be decoded.
+    #[error("transaction {0} can't be decoded")]
+    Txn(Zxid),
+    /// A file of two slots has no valid one.
+    #[error("neither of its two records is valid")]
+    Slots,
     /// There is something to recover, and nothing says which generation of it counts.
     #[error("no valid record of which generation is in use")]
     Manifest,

@@ -1,0 +1,259 @@
+//! From what is on the disk to a state that can be served.
+//!
+//! ```text
+//!   newest snapshot that passes ──> tree ──apply──> tree at the log's end
+//!   log from there on ──scan───────────┘
+//!                      then: what was read is made durable, what does not count is removed
+//! ```
+//!
+//! Invariants:
+//!
+//!   * what was acknowledged is in the result, or there is no result
+//!   * the result is durable: a crash right after leads to the same, or to more of what was being
+//!     written, never to less
+//!   * a state is never put together over a gap
+
+use crate::disk::{Damage, StorageError, Volume};
+use crate::tree::{Effects, Tree};
+use crate::txn::codec;
+use crate::txnlog::LogEnd;
+use crate::txnlog::format::{FRAMES_START, segment_name};
+use crate::txnlog::scan::{ScanReport, Sink, scan};
+use crate::txnlog::segments;
+use crate::zxid::Zxid;
+
+/// Good snapshots that are kept, at least.
+pub const SNAPSHOTS_KEPT_MIN: usize = 2;
+
+/// Where trees come from.
+pub trait Source {
+    /// The tree that the snapshot in this file holds, checked; or why it can't be used.
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String>;
+
+    /// The tree that no transaction has touched.
+    fn fresh(&mut self) -> Tree;
+}
+
+/// What recovery has made of the disk.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The state after the log's last transaction.
+    pub tree: Tree,
+    /// Where the log goes on.
+    pub log: LogEnd,
+    /// For the operator.
+    pub report: Report,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The snapshot that was loaded; none if the log goes back to the beginning.
+    pub snapshot: Option<Zxid>,
+    /// Snapshots that were not used: file and reason.
+    pub rejected: Vec<(String, String)>,
+    /// Frames of the log that were read.
+    pub frames: u64,
+    /// Bytes of those frames.
+    pub bytes: u64,
+    /// Transactions that were applied.
+    pub txns: u64,
+    /// A frame that was being written when the server stopped, and that nobody was told of.
+    pub torn: Option<(String, u64)>,
+    /// The first transaction after which the tree has another digest than the record says.
+    pub digest_mismatch: Option<Zxid>,
+}
+
+/// The name of a snapshot's file.
+pub fn snapshot_name(zxid: Zxid) -> String {
+    format!("snapshot.{:016x}", zxid.0)
+}
+
+/// The zxid of the snapshot whose file has this name.
+pub fn parse_snapshot_name(name: &str) -> Option<Zxid> {
+    let digits = name.strip_prefix("snapshot.")?;
+    let zxid = u64::from_str_radix(digits, 16).ok().map(Zxid)?;
+    (snapshot_name(zxid) == name).then_some(zxid)
+}
+
+/// The name that a snapshot has while it is written: it counts for nothing.
+pub fn temporary_name(zxid: Zxid) -> String {
+    format!("{}.tmp", snapshot_name(zxid))
+}
+
+/// Loads the newest good snapshot, applies the log behind it, and makes sure of both.
+pub fn recover<S: Volume, L: Volume>(
+    snapshots: &mut S,
+    logs: &mut L,
+    source: &mut impl Source,
+) -> Result<Recovered, StorageError> {
+    remove_unfinished(snapshots)?;
+    let mut report = Report::default();
+    let found = list_snapshots(snapshots)?;
+    let mut loaded = None;
+    for zxid in found.iter().rev() {
+        let name = snapshot_name(*zxid);
+        match source.load(&name, *zxid) {
+            Ok(tree) => {
+                loaded = Some((*zxid, tree));
+                break;
+            }
+            Err(reason) => report.rejected.push((name, reason)),
+        }
+    }
+    report.snapshot = loaded.as_ref().map(|(zxid, _)| *zxid);
+    let tree = loaded.map_or_else(|| source.fresh(), |(_, tree)| tree);
+    let mut replay = Replay { tree, effects: Effects::default(), digest_mismatch: None };
+    let from = report.snapshot.unwrap_or(Zxid::ZERO);
+    let scanned = match scan(logs, from, &mut replay) {
+        Err(error) if is_gap(&error) && report.snapshot.is_none() && !found.is_empty() => {
+            return Err(no_snapshot(&found));
+        }
+        scanned => scanned?,
+    };
+    check_reach(&scanned, &found)?;
+    segments::settle(logs, &scanned)?;
+    (report.frames, report.bytes, report.txns) = (scanned.frames, scanned.bytes, scanned.txns);
+    report.torn = scanned.torn;
+    report.digest_mismatch = replay.digest_mismatch;
+    Ok(Recovered { tree: replay.tree, log: scanned.end, report })
+}
+
+/// Snapshots that a plan is made from or for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgePlan {
+    /// Snapshots that are not needed, oldest first.
+    pub snapshots: Vec<Zxid>,
+    /// The log is needed behind this.
+    pub log_needed_after: Zxid,
+}
+
+/// What is not needed any more when these snapshots are there, checked, in ascending order.
+///
+/// The log goes back to the oldest snapshot that is kept, so that damage to the newest loses
+/// nothing. Snapshots go first, then the log: a snapshot without its log is of no use.
+pub fn purge_plan(good: &[Zxid], kept: usize) -> PurgePlan {
+    assert!(good.is_sorted());
+    let kept = kept.max(SNAPSHOTS_KEPT_MIN);
+    let Some(oldest) = good.len().checked_sub(kept) else {
+        return PurgePlan { snapshots: Vec::new(), log_needed_after: Zxid::ZERO };
+    };
+    PurgePlan { snapshots: good[..oldest].to_vec(), log_needed_after: good[oldest] }
+}
+
+/// Cuts snapshots and log behind `zxid`, as a leader demands it with TRUNC.
+///
+/// Snapshots beyond it go first, durably: a state that has what the log lacks would otherwise be
+/// possible. An error of kind [`Damage::Gap`] says that the log can't do it; then the server asks
+/// for a snapshot.
+pub fn truncate<S: Volume, L: Volume>(
+    snapshots: &mut S,
+    logs: &mut L,
+    zxid: Zxid,
+    new_segment: impl FnOnce(crate::disk::SegmentId) -> crate::disk::SegmentPlan,
+) -> Result<(), StorageError> {
+    for beyond in list_snapshots(snapshots)?.into_iter().filter(|found| *found > zxid).rev() {
+        snapshots.remove(&snapshot_name(beyond))?;
+    }
+    snapshots.sync_dir()?;
+    segments::truncate(logs, zxid, new_segment)
+}
+
+fn remove_unfinished<S: Volume>(snapshots: &mut S) -> Result<(), StorageError> {
+    for name in snapshots.list()? {
+        let unfinished = name.strip_suffix(".tmp").and_then(parse_snapshot_name);
+        if unfinished.is_some() {
+            snapshots.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn list_snapshots<S: Volume>(snapshots: &S) -> Result<Vec<Zxid>, StorageError> {
+    let names = snapshots.list()?;
+    let mut zxids: Vec<_> = names.iter().filter_map(|name| parse_snapshot_name(name)).collect();
+    zxids.sort_unstable();
+    Ok(zxids)
+}
+
+fn is_gap(error: &StorageError) -> bool {
+    matches!(error.damage(), Some(Damage::Gap { .. }))
+}
+
+fn no_snapshot(found: &[Zxid]) -> StorageError {
+    let newest = found.last().expect("there are snapshots");
+    StorageError::damaged(snapshot_name(*newest), 0, Damage::Snapshots(found.len()))
+}
+
+/// A snapshot is only named when the log has its last transaction durably; so a log that ends
+/// before is not all that there was.
+fn check_reach(scanned: &ScanReport, found: &[Zxid]) -> Result<(), StorageError> {
+    let Some(newest) = found.last().copied() else { return Ok(()) };
+    // The state of a new leader begins with a zxid that no transaction has.
+    let reached = if newest.counter() == 0 {
+        scanned.begins.is_some()
+    } else {
+        scanned.begins.is_some() && scanned.end.zxid >= newest
+    };
+    if reached {
+        return Ok(());
+    }
+    let current = scanned.end.current.map(|(plan, offset)| (plan.segment, offset));
+    let (segment, offset) = current.unwrap_or((scanned.end.next_segment, FRAMES_START));
+    let damage = Damage::Short { found: scanned.end.zxid, snapshot: newest };
+    Err(StorageError::damaged(segment_name(segment), offset, damage))
+}
+
+/// Applies what a scan delivers.
+struct Replay {
+    tree: Tree,
+    effects: Effects,
+    digest_mismatch: Option<Zxid>,
+}
+
+impl Sink for Replay {
+    fn txn(&mut self, zxid: Zxid, txn: &[u8]) -> Result<(), Damage> {
+        let decoded = codec::decode(txn).map_err(|_| Damage::Txn(zxid))?;
+        if decoded.header.zxid != zxid {
+            return Err(Damage::Txn(zxid));
+        }
+        self.effects.clear();
+        self.tree.apply(&decoded.header, &decoded.txn, &mut self.effects);
+        let differs = decoded.digest.is_some_and(|(version, digest)| {
+            version == codec::DIGEST_VERSION && digest != self.tree.digest()
+        });
+        if differs && self.digest_mismatch.is_none() {
+            self.digest_mismatch = Some(zxid);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_snapshots_and_the_log_behind_the_older_one_are_kept() {
+        let zxids = |list: &[u64]| list.iter().copied().map(Zxid).collect::<Vec<_>>();
+        let check = |good: &[u64], kept, gone: &[u64], after| {
+            let plan = PurgePlan { snapshots: zxids(gone), log_needed_after: Zxid(after) };
+            assert_eq!(purge_plan(&zxids(good), kept), plan);
+        };
+        check(&[], 3, &[], 0);
+        check(&[5], 1, &[], 0);
+        check(&[5, 9], 0, &[], 5);
+        check(&[5, 9, 12], 2, &[5], 9);
+        check(&[5, 9, 12], 3, &[], 5);
+        check(&[5, 9, 12], 4, &[], 0);
+    }
+
+    #[test]
+    fn only_whole_names_are_snapshots() {
+        let name = snapshot_name(Zxid(0x1_0000_0002));
+        assert_eq!(parse_snapshot_name(&name), Some(Zxid(0x1_0000_0002)));
+        for name in [temporary_name(Zxid(1)).as_str(), "snapshot.1", "snapshot."] {
+            assert_eq!(parse_snapshot_name(name), None, "{name}");
+        }
+    }
+}
