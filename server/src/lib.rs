@@ -6,6 +6,8 @@ pub mod disk;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;
+pub mod metrics;
+pub mod process;
 pub mod ring;
 pub mod signals;
 pub mod version;

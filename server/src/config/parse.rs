@@ -6,6 +6,9 @@
 //! blanks around it are skipped. `\t`, `\n`, `\r`, `\f` and `\uXXXX` mean what they mean in Java,
 //! before any other character a backslash means nothing.
 //!
+//! One thing differs: where Java makes an entry without key and value from a lone backslash at
+//! the very end, there is none here.
+//!
 //! Invariant: any bytes give entries or an error, never a panic, and no more text than they hold.
 
 /// One `key = value` of a file, in the order of the file.

@@ -1,35 +1,23 @@
 //! Tests of the configuration as a whole: files in, a `Config` or complaints out.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use engine::auth::{DigestAlgorithm, EnsembleRules};
+use tempfile::TempDir;
 
 use super::*;
 use crate::four_letter::Word;
 
 /// A directory that is gone after the test.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ringkeeper-config-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(TempDir::new().unwrap())
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         fs::write(&path, text).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
@@ -43,10 +31,10 @@ fn load_with_id(text: &str, my_id: Option<&str>) -> Result<Config, String> {
     if let Some(id) = my_id {
         folder.write("myid", id);
     }
-    let text = format!("dataDir={}\n{text}", folder.0.display());
+    let text = format!("dataDir={}\n{text}", folder.0.path().display());
     let file = Some(folder.write("zoo.cfg", &text));
     let loaded = Config::load(&Sources { file, ..Sources::default() });
-    loaded.map_err(|error| error.to_string().replace(&*folder.0.to_string_lossy(), "FOLDER"))
+    loaded.map_err(|error| error.to_string().replace(&*folder.0.path().to_string_lossy(), "FOLDER"))
 }
 
 #[track_caller]
@@ -157,7 +145,7 @@ fn what_must_be_there_is_asked_for() {
     let file = Some(folder.write("zoo.cfg", "clientPort=1"));
     let error = Config::load(&Sources { file, ..Sources::default() }).unwrap_err();
     assert_eq!(error.to_string(), "configuration: dataDir is not set");
-    let file = Some(folder.0.join("missing.cfg"));
+    let file = Some(folder.0.path().join("missing.cfg"));
     let error = Config::load(&Sources { file, ..Sources::default() }).unwrap_err().to_string();
     assert!(error.starts_with("cannot read ") && error.contains("missing.cfg: No such file"));
 }
@@ -165,7 +153,7 @@ fn what_must_be_there_is_asked_for() {
 #[test]
 fn the_command_line_counts_more_than_the_file() {
     let folder = Folder::new();
-    let text = format!("dataDir={}\nclientPort=1\ntickTime=x", folder.0.display());
+    let text = format!("dataDir={}\nclientPort=1\ntickTime=x", folder.0.path().display());
     let set = |key: &str, value: &str| Argument {
         option: format!("-D {key}"),
         key: key.to_owned(),
@@ -271,7 +259,7 @@ fn one_server_alone_runs_standalone_unless_that_is_switched_off() {
 fn members_may_stand_in_a_file_of_their_own() {
     let folder = Folder::new();
     let dynamic = folder.write("zoo.cfg.dynamic", "server.1=a:1:2;2181\nversion=100000000\n");
-    let head = format!("dataDir={}\nclientPort=0\n", folder.0.display());
+    let head = format!("dataDir={}\nclientPort=0\n", folder.0.path().display());
     let text = format!("{head}dynamicConfigFile={}\n", dynamic.display());
     let sources =
         |text: &str| Sources { file: Some(folder.write("zoo.cfg", text)), ..Sources::default() };

@@ -146,7 +146,7 @@ mod tests {
     use crate::four_letter::text::Average;
 
     fn server(mode: Mode) -> ServerReport {
-        let average = Average { sum: 23, count: 9 };
+        let average = Average::of(23, 9);
         ServerReport {
             mode,
             latency: LatencyReport { min_ms: 0, average, max_ms: 9 },

@@ -44,7 +44,7 @@ impl Mode {
 pub struct LatencyReport {
     /// The shortest.
     pub min_ms: u64,
-    /// All together, and how many.
+    /// The average.
     pub average: Average,
     /// The longest.
     pub max_ms: u64,

@@ -321,37 +321,43 @@ pub fn wchp(watches: &WatchReport) -> String {
     out + "\n"
 }
 
-/// A sum and a count, which print as their quotient.
+/// An average, which prints with four decimals at most, the last one rounded half up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Average {
-    /// The sum.
-    pub sum: u64,
-    /// The count.
-    pub count: u64,
-}
+pub struct Average(f64);
 
 impl Average {
-    /// The quotient without its decimals, as `cons` has it.
+    /// The average of numbers with this sum and count; 0 if there are none.
+    pub fn of(sum: u64, count: u64) -> Self {
+        Self(if count == 0 { 0.0 } else { sum as f64 / count as f64 })
+    }
+
+    /// The average in milliseconds of times with this sum in microseconds.
+    pub fn ms_of(sum_us: u64, count: u64) -> Self {
+        Self::of(sum_us, count.saturating_mul(1_000))
+    }
+
+    /// The average without its decimals, as `cons` has it.
     pub fn whole(self) -> u64 {
-        self.sum.checked_div(self.count).unwrap_or(0)
+        self.0 as u64
+    }
+
+    /// The average with four decimals.
+    // Compat: AvgMinMaxCounter.getAvg
+    pub fn rounded(self) -> f64 {
+        // Decimals beyond the thirtieth cannot turn the fifth: doubles of this size have none.
+        let exact = format!("{:.30}", self.0);
+        let (whole, decimals) = exact.split_once('.').expect("thirty decimals were asked for");
+        let kept = format!("{whole}{}", &decimals[..4]).parse::<u128>();
+        let kept = kept.expect("24 digits, for no sum exceeds 64 bits");
+        let rounded = kept + u128::from(decimals.as_bytes()[4] >= b'5');
+        let text = format!("{}.{:04}", rounded / 10_000, rounded % 10_000);
+        text.parse().expect("digits around a point are a number")
     }
 }
 
 impl fmt::Display for Average {
-    /// Four decimals at most, the last one rounded half up.
-    // Compat: AvgMinMaxCounter.getAvg
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.count == 0 {
-            return f.write_str("0.0");
-        }
-        let quotient = self.sum as f64 / self.count as f64;
-        // Decimals beyond the thirtieth cannot turn the fifth: doubles of this size have none.
-        let exact = format!("{quotient:.30}");
-        let (whole, decimals) = exact.split_once('.').expect("thirty decimals were asked for");
-        let kept: u128 = format!("{whole}{}", &decimals[..4]).parse().unwrap_or(u128::MAX / 2);
-        let rounded = kept + u128::from(decimals.as_bytes()[4] >= b'5');
-        let (whole, decimals) = (rounded / 10_000, rounded % 10_000);
-        f.write_str(&java_double(format!("{whole}.{decimals:04}").parse().unwrap_or(quotient)))
+        f.write_str(&java_double(self.rounded()))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::four_letter::report::SessionReport;
 fn server() -> ServerReport {
     ServerReport {
         mode: Mode::Standalone,
-        latency: LatencyReport { min_ms: 0, average: Average { sum: 23, count: 9 }, max_ms: 9 },
+        latency: LatencyReport { min_ms: 0, average: Average::of(23, 9), max_ms: 9 },
         packets_received: 11,
         packets_sent: 10,
         connections: 4,
@@ -36,7 +36,7 @@ fn reader() -> ConnectionReport {
             last_zxid: Zxid(4),
             last_response_ms: 1_799_954,
             last_latency_ms: 1,
-            latency: LatencyReport { min_ms: 0, average: Average { sum: 27, count: 7 }, max_ms: 9 },
+            latency: LatencyReport { min_ms: 0, average: Average::of(27, 7), max_ms: 9 },
         }),
     }
 }
@@ -202,7 +202,7 @@ fn refusals_name_the_word_or_the_state() {
 
 #[track_caller]
 fn check_average(sum: u64, count: u64, expected: &str) {
-    assert_eq!(Average { sum, count }.to_string(), expected);
+    assert_eq!(Average::of(sum, count).to_string(), expected);
 }
 
 #[test]
@@ -210,6 +210,8 @@ fn averages_have_four_decimals_at_most_rounded_half_up() {
     check_average(0, 0, "0.0");
     check_average(0, 3, "0.0");
     check_average(61, 4, "15.25");
+    assert_eq!(Average::ms_of(61_000, 4), Average::of(61, 4));
+    assert_eq!((Average::of(27, 7).whole(), Average::default().whole()), (3, 0));
     check_average(2, 3, "0.6667");
     check_average(1, 32, "0.0313");
     check_average(1, 20_000, "1.0E-4");
