@@ -50,3 +50,17 @@ impl From<ExitCode> for process::ExitCode {
         code.number().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_code() {
+        let page = include_str!("../../docs/operations.md");
+        for code in ExitCode::ALL {
+            let row = format!("\n| {} | ", code.number());
+            assert!(page.contains(&row), "{code:?} is not described");
+        }
+    }
+}

@@ -252,6 +252,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_word() {
+        let page = include_str!("../../docs/operations.md");
+        for word in Word::ALL.into_iter().filter(|word| *word != Word::TelnetClose) {
+            assert!(page.contains(&format!("\n| `{}` | ", word.name())), "{word:?}");
+        }
+    }
+
+    #[test]
     fn no_word_could_be_the_length_of_a_packet() {
         for word in Word::ALL {
             let length = i32::from_be_bytes(word.bytes());

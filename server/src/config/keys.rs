@@ -435,6 +435,22 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_exactly_these() {
+        let page = include_str!("../../../docs/configuration.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let mut listed: Vec<_> = rows.filter_map(|row| Some(row.split_once("` |")?.0)).collect();
+        let mut known: Vec<_> = KEYS.iter().chain(FAMILIES).map(|key| key.name).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        let only_in = |these: &[&'static str], those: &[&str]| -> Vec<&'static str> {
+            these.iter().filter(|name| !those.contains(name)).copied().collect()
+        };
+        assert_eq!(only_in(&known, &listed), [""; 0], "missing in the documentation");
+        assert_eq!(only_in(&listed, &known), [""; 0], "in the documentation only");
+        assert_eq!(listed.len(), known.len(), "something is listed twice");
+    }
+
+    #[test]
     fn no_name_stands_twice_in_the_table() {
         let mut names: Vec<_> = KEYS.iter().chain(FAMILIES).map(|key| key.name).collect();
         let count = names.len();
