@@ -15,6 +15,8 @@ use crate::wire::{self, Handshake, REPLY_BYTES_MAX, ReplyHeader, Welcome};
 
 /// How long one reply may take.
 const REPLY_WAIT: Duration = Duration::from_secs(60);
+/// The session timeout of a probe, milliseconds.
+const PROBE_SESSION_MS: i32 = 10_000;
 /// Requests of a pipeline that are under way together.
 const PIPELINE_DEPTH: usize = 512;
 
@@ -43,15 +45,26 @@ impl Client {
     /// Opens a session.
     pub fn connect(address: SocketAddr, timeout: Duration) -> anyhow::Result<Self> {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        Self::attach(address, Handshake { timeout_ms, ..Handshake::default() })
+        Self::attach(address, Handshake { timeout_ms, ..Handshake::default() }, REPLY_WAIT)
     }
 
-    /// Opens or re-attaches a session.
-    pub fn attach(address: SocketAddr, handshake: Handshake) -> anyhow::Result<Self> {
+    /// Opens a session and reads the root, each within `wait`: is there a server?
+    pub fn probe(address: SocketAddr, wait: Duration) -> anyhow::Result<()> {
+        let handshake = Handshake { timeout_ms: PROBE_SESSION_MS, ..Handshake::default() };
+        let mut client = Self::attach(address, handshake, wait)?;
+        client.ask(OpCode::Exists, |w| wire::read_body(w, b"/", false))?;
+        client.close()
+    }
+
+    fn attach(
+        address: SocketAddr,
+        handshake: Handshake,
+        reply_wait: Duration,
+    ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(REPLY_WAIT))?;
+        stream.set_read_timeout(Some(reply_wait))?;
         let session = Welcome { timeout_ms: 0, session: 0, password: [0; 16] };
         let (out, inbox) = (Vec::new(), Vec::new());
         let mut client = Self { stream, session, out, inbox, at: 0, next_xid: 0 };
@@ -172,6 +185,11 @@ impl Client {
     pub fn close(mut self) -> anyhow::Result<()> {
         self.call(OpCode::CloseSession, |_| {})?;
         Ok(())
+    }
+
+    /// The connection, to watch it end.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     fn send(&mut self) -> anyhow::Result<()> {

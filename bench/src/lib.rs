@@ -16,9 +16,20 @@ pub mod cpu;
 pub mod progress;
 pub mod recorder;
 
+// Servers.
+pub mod plan;
+pub mod server;
+
 // Commands.
+pub mod compare;
 pub mod fill;
 pub mod limits;
 pub mod load;
+pub mod recovery;
 pub mod sessions;
+pub mod soak;
 pub mod watch;
+
+// Outside.
+pub mod cli;
+pub mod output;

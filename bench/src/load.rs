@@ -1,5 +1,6 @@
 //! `load`: a ratio of operations at a depth or at a rate, measured over a window.
 
+pub mod created;
 pub mod generator;
 pub mod keys;
 pub mod mix;
@@ -22,7 +23,7 @@ use self::mix::Mix;
 use self::report::LoadReport;
 use self::schedule::Schedule;
 use self::window::{SECOND_NS, Settings, Window};
-use self::worker::{End, Worker};
+use self::worker::Worker;
 use crate::progress::Progress;
 use crate::recorder::Interval;
 
@@ -41,6 +42,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// One server, with the usual session timeout.
+    pub fn of(address: SocketAddr) -> Self {
+        Self { hosts: vec![address.to_string()], timeout_ms: 30_000, server_pid: None }
+    }
+
     /// One address per host.
     pub fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
         let find = |host: &String| {
@@ -113,9 +119,37 @@ pub struct LoadOptions {
     /// Seed of every random draw
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Number of the last create before this load; for loads that follow each other.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub first_created: u64,
 }
 
 impl LoadOptions {
+    /// The defaults of the command line.
+    pub fn of(mix: Mix, address: SocketAddr) -> Self {
+        Self {
+            mix,
+            target: Target::of(address),
+            connections: 1,
+            depth: 1,
+            threads: 1,
+            rate: None,
+            seconds: 5.0,
+            warm_up: 1.0,
+            value_bytes: 100,
+            keys: 1000,
+            distribution: Distribution::Uniform,
+            per_directory: 1000,
+            path_bytes: 30,
+            multi_ops: 10,
+            root: "/bench".to_owned(),
+            keep: false,
+            seed: 1,
+            first_created: 0,
+        }
+    }
+
     /// The znodes it works on.
     pub fn keyspace(&self) -> Keyspace {
         Keyspace::new(&self.root, self.keys, self.per_directory, self.path_bytes)
@@ -176,6 +210,7 @@ pub fn measure(
         hosts: options.target.addresses()?,
         depth: options.depth,
         timeout_ms: options.target.timeout_ms,
+        first_created: options.first_created,
     };
     let clock = Instant::now();
     let (to_main, intervals) = mpsc::channel();
@@ -284,11 +319,4 @@ fn gather(
     }
     let server_cpu = cpu_start.zip(cpu).map(|(start, end)| end.saturating_sub(start));
     Ok(Gathered { intervals: merged, server_cpu })
-}
-
-/// The connections' acknowledged creates, of all threads, by number of the connection.
-pub fn acknowledged(ends: &[End]) -> Vec<(u64, u64)> {
-    let mut created: Vec<_> = ends.iter().flat_map(|end| end.created.iter().copied()).collect();
-    created.sort_unstable();
-    created
 }

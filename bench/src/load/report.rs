@@ -6,8 +6,9 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::created::Created;
 use super::worker::End;
-use super::{Gathered, LoadOptions, acknowledged};
+use super::{Gathered, LoadOptions};
 use crate::recorder::{Interval, Tally, Violations};
 use crate::wire;
 
@@ -121,9 +122,9 @@ pub struct LoadReport {
     /// Their sum.
     #[serde(skip)]
     pub tally: Tally,
-    /// Acknowledged creates by connection.
+    /// What each connection created.
     #[serde(skip)]
-    pub created: Vec<(u64, u64)>,
+    pub created: Vec<Created>,
 }
 
 impl LoadReport {
@@ -165,7 +166,7 @@ impl LoadReport {
             warnings: Vec::new(),
             intervals,
             tally,
-            created: acknowledged(ends),
+            created: ends.iter().flat_map(|end| end.created.iter().cloned()).collect(),
         };
         report.warnings = report.doubts();
         report

@@ -14,6 +14,8 @@ pub struct Settings {
     pub depth: usize,
     /// Session timeout asked for, milliseconds.
     pub timeout_ms: i32,
+    /// Number of the last create before this load.
+    pub first_created: u64,
 }
 
 /// The times of a run, nanoseconds on its clock.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use engine::op::OpCode;
 
+use super::created::Created;
 use super::generator::{Generator, Operation};
 use super::mix::Kind;
 use super::schedule::Schedule;
@@ -35,8 +36,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 pub struct End {
     /// CPU time it took in the measured window.
     pub cpu: Duration,
-    /// Per connection: its number, and how many creates were acknowledged from 1 on.
-    pub created: Vec<(u64, u64)>,
+    /// What each connection created.
+    pub created: Vec<Created>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,7 @@ struct Slot {
     next_xid: i32,
     last: Option<Operation>,
     created: u64,
-    acknowledged: u64,
+    ledger: Created,
     retry_ns: u64,
     sent_ns: u64,
     host: usize,
@@ -92,8 +93,8 @@ impl Worker {
             pending: VecDeque::with_capacity(settings.depth),
             next_xid: 0,
             last: None,
-            created: 0,
-            acknowledged: 0,
+            created: settings.first_created,
+            ledger: Created::new(number, settings.first_created),
             retry_ns: 0,
             sent_ns: 0,
             host: number as usize,
@@ -171,7 +172,7 @@ impl Worker {
         self.close_all(&mut buf)?;
         let Self { slots, intervals, interval, .. } = self;
         intervals.send(interval).context("nobody gathers the intervals")?;
-        let created = slots.iter().map(|slot| (slot.number, slot.acknowledged)).collect();
+        let created = slots.into_iter().map(|slot| slot.ledger).collect();
         Ok(End { cpu: cpu.unwrap_or_default(), created })
     }
 
@@ -337,6 +338,9 @@ impl Worker {
         let measured = self.window.holds(pending.due_ns);
         let kind = pending.operation.kind;
         if err != 0 {
+            if kind == Kind::Create {
+                slot.ledger.forget(pending.operation.key);
+            }
             if measured {
                 tally.refused(kind, err);
             }
@@ -348,7 +352,7 @@ impl Worker {
             });
         }
         if kind == Kind::Create {
-            slot.acknowledged = pending.operation.key;
+            slot.ledger.acknowledge(pending.operation.key);
         }
         if measured {
             tally.answered(kind, now.saturating_sub(pending.due_ns));
@@ -425,8 +429,12 @@ impl Worker {
             self.up_count -= 1;
             tally.disconnects += 1;
         }
-        let lost = slot.pending.drain(..).filter(|pending| self.window.holds(pending.due_ns));
-        tally.lost += lost.count() as u64;
+        for pending in slot.pending.drain(..) {
+            tally.lost += u64::from(self.window.holds(pending.due_ns));
+            if pending.operation.kind == Kind::Create {
+                slot.ledger.forget(pending.operation.key);
+            }
+        }
         tally.expired += u64::from(loss == Loss::Expired);
         slot.connection.hang_up();
         // A create whose fate is unknown must not be repeated under its name, nor deleted.
