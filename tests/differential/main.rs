@@ -3,8 +3,8 @@
 //!
 //! `tests/interop/differential.sh` starts a real ZooKeeper and a ringkeeper for it. By hand:
 //! `LEFT=host:port RIGHT=host:port SEED=1 OPS=20000 cargo run -p ringkeeper-tests --bin
-//! differential`, both servers fresh. `PIPELINED=no` sends one request at a time, `TRACE=yes`
-//! prints every step.
+//! differential`, both servers fresh. `PIPELINED=no` sends one request at a time,
+//! `KNOWN='/a /b'` names what is there already, `TRACE=yes` prints every step.
 
 mod generator;
 mod lockstep;
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         let title = setting(&format!("{name}_NAME"), &name.to_lowercase());
         Side::new(&title, address, SLOTS)
     });
-    let mut generator = Generator::new(seed, setting("PIPELINED", "yes") == "yes");
+    let known = setting("KNOWN", "").split_whitespace().map(str::to_owned).collect();
+    let mut generator = Generator::new(seed, setting("PIPELINED", "yes") == "yes", known);
     let mut lockstep = Lockstep::new(sides, SLOTS);
     let mut sent = 0;
     match run(&mut generator, &mut lockstep, most, &mut sent) {

@@ -2,7 +2,7 @@
 # The same random requests to two servers; replies, zxids and events have to be the same.
 # usage: differential.sh LEFT RIGHT (each `zookeeper` or a ringkeeper binary)
 #
-# ROUNDS (4) seeds from SEED (1) on, OPS (20000) requests each, every round on fresh servers with one
+# ROUNDS (5) seeds from SEED (1) on, OPS (20000) requests each, every round on fresh servers with one
 # of the configurations below. A round that failed is repeated by SEED=its seed ROUNDS=1.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$INTEROP_DIR/server.sh"
@@ -28,33 +28,52 @@ common=(
 
 # The real server judges hard quotas by what is applied, not by what is ahead in the pipeline:
 # only one request at a time has one right answer.
+# So it does with sequence numbers that overflow.
 configure() {
-    pipelined=yes
-    case $(($1 % 4)) in
+    pipelined=yes known='' extra=(extendedTypesEnabled=true)
+    case $(($1 % 5)) in
     0) extra=() ;;
-    1 | 2) extra=(extendedTypesEnabled=true) ;;
+    1 | 2) ;;
     3)
-        extra=(extendedTypesEnabled=true enforceQuota=true)
+        extra+=(enforceQuota=true)
+        pipelined=no
+        ;;
+    4)
+        known=$(printf '/%s ' c{0..9} v{0..9})
         pipelined=no
         ;;
     esac
 }
 
+# prepare SERVER DIR: the state that SERVER begins with, when it is not to be empty.
+prepare() {
+    [ -n "$known" ] || return 0
+    python3 "$INTEROP_DIR/counters.py" "$SERVER_SCRATCH/counters$seed"
+    mkdir -p "$2"
+    if [ "$1" = zookeeper ]; then
+        mv "$SERVER_SCRATCH/counters$seed" "$2/data"
+    else
+        "$1" import "$SERVER_SCRATCH/counters$seed" "$2/data" >&2
+    fi
+}
+
 passed=0 failed=0
 seed=${SEED:-1}
-for ((round = 0; round < ${ROUNDS:-4}; round++, seed++)); do
+for ((round = 0; round < ${ROUNDS:-5}; round++, seed++)); do
     configure "$seed"
+    prepare "$1" "$SERVER_SCRATCH/left$seed"
     server_start "$1" "left$seed" "${common[@]}" "${extra[@]}"
     left=$SERVER_PORT left_pid=$SERVER_PID left_log=$SERVER_LOG
+    prepare "$2" "$SERVER_SCRATCH/right$seed"
     server_start "$2" "right$seed" "${common[@]}" "${extra[@]}"
     right=$SERVER_PORT right_pid=$SERVER_PID right_log=$SERVER_LOG
     if LEFT=127.0.0.1:$left LEFT_NAME="left (${1##*/})" RIGHT=127.0.0.1:$right \
-        RIGHT_NAME="right (${2##*/})" SEED=$seed OPS=${OPS:-20000} PIPELINED=$pipelined \
+        RIGHT_NAME="right (${2##*/})" SEED=$seed OPS=${OPS:-20000} PIPELINED=$pipelined KNOWN=$known \
         "$differential"; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
-        say "configuration of seed $seed: ${extra[*]} pipelined=$pipelined"
+        say "configuration of seed $seed: ${extra[*]} pipelined=$pipelined known=$known"
         grep -a -h -E 'ERROR|panicked' "$left_log" "$right_log" | grep -a -v 'Failed to process\|Dumping' |
             tail -n 5 >&2 || true
     fi
