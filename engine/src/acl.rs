@@ -104,6 +104,11 @@ impl<'a> AclBytes<'a> {
         *self.0 == *OPEN
     }
 
+    /// Whether there is no list, which is something else than an empty one.
+    pub fn is_null(&self) -> bool {
+        *self.0 == [0xff; 4]
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

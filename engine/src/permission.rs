@@ -5,8 +5,6 @@
 pub mod fixup;
 pub mod ip;
 
-use std::borrow::Cow;
-
 use crate::acl::{Acl, AclBytes, Id, READ};
 use crate::btree::View;
 use crate::rules::Rules;
@@ -98,11 +96,6 @@ pub fn user_name<'a>(rules: &Rules, id: &'a Id) -> &'a str {
         "digest" if rules.digest_scheme => id.id.split(':').next().unwrap_or_default(),
         _ => "",
     }
-}
-
-/// The text of bytes that Java decodes with replacement.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
 }
 
 #[cfg(test)]

@@ -21,13 +21,14 @@ mod tests;
 
 use std::borrow::Cow;
 
-use crate::acl::Id;
+use crate::acl::{AclBytes, Id};
 use crate::error_code::ErrorCode;
 use crate::ids::{SessionId, Xid};
 use crate::jute::{DecodeError, Reader, Writer};
 use crate::op::OpCode;
 use crate::path;
 use crate::permission;
+use crate::records::multi::NULL_ACL;
 use crate::records::{
     self, MultiOps, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath, begin_reply,
 };
@@ -93,8 +94,8 @@ pub enum Request<'a> {
     Multi(Option<MultiOps<'a>>),
     /// Change the ensemble.
     Reconfig(Reconfig<'a>),
-    /// A path or another text that must be there is null.
-    Null,
+    /// The path is null.
+    NullPath(OpCode),
     /// Nothing that clients may ask for.
     Unknown,
 }
@@ -103,12 +104,28 @@ pub enum Request<'a> {
 /// error, and is no transaction.
 ///
 // Compat: PrepRequestProcessor.pRequest - a request that cannot be decoded gets the zxid of the
-// one before it. A multi gets its own, and so does a request with a null path, which fails later.
+// one before it. A multi gets its own, but not where an ACL list in it is null; a request with a
+// null path does too, because it fails later.
 pub fn decode(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
     match decode_record(op, body) {
-        Err(DecodeError::Null(_)) => Ok(Request::Null),
+        Err(DecodeError::Null(NULL_ACL)) => Err(DecodeError::Null(NULL_ACL)),
+        Err(_) if op == OpCode::Multi => Ok(Request::Multi(None)),
+        Err(DecodeError::Null(_)) => decode_behind_null_path(op, body),
         result => result,
     }
+}
+
+/// What follows a null path must be there all the same.
+fn decode_behind_null_path(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    reader.buf()?;
+    match op {
+        OpCode::SetData => drop(reader.buf()?),
+        OpCode::SetAcl => drop(AclBytes::read(&mut reader)?),
+        _ => {}
+    }
+    reader.i32()?;
+    Ok(Request::NullPath(op))
 }
 
 fn decode_record(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
@@ -121,7 +138,7 @@ fn decode_record(op: OpCode, body: &[u8]) -> Result<Request<'_>, DecodeError> {
         OpCode::Delete => Request::Delete(VersionedPath::read(reader)?),
         OpCode::SetData => Request::SetData(SetData::read(reader)?),
         OpCode::SetAcl => Request::SetAcl(SetAcl::read(reader)?),
-        OpCode::Multi => Request::Multi(MultiOps::read(body).ok()),
+        OpCode::Multi => Request::Multi(Some(MultiOps::read(body)?)),
         OpCode::Reconfig => Request::Reconfig(Reconfig::read(reader)?),
         _ => Request::Unknown,
     })
@@ -147,7 +164,8 @@ pub fn execute(
         // Compat: a standalone server has no ensemble to change.
         Request::Reconfig(_) if context.rules.reconfig_enabled => Err(ErrorCode::Unimplemented),
         Request::Reconfig(_) => Err(ErrorCode::ReconfigDisabled),
-        Request::Multi(None) | Request::Null => Err(ErrorCode::MarshallingError),
+        Request::NullPath(OpCode::SetData | OpCode::SetAcl) => Err(ErrorCode::BadArguments),
+        Request::Multi(None) | Request::NullPath(_) => Err(ErrorCode::MarshallingError),
         Request::Unknown => Err(ErrorCode::Unimplemented),
     };
     match prepared {

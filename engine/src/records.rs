@@ -157,7 +157,7 @@ pub fn write_bare_reply(out: &mut Vec<u8>, xid: Xid, zxid: i64, err: i32) {
 pub fn write_sync_reply(out: &mut Vec<u8>, xid: Xid, zxid: Zxid, path: &str) {
     let mut writer = Writer::new(out);
     let frame = begin_reply(&mut writer, xid, zxid.to_wire(), 0);
-    writer.string(path);
+    writer.echo(path);
     writer.end_part(frame);
 }
 

@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
 
     /// A string; a null one is none. Bytes that are not UTF-8 become U+FFFD, as in Java.
     pub fn ustr(&mut self) -> Result<Option<Cow<'a, str>>, DecodeError> {
-        Ok(self.buf()?.map(String::from_utf8_lossy))
+        Ok(self.buf()?.map(text))
     }
 
     /// A string that must not be null.
@@ -89,12 +89,14 @@ impl<'a> Reader<'a> {
     /// The count of a vector whose items take at least `item_bytes` each; a null vector is none.
     ///
     /// A count that the remaining bytes cannot hold is refused, so that a caller may reserve.
+    ///
+    // Compat: BinaryInputArchive.startVector - a count below -1 is that of an empty vector.
     pub fn count(&mut self, item_bytes: usize) -> Result<Option<usize>, DecodeError> {
         let count = self.i32()?;
         if count == -1 {
             return Ok(None);
         }
-        let count = usize::try_from(count).map_err(|_| DecodeError::NegativeLength(count))?;
+        let count = usize::try_from(count).unwrap_or(0);
         let needed = count.saturating_mul(item_bytes.max(1));
         if needed > self.bytes.len() {
             return Err(self.end(needed));
@@ -107,9 +109,48 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The text of bytes that should be UTF-8.
+///
+// Compat: String.decodeUTF8 - as from_utf8_lossy does it, but a surrogate, or what there is of it,
+// becomes one U+FFFD, not one for each of its bytes.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    let mut text = String::new();
+    let mut rest = bytes;
+    loop {
+        let error = match str::from_utf8(rest) {
+            Ok(valid) if text.is_empty() => return Cow::Borrowed(valid),
+            Ok(valid) => return Cow::Owned(text + valid),
+            Err(error) => error,
+        };
+        let (valid, broken) = rest.split_at(error.valid_up_to());
+        text.push_str(str::from_utf8(valid).expect("valid up to there"));
+        text.push(char::REPLACEMENT_CHARACTER);
+        let broken_len = match broken {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => 3,
+            [0xed, 0xa0..=0xbf, ..] => 2,
+            _ => error.error_len().unwrap_or(broken.len()),
+        };
+        rest = &broken[broken_len..];
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_text_is_what_java_makes_of_it() {
+        let check = |bytes: &[u8], expect: &str| assert_eq!(text(bytes), expect, "{bytes:x?}");
+        check("a\u{e9}\u{1f600}".as_bytes(), "a\u{e9}\u{1f600}");
+        check(b"a\xffb\xc3", "a\u{fffd}b\u{fffd}");
+        check(b"\xc0\x80", "\u{fffd}\u{fffd}");
+        check(b"\xe2\x82c", "\u{fffd}c");
+        check(b"\xf5\x80\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
+        check(b"x\xed\xa0\x80y", "x\u{fffd}y");
+        check(b"\xed\xa0\xbd\xed\xb8\x80", "\u{fffd}\u{fffd}");
+        check(b"\xed\xa0", "\u{fffd}");
+        check(b"\xed\xa0A", "\u{fffd}A");
+    }
 
     #[test]
     fn reads_what_java_writes() {
@@ -126,9 +167,8 @@ mod tests {
         let end = DecodeError::UnexpectedEnd { needed: 0x7fff_ffff, left: 1 };
         assert_eq!(reader.clone().buf(), Err(end));
         assert_eq!(reader.count(1), Err(end));
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xfe]).buf(),
-            Err(DecodeError::NegativeLength(-2))
-        );
+        let minus_two = &[0xff, 0xff, 0xff, 0xfe];
+        assert_eq!(Reader::new(minus_two).buf(), Err(DecodeError::NegativeLength(-2)));
+        assert_eq!(Reader::new(minus_two).count(1), Ok(Some(0)));
     }
 }

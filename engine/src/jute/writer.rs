@@ -56,6 +56,28 @@ impl<'a> Writer<'a> {
         self.buf(text.as_bytes());
     }
 
+    /// A string that a client chose and that goes back to it, as Java writes it.
+    ///
+    // Compat: BinaryOutputArchive.stringToByteBuffer - writes UTF-16 units one by one, so that
+    // a character beyond the basic plane comes out as two surrogates of three bytes each.
+    pub fn echo(&mut self, text: &str) {
+        if text.bytes().all(|byte| byte < FOUR_BYTES_LEAD) {
+            return self.string(text);
+        }
+        let part = self.begin_part();
+        for unit in text.encode_utf16() {
+            match unit {
+                0..0x80 => self.u8(unit as u8),
+                0x80..0x800 => self.bytes(&[0xc0 | (unit >> 6) as u8, continuation(unit)]),
+                _ => {
+                    let lead = 0xe0 | (unit >> 12) as u8;
+                    self.bytes(&[lead, continuation(unit >> 6), continuation(unit)]);
+                }
+            }
+        }
+        self.end_part(part);
+    }
+
     /// The count of a vector, or the length of a buffer.
     pub fn count(&mut self, count: usize) {
         self.i32(i32::try_from(count).expect("nothing encoded has 2^31 items or bytes"));
@@ -74,6 +96,14 @@ impl<'a> Writer<'a> {
         let len = i32::try_from(len).expect("nothing encoded has 2^31 bytes");
         self.out[part.at..part.at + 4].copy_from_slice(&len.to_be_bytes());
     }
+}
+
+/// Begins the encoding of a character that takes four bytes.
+const FOUR_BYTES_LEAD: u8 = 0xf0;
+
+/// The low six bits as a continuation byte.
+fn continuation(unit: u16) -> u8 {
+    0x80 | (unit & 0x3f) as u8
 }
 
 impl Writer<'_> {
@@ -103,4 +133,22 @@ pub struct Vector {
 #[must_use = "a part that is not ended has length 0"]
 pub struct Part {
     at: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_is_what_java_writes() {
+        let check = |text: &str, expect: &[u8]| {
+            let mut out = Vec::new();
+            Writer::new(&mut out).echo(text);
+            assert_eq!(out[4..], *expect, "{text}");
+            assert_eq!(out[..4], (expect.len() as u32).to_be_bytes());
+        };
+        check("/a\u{e9}\u{4e2d}", "/a\u{e9}\u{4e2d}".as_bytes());
+        check("/\u{1f600}", b"/\xed\xa0\xbd\xed\xb8\x80");
+        check("\u{e9}\u{4e2d}\u{10000}", b"\xc3\xa9\xe4\xb8\xad\xed\xa0\x80\xed\xb0\x80");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{ip, text};
+use super::ip;
 use crate::acl::{Acl, AclBytes, AclEntry, Id};
 use crate::error_code::ErrorCode;
+use crate::jute::reader::text;
 use crate::rules::Rules;
 
 /// Checks a list that a client wants to set, drops what it says twice, and replaces `auth` by the
@@ -17,6 +18,7 @@ pub fn fixup<'a>(rules: &Rules, ids: &[Id], acl: AclBytes<'a>) -> Result<AclByte
     if acl.is_open() {
         return Ok(acl);
     }
+    check_nulls(&acl)?;
     let mut count = 0;
     let mut changes = false;
     for entry in acl.entries() {
@@ -33,6 +35,31 @@ pub fn fixup<'a>(rules: &Rules, ids: &[Id], acl: AclBytes<'a>) -> Result<AclByte
 
 /// Longest list in which each entry is compared with each.
 const PAIRWISE_MAX: usize = 16;
+
+/// Fails where ZooKeeper's look for duplicates does, which is before anything else.
+///
+// Compat: ACL.equals and Id.equals, which ask the later of two entries: first for its permissions,
+// then its scheme, then its id. It must not be null when its turn comes.
+fn check_nulls(acl: &AclBytes<'_>) -> Result<(), ErrorCode> {
+    if acl.entries().all(|entry| entry.scheme.is_some() && entry.id.is_some()) {
+        return Ok(());
+    }
+    let mut perms_seen = BTreeSet::new();
+    let mut schemes_seen = BTreeSet::new();
+    for AclEntry { perms, scheme, id } in acl.entries() {
+        let fails = match (scheme, id) {
+            (None, _) => perms_seen.contains(&perms),
+            (Some(_), None) => schemes_seen.contains(&(perms, scheme)),
+            (Some(_), Some(_)) => false,
+        };
+        if fails {
+            return Err(ErrorCode::MarshallingError);
+        }
+        perms_seen.insert(perms);
+        schemes_seen.insert((perms, scheme));
+    }
+    Ok(())
+}
 
 /// Whether the scheme accepts the entry; if so, whether the list can't stay as it is.
 fn judge(rules: &Rules, ids: &[Id], entry: AclEntry<'_>) -> Result<bool, ErrorCode> {
@@ -177,19 +204,29 @@ mod tests {
 
     #[test]
     fn null_strings_and_broken_ones() {
-        let fix = |scheme: Option<&[u8]>, id: Option<&[u8]>| {
+        type Part = Option<&'static [u8]>;
+        let fix_list = |list: &[(i32, Part, Part)]| {
             let mut out = Vec::new();
             let mut writer = Writer::new(&mut out);
-            writer.count(1);
-            writer.i32(READ);
-            writer.buf_or_null(scheme);
-            writer.buf_or_null(id);
+            writer.count(list.len());
+            for &(perms, scheme, id) in list {
+                writer.i32(perms);
+                writer.buf_or_null(scheme);
+                writer.buf_or_null(id);
+            }
             let acl = AclBytes::read(&mut Reader::new(&out)).unwrap().into_owned();
             fixup(&Rules::default(), &user(), acl)
         };
+        let fix = |scheme, id| fix_list(&[(READ, scheme, id)]);
         assert_eq!(fix(None, None), Err(ErrorCode::InvalidAcl));
         assert_eq!(fix(Some(b"sasl"), None), Err(ErrorCode::InvalidAcl));
         assert_eq!(fix(Some(b"world"), None), Err(ErrorCode::MarshallingError));
+        let (ip, auth): (Part, Part) = (Some(b"ip"), Some(b"auth"));
+        let clash = |first, second| fix_list(&[first, second]).unwrap_err();
+        assert_eq!(clash((1, auth, auth), (1, None, ip)), ErrorCode::MarshallingError);
+        assert_eq!(clash((1, auth, auth), (2, None, ip)), ErrorCode::InvalidAcl);
+        assert_eq!(clash((1, None, auth), (1, auth, ip)), ErrorCode::InvalidAcl);
+        assert_eq!(clash((1, auth, auth), (1, auth, None)), ErrorCode::MarshallingError);
         let replaced = acl(&[(READ, "digest", "u:\u{fffd}")]);
         assert_eq!(fix(Some(b"digest"), Some(b"u:\xff")), Ok(replaced));
     }

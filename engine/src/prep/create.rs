@@ -47,9 +47,10 @@ pub(super) fn prepare<'a>(
     op: OpCode,
     request: NewNodeRequest<'a>,
 ) -> Result<Txn<'a>, ErrorCode> {
-    let NewNodeRequest { mut path, data, acl, flags, ttl_ms } = request;
+    let NewNodeRequest { path, data, acl, flags, ttl_ms } = request;
     let mode = Mode::from_flags(flags).ok_or(ErrorCode::BadArguments)?;
     let ttl_ms = check_ttl(context, mode, ttl_ms)?;
+    let mut path = path.ok_or(ErrorCode::MarshallingError)?;
     let parent_path = parent(&path)?;
     let acl = fixup(context.rules, context.ids, acl)?;
     let parent = tree::znode(tree.view(), parent_path).ok_or(ErrorCode::NoNode)?;

@@ -14,7 +14,8 @@ use crate::txn::{Txn, TxnError};
 /// it did. If one fails, none of them has happened.
 ///
 // Compat: PrepRequestProcessor.pRequestHelper, multi. Reads are decoded there, but have no
-// transaction that could be serialized: a marshalling error.
+// transaction that could be serialized: a marshalling error, which is no operation's own, but
+// that of the whole.
 pub(super) fn execute(
     tree: &mut Tree,
     context: &WriteContext<'_>,
@@ -35,6 +36,9 @@ pub(super) fn execute(
             tree.rollback_to(savepoint, effects);
             txns.truncate(txns_start);
             replies.truncate(replies_start);
+            if failure.code == ErrorCode::MarshallingError {
+                return refuse(tree, context, failure.code, txns, effects, replies);
+            }
             let errors = (0..ops.count()).map(|index| failure.seen_at(index)).collect();
             fail(tree, context, errors, txns, effects, replies);
         }

@@ -217,7 +217,7 @@ impl<'a> Words<'a> {
     }
 
     fn new_node(&self) -> NewNodeRequest<'a> {
-        let (path, acl) = (self.path.into(), self.acl.clone());
+        let (path, acl) = (Some(self.path.into()), self.acl.clone());
         NewNodeRequest { path, data: self.data, acl, flags: self.flags, ttl_ms: self.ttl_ms }
     }
 

@@ -2,7 +2,7 @@
 
 use super::script::{SESSION, Script, encode};
 use super::*;
-use crate::acl::{ALL, AclBytes};
+use crate::acl::ALL;
 use crate::limits::TTL_MS_MAX;
 use crate::records::multi::MultiOp;
 use crate::records::{MultiHeader, ReplyHeader};
@@ -265,6 +265,9 @@ fn what_cannot_be_decoded_is_no_transaction() {
         let (op, body) = encode(request);
         assert_eq!(script.execute(op, &body[..body.len() - cut]), Err(-5), "{request}");
     }
+    for op in [OpCode::Delete, OpCode::SetData, OpCode::SetAcl, OpCode::Create] {
+        assert_eq!(script.execute(op, &[0xff; 7]), Err(-5), "{op:?}");
+    }
     assert_eq!(script.tree.applied(), before);
 }
 
@@ -280,7 +283,14 @@ fn a_multi_that_cannot_be_decoded_and_a_null_path_are_transactions() {
     ]);
     let null_path = [&[0xff; 4][..], &[0; 4]].concat();
     assert_eq!(script.execute(OpCode::Delete, &null_path), Err(-5));
-    assert_eq!(script.tree.applied(), Zxid(before.0 + 5));
+    let null_path = [0xff; 12];
+    assert_eq!(script.execute(OpCode::SetData, &null_path), Err(-8));
+    assert_eq!(script.execute(OpCode::SetAcl, &null_path), Err(-8));
+    // The flags come first.
+    let create = |flags: i32| [&null_path[..], &flags.to_be_bytes()].concat();
+    assert_eq!(script.execute(OpCode::Create, &create(7)), Err(-8));
+    assert_eq!(script.execute(OpCode::Create, &create(0)), Err(-5));
+    assert_eq!(script.tree.applied(), Zxid(before.0 + 9));
 }
 
 #[test]
@@ -322,7 +332,7 @@ fn a_multi_that_grows_out_of_proportion_is_refused() {
     let create = |n: usize| format!("create /n{n} acl=31/auth/");
     let requests: Vec<_> = (0..5).map(create).collect();
     let errors = script.run(&format!("multi {}", requests.join("; ")));
-    assert_eq!(errors, "0; 0; -5; -2; -2");
+    assert_eq!(errors, "-5");
     assert_eq!(script.run(&create(0)), "/n0");
 }
 

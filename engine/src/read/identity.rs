@@ -13,7 +13,7 @@ pub(super) fn who_am_i(context: &ReadContext<'_>, out: &mut Vec<u8>) {
         writer.count(context.ids.len());
         for id in context.ids {
             writer.string(&id.scheme);
-            writer.string(permission::user_name(context.rules, id));
+            writer.echo(permission::user_name(context.rules, id));
         }
     });
 }

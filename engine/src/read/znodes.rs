@@ -135,8 +135,8 @@ pub(super) fn get_all_children_number(
     let path = reader.string("path")?;
     context.find(view, &path)?;
     let number = match &*path {
-        "/" => tree::counters(view).znode_count - 2,
-        "" => tree::counters(view).znode_count - 1,
+        "/" => tree::counters(view).znode_count.saturating_sub(2),
+        "" => tree::counters(view).znode_count.saturating_sub(1),
         _ => tree::descendants_count(view, &path),
     };
     context.reply(out, |writer| writer.i32(number as i32));

@@ -145,7 +145,8 @@ impl<'a> MultiOps<'a> {
     /// Checks every record of the packet `body`.
     ///
     // Compat: MultiOperationRecord.deserialize - one bad record spoils the packet; so do a read
-    // among writes, and a creation (other than by createTTL) whose flag is unknown or for TTL.
+    // among writes, and a creation (other than by createTTL) whose flag is unknown or for TTL, or
+    // whose ACL list is null.
     pub fn read(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut ops = Self { bytes: body, count: 0, kind: Kind::Empty };
         let mut reader = Reader::new(body);
@@ -155,12 +156,8 @@ impl<'a> MultiOps<'a> {
                 let value = ops.count as i64;
                 return Err(DecodeError::BadValue { what: "reads and writes mix at", value });
             }
-            if let MultiOp::Create(op, request) = &op
-                && *op != OpCode::CreateTtl
-                && !(0..=FLAG_WITHOUT_TTL_MAX).contains(&request.flags)
-            {
-                let value = i64::from(request.flags);
-                return Err(DecodeError::BadValue { what: "flag in a multi", value });
+            if let MultiOp::Create(op, request) = &op {
+                check_creation(*op, request)?;
             }
             ops.kind = kind;
             ops.count += 1;
@@ -186,6 +183,24 @@ impl<'a> MultiOps<'a> {
             op.expect("counted when it was read")
         })
     }
+}
+
+/// What [`DecodeError::Null`] says of a creation without an ACL list.
+pub const NULL_ACL: &str = "ACL list in a multi";
+
+// Compat: CreateOptions; PrepRequestProcessor.getPendingChanges, which every path goes through.
+fn check_creation(op: OpCode, request: &NewNodeRequest<'_>) -> Result<(), DecodeError> {
+    if request.path.is_none() {
+        return Err(DecodeError::Null("path"));
+    }
+    if op == OpCode::CreateTtl {
+        return Ok(());
+    }
+    if !(0..=FLAG_WITHOUT_TTL_MAX).contains(&request.flags) {
+        let value = i64::from(request.flags);
+        return Err(DecodeError::BadValue { what: "flag in a multi", value });
+    }
+    if request.acl.is_null() { Err(DecodeError::Null(NULL_ACL)) } else { Ok(()) }
 }
 
 /// The largest create flag that is not a TTL mode.
@@ -217,7 +232,10 @@ mod tests {
     fn create(op: OpCode, flags: i32) -> MultiOp<'static> {
         let ttl_ms = (op == OpCode::CreateTtl).then_some(5);
         let acl = AclBytes::encode(&[]);
-        MultiOp::Create(op, NewNodeRequest { path: "/a".into(), data: None, acl, flags, ttl_ms })
+        MultiOp::Create(
+            op,
+            NewNodeRequest { path: Some("/a".into()), data: None, acl, flags, ttl_ms },
+        )
     }
 
     fn delete() -> MultiOp<'static> {
@@ -254,6 +272,13 @@ mod tests {
         assert!(refused(&[MultiOp::GetData("/a".into()), delete()]));
         assert!(refused(&[create(OpCode::Create2, 5)]));
         assert!(refused(&[create(OpCode::Create, 7)]));
+        let mut null_acl = encode(&[create(OpCode::Create, 0)]);
+        // Behind the header, the path and the null data.
+        null_acl[19..23].fill(0xff);
+        assert_eq!(MultiOps::read(&null_acl).unwrap_err(), DecodeError::Null(NULL_ACL));
+        null_acl[3] = 21;
+        let ttl = [&null_acl[..27], &[0; 8], &null_acl[27..]].concat();
+        assert!(MultiOps::read(&ttl).is_ok());
         let mut unknown = encode(&[delete()]);
         unknown[3] = 99;
         assert!(MultiOps::read(&unknown).is_err());

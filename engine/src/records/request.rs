@@ -8,8 +8,8 @@ use crate::jute::{DecodeError, Reader, Writer};
 /// A znode to create (`CreateRequest`, `CreateTTLRequest`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewNodeRequest<'a> {
-    /// Where; a sequential one gets a number behind it.
-    pub path: Cow<'a, str>,
+    /// Where; a sequential one gets a number behind it. Null is judged behind the flags.
+    pub path: Option<Cow<'a, str>>,
     /// Its data; null and empty are different.
     pub data: Option<&'a [u8]>,
     /// Its ACL list as the client wrote it.
@@ -24,7 +24,7 @@ impl<'a> NewNodeRequest<'a> {
     /// Takes a `CreateRequest`, or a `CreateTTLRequest`.
     pub fn read(reader: &mut Reader<'a>, with_ttl: bool) -> Result<Self, DecodeError> {
         Ok(Self {
-            path: reader.string("path")?,
+            path: reader.ustr()?,
             data: reader.buf()?,
             acl: AclBytes::read(reader)?,
             flags: reader.i32()?,
@@ -34,7 +34,7 @@ impl<'a> NewNodeRequest<'a> {
 
     /// Appends the record.
     pub fn write(&self, writer: &mut Writer<'_>) {
-        writer.string(&self.path);
+        writer.buf_or_null(self.path.as_ref().map(|path| path.as_bytes()));
         writer.buf_or_null(self.data);
         writer.bytes(self.acl.as_bytes());
         writer.i32(self.flags);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_create_is_as_on_a_real_wire() {
         let create = NewNodeRequest {
-            path: "/p".into(),
+            path: Some("/p".into()),
             data: Some(b"x"),
             acl: AclBytes::encode(&[Acl { perms: ALL, id: Id::new("world", "anyone") }]),
             flags: 0,
@@ -209,7 +209,7 @@ mod tests {
     fn each_record_survives_its_encoding() {
         let acl = AclBytes::encode(&[]);
         let create = NewNodeRequest {
-            path: "/t".into(),
+            path: Some("/t".into()),
             data: None,
             acl: acl.clone(),
             flags: 5,

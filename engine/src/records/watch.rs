@@ -194,7 +194,7 @@ impl<'a> WatchEvent<'a> {
         let frame = begin_reply(&mut writer, NOTIFICATION_XID, zxid, 0);
         writer.i32(self.kind);
         writer.i32(SYNC_CONNECTED);
-        writer.string(&self.path);
+        writer.echo(&self.path);
         writer.end_part(frame);
     }
 
