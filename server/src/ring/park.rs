@@ -90,3 +90,72 @@ impl fmt::Debug for Waker {
         formatter.write_str("Waker")
     }
 }
+
+/// All interleavings of wakers and the thread that parks, tried by
+/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib park`.
+#[cfg(all(test, loom))]
+mod tests {
+    use loom::sync::atomic::AtomicUsize;
+    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::thread;
+
+    use super::{Ordering, Park};
+
+    /// What the eventfd is to the thread: a signal is kept until a wait has seen it.
+    struct Signal {
+        is_raised: Mutex<bool>,
+        raised: Condvar,
+    }
+
+    impl Signal {
+        fn raise(&self) {
+            *self.is_raised.lock().unwrap() = true;
+            self.raised.notify_one();
+        }
+
+        fn wait(&self) {
+            let mut is_raised = self.is_raised.lock().unwrap();
+            while !*is_raised {
+                is_raised = self.raised.wait(is_raised).unwrap();
+            }
+            *is_raised = false;
+        }
+    }
+
+    struct Thread {
+        park: Park,
+        signal: Signal,
+        messages: AtomicUsize,
+    }
+
+    /// A thread that looks at its inbox only when it is told to sees every message: if a wake-up
+    /// could be lost, some interleaving would wait for ever, which loom reports.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const WAKERS: usize = 2;
+        loom::model(|| {
+            let signal = Signal { is_raised: Mutex::new(false), raised: Condvar::new() };
+            let parked = Thread { park: Park::new(), signal, messages: AtomicUsize::new(0) };
+            let parked = Arc::new(parked);
+            for _ in 0..WAKERS {
+                let parked = Arc::clone(&parked);
+                thread::spawn(move || {
+                    // Nothing but the state of `park` orders the message.
+                    parked.messages.fetch_add(1, Ordering::Relaxed);
+                    if parked.park.wake() {
+                        parked.signal.raise();
+                    }
+                });
+            }
+            let mut seen = 0;
+            while seen < WAKERS {
+                if parked.park.park() {
+                    parked.signal.wait();
+                }
+                if parked.park.unpark() {
+                    seen = parked.messages.load(Ordering::Relaxed);
+                }
+            }
+        });
+    }
+}
