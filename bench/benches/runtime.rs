@@ -19,7 +19,7 @@ use server::ring::{self, AlignedBuffer, Backend, Config, Handler, ListenerId, Ri
 
 const REQUEST_BYTES: usize = 64;
 /// (connections, requests under way on each)
-const LOADS: [(usize, usize); 2] = [(16, 1), (128, 16)];
+const LOADS: [(usize, usize); 3] = [(1, 1), (16, 1), (128, 16)];
 const CONTESTANTS: [&str; 4] = ["ring on io_uring", "ring on epoll", "glommio", "tokio"];
 const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(300);
