@@ -31,7 +31,6 @@ pub mod snapshot;
 // The state.
 pub mod keyspace;
 pub mod tree;
-pub mod zookeeper_files;
 
 // Who may talk to us, and for how long.
 pub mod auth;

@@ -81,9 +81,18 @@ pub enum Input {
     /// The disk finished something.
     Disk(DiskDone),
     /// A snapshot that [`Output::Snapshot`] asked for is on disk under its final name, or failed.
-    SnapshotDone(Result<Zxid, Zxid>),
+    SnapshotDone(Result<SnapshotWritten, Zxid>),
     /// Time passed.
     Tick,
+}
+
+/// A snapshot that is on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotWritten {
+    /// Its last transaction.
+    pub zxid: Zxid,
+    /// The snapshots that are kept need the log behind this.
+    pub log_needed_after: Zxid,
 }
 
 /// What a replica wants done.
@@ -164,6 +173,11 @@ impl Replica {
         self.group.is_empty() && self.sealed.is_empty()
     }
 
+    /// When sessions expire unless they are heard of, soonest first, and which.
+    pub fn session_deadlines(&self) -> Vec<(Instant, Vec<SessionId>)> {
+        self.sessions.deadlines()
+    }
+
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
         let others = [self.sessions.next_timeout(), self.log.next_timeout()];
@@ -175,7 +189,7 @@ impl Replica {
         match input {
             Input::Submission(submission) => self.on_submission(now, submission, out),
             Input::Disk(done) => self.on_disk(now, done, out),
-            Input::SnapshotDone(result) => self.on_snapshot_done(result),
+            Input::SnapshotDone(result) => self.on_snapshot_done(result, out),
             Input::Tick => self.on_tick(now, out),
         }
     }

@@ -121,6 +121,13 @@ impl Snapshot {
         Layout::of(self.superblock.pages).blocks
     }
 
+    /// Where a block is in the file: offset and length.
+    pub fn block_place(&self, block: u32) -> (u64, usize) {
+        let first = block * BLOCK_PAGES;
+        let pages = BLOCK_PAGES.min(self.superblock.pages - first);
+        (u64::from(block) * BLOCK_BYTES as u64, pages as usize * PAGE_BYTES)
+    }
+
     /// Checks one block as it is mapped. Any threads may check any blocks at the same time.
     pub fn check(&self, block: u32) -> Result<(), SnapshotError> {
         self.check_bytes(block, self.mapped.block(block))
@@ -132,7 +139,7 @@ impl Snapshot {
         let found = block_checksum(bytes);
         let said = self.mapped.checksum(block);
         if found != said {
-            let offset = u64::from(block) * BLOCK_BYTES as u64;
+            let (offset, _) = self.block_place(block);
             return Err(SnapshotError::BlockDamaged { offset, said, found });
         }
         let first = block * BLOCK_PAGES;

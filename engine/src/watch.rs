@@ -50,9 +50,13 @@ impl WatchTable {
         self.by_path.len()
     }
 
-    /// The paths that the connection in `slot` watches, in order.
-    pub fn paths_of(&self, slot: u32) -> impl Iterator<Item = &str> {
-        self.by_slot.get(&slot).into_iter().flat_map(|paths| paths.keys().map(AsRef::as_ref))
+    /// The paths on which the connection in `slot` has more than a watch of the list of children,
+    /// in order.
+    pub fn data_paths_of(&self, slot: u32) -> impl Iterator<Item = &str> {
+        let paths = self.by_slot.get(&slot).into_iter().flatten();
+        paths
+            .filter(|(_, modes)| modes.without(Modes::CHILD) != Modes::NONE)
+            .map(|(path, _)| &**path)
     }
 
     /// Which of `modes` the connection in `slot` has on `path`.

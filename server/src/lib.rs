@@ -1,7 +1,9 @@
 //! The server: executes what the engine's machines ask for, with sockets, files and threads.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod disk;
 pub mod exit;
 pub mod four_letter;
@@ -10,9 +12,7 @@ pub mod metrics;
 pub mod process;
 pub mod ring;
 pub mod signals;
+pub mod snapshots;
+pub mod standalone;
+pub mod storage;
 pub mod version;
-
-/// Runs the server until it is told to stop.
-pub fn run() -> anyhow::Result<()> {
-    anyhow::bail!("the server is not assembled yet")
-}

@@ -1,5 +1,40 @@
 //! The `ringkeeper` binary: arguments in, exit code out.
 
-fn main() -> anyhow::Result<()> {
-    server::run()
+use std::process::ExitCode as ProcessExitCode;
+
+use clap::Parser;
+use server::cli::Cli;
+use server::config::Config;
+use server::exit::ExitCode;
+use server::{logging, standalone};
+
+/// Says why the server does not start, on the terminal: there may be no log yet.
+#[expect(clippy::print_stderr, reason = "the user of a command line looks there")]
+fn complain(reason: impl std::fmt::Display) -> ProcessExitCode {
+    eprintln!("ringkeeper: {reason}");
+    ExitCode::BadInvocation.into()
+}
+
+fn main() -> ProcessExitCode {
+    let sources = match Cli::parse().sources() {
+        Ok(sources) => sources,
+        Err(err) => return complain(err),
+    };
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(err) => return complain(err),
+    };
+    // Kept to the end: dropping it writes out the last lines.
+    let _log = match logging::init(&config.log_level) {
+        Ok(log) => log,
+        Err(err) => return complain(err),
+    };
+    config.log_notes();
+    match standalone::run(&config) {
+        Ok(()) => ExitCode::Finished.into(),
+        Err(err) => {
+            tracing::error!("{err}");
+            err.exit_code().into()
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::ClientCore;
 use super::connection::{ConnectionStats, LatencyStats};
 use crate::ids::SessionId;
+use crate::time::Instant;
 
 /// Counters of one core since its start or the last reset.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct CoreStats {
     pub sessionless_expired: u64,
     /// Failed authentications.
     pub auth_failed: u64,
+    /// The longest turn.
+    pub longest_turn: Duration,
     /// Receipt to reply, all requests.
     pub latency: LatencyStats,
     /// Receipt to reply, reads.
@@ -47,8 +50,14 @@ pub struct ConnectionReport {
     pub age: Duration,
     /// Counters.
     pub stats: ConnectionStats,
-    /// Paths that it watches, in order.
-    pub watches: Vec<String>,
+    /// When it was last heard of.
+    pub last_heard: Instant,
+    /// Whether its socket is read.
+    pub reads: bool,
+    /// Whether output is on its way to it.
+    pub writes: bool,
+    /// Paths whose data or subtree it watches, in order.
+    pub data_watches: Vec<String>,
 }
 
 /// All of a core.
@@ -72,7 +81,7 @@ pub struct CoreReport {
 
 impl ClientCore {
     /// Counters and sums; with `connections`, each connection too.
-    pub fn report(&self, now: crate::time::Instant, connections: bool) -> CoreReport {
+    pub fn report(&self, now: Instant, connections: bool) -> CoreReport {
         CoreReport {
             stats: self.stats,
             outstanding: self.outstanding,
@@ -95,7 +104,7 @@ impl ClientCore {
         }
     }
 
-    fn connection_reports(&self, now: crate::time::Instant) -> Vec<ConnectionReport> {
+    fn connection_reports(&self, now: Instant) -> Vec<ConnectionReport> {
         let report = |connection: &super::Connection| ConnectionReport {
             peer: connection.peer,
             session: connection.session,
@@ -103,7 +112,14 @@ impl ClientCore {
             queued: connection.queue.len(),
             age: now.since(connection.established),
             stats: connection.stats,
-            watches: self.watches.paths_of(connection.id.slot).map(str::to_owned).collect(),
+            last_heard: connection.last_heard,
+            reads: !connection.paused,
+            writes: connection.sending,
+            data_watches: self
+                .watches
+                .data_paths_of(connection.id.slot)
+                .map(str::to_owned)
+                .collect(),
         };
         self.connections.iter().flatten().map(|connection| report(connection)).collect()
     }

@@ -7,6 +7,7 @@ use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
 use crate::tree::Effects;
+use crate::txnlog::format;
 use crate::zxid::Zxid;
 
 /// The group that requests are added to.
@@ -76,14 +77,12 @@ impl Group {
         self.first.get_or_insert(zxid);
         self.last = zxid;
         self.begin_plain(zxid);
-        self.txns.extend_from_slice(&[0; 4]);
+        format::begin_txn(&mut self.txns);
     }
 
     /// Ends a transaction; its reply, if any, is what was appended to the replies.
     pub(super) fn end_txn(&mut self, reply: Option<(ConnectionId, Xid, bool)>) {
-        let len = self.txns.len() - self.mark.txns - 4;
-        let len = u32::try_from(len).expect("a transaction is far below 4 GiB");
-        self.txns[self.mark.txns..self.mark.txns + 4].copy_from_slice(&len.to_be_bytes());
+        format::end_txn(&mut self.txns, self.mark.txns);
         let reply = match reply {
             Some((connection, xid, close)) => {
                 let frame = self.mark.replies..self.replies.len();

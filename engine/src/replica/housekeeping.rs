@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::group::Group;
-use super::{Author, Config, GroupTimes, Now, Output, Replica};
+use super::{Author, Config, GroupTimes, Now, Output, Replica, SnapshotWritten};
 use crate::ids::SessionId;
 use crate::prep;
 use crate::time::{Instant, WallTime};
@@ -126,11 +126,18 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_snapshot_done(&mut self, result: Result<Zxid, Zxid>) {
+    /// A snapshot is written: the log that it replaces may go. After a failure the next one is due
+    /// when as much again has been logged.
+    pub(super) fn on_snapshot_done(
+        &mut self,
+        result: Result<SnapshotWritten, Zxid>,
+        out: &mut Vec<Output>,
+    ) {
         self.housekeeping.snapshot_running = false;
-        match result {
-            Ok(zxid) => tracing::info!(%zxid, "snapshot written"),
-            Err(zxid) => tracing::error!(%zxid, "snapshot failed; the log keeps growing"),
+        if let Ok(written) = result {
+            let mut ops = Vec::new();
+            self.log.purge(written.log_needed_after, &mut ops);
+            out.extend(ops.into_iter().map(Output::Disk));
         }
     }
 }

@@ -72,6 +72,10 @@ impl Sessions {
         }
     }
 
+    pub(super) fn deadlines(&self) -> Vec<(Instant, Vec<SessionId>)> {
+        self.expiry.deadlines().map(|(at, sessions)| (at, sessions.collect())).collect()
+    }
+
     pub(super) fn is_attached(&self, session: SessionId, connection: ConnectionId) -> bool {
         self.open.get(&session).is_some_and(|session| session.connection == Some(connection))
     }

@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const FEATURES_KNOWN: u64 = 0;
 /// Where the first frame of a segment is.
 pub const FRAMES_START: u64 = BLOCK_BYTES as u64;
+/// The length in front of a transaction.
+const TXN_LENGTH_BYTES: usize = 4;
 
 /// One field of a table: name, offset, bytes.
 pub type Field = (&'static str, usize, usize);
@@ -270,9 +272,23 @@ fn parse_numbered(name: &str, prefix: &str) -> Option<SegmentId> {
 
 /// Appends a transaction to the body of a frame: its length, then its bytes.
 pub fn push_txn(body: &mut Vec<u8>, txn: &[u8]) {
-    let len = u32::try_from(txn.len()).expect("a transaction is far below 4 GiB");
-    body.extend_from_slice(&len.to_le_bytes());
+    let begin = begin_txn(body);
     body.extend_from_slice(txn);
+    end_txn(body, begin);
+}
+
+/// Begins a transaction whose bytes are appended next, up to [`end_txn`].
+pub fn begin_txn(body: &mut Vec<u8>) -> usize {
+    let begin = body.len();
+    body.extend_from_slice(&[0; TXN_LENGTH_BYTES]);
+    begin
+}
+
+/// Ends the transaction that began there: its length is what was appended since.
+pub fn end_txn(body: &mut [u8], begin: usize) {
+    let len = body.len() - begin - TXN_LENGTH_BYTES;
+    let len = u32::try_from(len).expect("a transaction is far below 4 GiB");
+    body[begin..begin + TXN_LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
 }
 
 /// The transactions in the body of a frame; stops with an error where lengths do not add up.
@@ -293,7 +309,7 @@ pub fn txns(body: &[u8]) -> impl Iterator<Item = Result<&[u8], BadLength>> {
 pub struct BadLength;
 
 fn split_txn(body: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = body.split_first_chunk::<4>()?;
+    let (len, rest) = body.split_first_chunk::<TXN_LENGTH_BYTES>()?;
     rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
 

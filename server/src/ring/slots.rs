@@ -17,6 +17,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The slot that has these numbers.
+    pub fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
     /// Small number that no other living connection of the ring has: fit for indexing a table.
     pub fn index(self) -> usize {
         self.index as usize

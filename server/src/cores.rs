@@ -1,0 +1,217 @@
+//! Thread per core: each has a ring, its clients' machine and a mailbox. One of them, the ordering
+//! core, has the replica and the log too.
+//!
+//! ```text
+//!   ordering core                                      any core
+//!   -------------                                      --------
+//!   replica publishes a batch:
+//!     append it to mailboxes of interested cores       before a turn's reads: load `published`,
+//!     store `published`                                take batches up to it, adopt its version
+//!     wake the cores it was sent to                    clients: reads, replies, events
+//!     only now: own clients, replies                   submissions --> ordering mailbox
+//! ```
+//!
+//! A core without watches that waits for no reply needs no batch: it adopts the published version
+//! when it next runs. `Interest` is how it says so; see [`mailbox`].
+
+mod admission;
+mod core;
+mod mailbox;
+mod ordering;
+mod report;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use engine::client_core::{self, ClientCore};
+use engine::disk::DiskOp;
+use engine::ids::CoreId;
+use engine::replica::{Replica, SnapshotWritten};
+use engine::zxid::Zxid;
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::ring::{self, Backend, Ring, Waker};
+use crate::snapshots::Snapshots;
+
+pub use admission::Limits;
+pub use mailbox::CORES_MAX;
+pub use report::Facts;
+
+use self::core::Core;
+use mailbox::{Mailbox, Published, Shared, ToCore, ToOrdering};
+use ordering::Ordering;
+
+/// What the cores are started with.
+#[derive(Debug)]
+pub struct Plan {
+    /// How many cores there are.
+    pub cores: u16,
+    /// Which interface of the kernel they use.
+    pub backend: Backend,
+    /// Sizes of their rings.
+    pub ring: ring::Config,
+    /// What their clients may do.
+    pub clients: client_core::Config,
+    /// How many connections there may be.
+    pub limits: Limits,
+    /// What four-letter words tell about the server as a whole.
+    pub facts: Facts,
+}
+
+/// What the ordering core does besides serving clients.
+pub struct Duty {
+    /// The ordering machine.
+    pub replica: Replica,
+    /// What it wanted from the disk when it was made.
+    pub pending: Vec<DiskOp>,
+    /// Starts what works beside the cores; it tells the completions what is finished.
+    pub background: Box<dyn FnOnce(Completions) -> io::Result<(Disk, Snapshots)> + Send>,
+    /// Where clients connect.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// Tells the ordering core, from any thread, what is finished.
+#[derive(Clone, Debug)]
+pub struct Completions {
+    shared: Arc<Shared>,
+}
+
+impl Completions {
+    /// The disk has finished something.
+    pub fn wake(&self) {
+        self.shared.wake_ordering();
+    }
+
+    /// A snapshot is on disk under its final name, or failed.
+    pub fn snapshot(&self, result: Result<SnapshotWritten, Zxid>) {
+        self.shared.send_to_ordering(ToOrdering::SnapshotDone(result));
+    }
+}
+
+/// Asks the cores to stop.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+impl Stopper {
+    /// No more connections; what is ordered is made durable; then the cores end.
+    pub fn stop(&self) {
+        self.shared.send_to_all(|| ToCore::Stop);
+    }
+}
+
+/// The running cores.
+#[derive(Debug)]
+pub struct Cores {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Cores {
+    /// Starts the threads; connections are accepted as soon as all cores run.
+    pub fn start(plan: Plan, clock: Clock, duty: Duty) -> io::Result<Self> {
+        let clients = Arc::new(plan.clients);
+        let version = duty.replica.published().clone();
+        let published = Published { batch: duty.replica.batches(), version };
+        let (wakers, rings) = mpsc::channel();
+        let mut duty = Some(duty);
+        let mut starts = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..plan.cores {
+            let (start, shared) = mpsc::channel();
+            starts.push(start);
+            let seed = Seed {
+                id: CoreId(index),
+                backend: plan.backend,
+                ring: plan.ring.clone(),
+                clients: Arc::clone(&clients),
+                clock,
+                wakers: wakers.clone(),
+                shared,
+                duty: duty.take(),
+            };
+            let name = format!("core-{index}");
+            threads.push(thread::Builder::new().name(name).spawn(move || seed.grow())?);
+        }
+        drop(wakers);
+        let mut rings: Vec<_> = rings.iter().collect();
+        rings.sort_by_key(|(id, _)| *id);
+        if rings.len() < usize::from(plan.cores) {
+            drop(starts);
+            return Err(first_failure(threads));
+        }
+        let mailboxes = rings.into_iter().map(|(_, waker)| Mailbox::new(waker)).collect();
+        let shared = Arc::new(Shared::new(mailboxes, published, plan.limits, plan.facts));
+        for start in starts {
+            // A core that has failed since is found by `join`.
+            drop(start.send(Arc::clone(&shared)));
+        }
+        Ok(Self { shared, threads })
+    }
+
+    /// What stops the cores, from any thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Waits for the end of all cores.
+    pub fn join(self) -> io::Result<()> {
+        for thread in self.threads {
+            thread.join().map_err(|_| io::Error::other("a core panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+/// What a thread needs to become a core.
+struct Seed {
+    id: CoreId,
+    backend: Backend,
+    ring: ring::Config,
+    clients: Arc<client_core::Config>,
+    clock: Clock,
+    wakers: mpsc::Sender<(CoreId, Waker)>,
+    shared: mpsc::Receiver<Arc<Shared>>,
+    duty: Option<Duty>,
+}
+
+impl Seed {
+    fn grow(self) -> io::Result<()> {
+        let ring = Ring::new(self.backend, &self.ring).map_err(io::Error::other)?;
+        self.wakers.send((self.id, ring.waker())).map_err(io::Error::other)?;
+        drop(self.wakers);
+        let shared = self.shared.recv().map_err(|_| io::Error::other("another core failed"))?;
+        let published = shared.published();
+        let clients =
+            ClientCore::new(self.id, self.clients, published.version.clone(), published.batch);
+        let completions = Completions { shared: Arc::clone(&shared) };
+        let mut core = Core::new(self.id, ring, clients, shared, self.clock);
+        let mut ordering = None;
+        if let Some(duty) = self.duty {
+            let (disk, snapshots) = (duty.background)(completions)?;
+            ordering = Some(Ordering::new(duty.replica, disk, snapshots, duty.pending));
+            for listener in duty.listeners {
+                core.listen(listener)?;
+            }
+        }
+        core.run(ordering)
+    }
+}
+
+/// Why the cores did not all start.
+fn first_failure(threads: Vec<JoinHandle<io::Result<()>>>) -> io::Error {
+    let results = threads.into_iter().map(JoinHandle::join);
+    let failures = results.filter_map(|result| match result {
+        Ok(Ok(())) => None,
+        Ok(Err(err)) => Some(err),
+        Err(_) => Some(io::Error::other("a core panicked")),
+    });
+    // Those that only waited for another one have nothing to say.
+    let mut failures: Vec<_> = failures.collect();
+    failures.sort_by_key(|err| err.to_string() == "another core failed");
+    failures.into_iter().next().unwrap_or_else(|| io::Error::other("a core did not start"))
+}

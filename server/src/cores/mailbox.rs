@@ -1,0 +1,234 @@
+//! What passes between threads: one mailbox per core, one for the ordering core's other duties,
+//! and the published version.
+//!
+//! The promise that this file keeps: once a client has been told of a write, no core of this
+//! server answers a read from before it. A publisher appends the batch to the mailboxes, then
+//! stores `published`, and only then lets replies go. A core loads `published` after it has taken
+//! a read off its socket and before it answers, and takes its batches up to there.
+//!
+//! A batch is not appended for a core that neither waits for one of its replies nor has interest.
+//! A core raises its interest before it looks at `published`, and lowers it when it parks without
+//! watches; the publisher looks at interest again after storing `published`. With a full fence
+//! between each store and load, one of the two sees the other: either the core adopts the new
+//! version before it reads (and registers a watch), or the publisher appends the batch after all.
+//! A batch that comes late so is older than the adopted version, and is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+
+use arc_swap::ArcSwap;
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use engine::btree::Version;
+use engine::ids::{ConnectionId, CoreId};
+use engine::order::{Batch, Submission};
+use engine::replica::SnapshotWritten;
+use engine::zxid::Zxid;
+
+use super::admission::{Admission, Limits};
+use super::report::{Collector, Facts};
+use crate::ring::Waker;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// A message to a core.
+#[derive(Debug)]
+pub(crate) enum ToCore {
+    /// A committed group.
+    Batch(Arc<Batch>),
+    /// A connection to serve.
+    Adopt(OwnedFd, SocketAddr),
+    /// Tell the ordering core what was heard of sessions.
+    Collect(u64),
+    /// Add this core's part to a report.
+    Report(Arc<Collector>),
+    /// The answer to a four-letter word.
+    Answer(ConnectionId, Vec<u8>),
+    /// Stop.
+    Stop,
+}
+
+/// A message to the ordering core alone.
+#[derive(Debug)]
+pub(crate) enum ToOrdering {
+    /// What a turn of a core wants ordered.
+    Submission(Submission),
+    /// A snapshot is on disk, or failed.
+    SnapshotDone(Result<SnapshotWritten, Zxid>),
+}
+
+/// The last published group and its version.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) batch: u64,
+    pub(crate) version: Version,
+}
+
+/// One core's inbox.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    queue: SegQueue<ToCore>,
+    waker: Waker,
+    /// Whether the core wants batches without replies for it.
+    interest: CachePadded<AtomicBool>,
+    /// Connections that the core has or was sent.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// What all cores share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    mailboxes: Vec<Mailbox>,
+    ordering: SegQueue<ToOrdering>,
+    published_batch: CachePadded<AtomicU64>,
+    published: ArcSwap<Published>,
+    pub(crate) admission: Admission,
+    pub(crate) facts: Facts,
+}
+
+impl Mailbox {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            queue: SegQueue::new(),
+            waker,
+            interest: CachePadded::new(AtomicBool::new(false)),
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        mailboxes: Vec<Mailbox>,
+        published: Published,
+        limits: Limits,
+        facts: Facts,
+    ) -> Self {
+        Self {
+            mailboxes,
+            ordering: SegQueue::new(),
+            published_batch: CachePadded::new(AtomicU64::new(published.batch)),
+            published: ArcSwap::from_pointee(published),
+            admission: Admission::new(limits),
+            facts,
+        }
+    }
+
+    pub(crate) fn cores_count(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    pub(crate) fn mailbox(&self, core: CoreId) -> &Mailbox {
+        &self.mailboxes[usize::from(core.0)]
+    }
+
+    /// Appends to a core's inbox and wakes it.
+    pub(crate) fn send(&self, core: CoreId, message: ToCore) {
+        let mailbox = self.mailbox(core);
+        mailbox.queue.push(message);
+        mailbox.waker.wake();
+    }
+
+    /// Appends the same to every core's inbox.
+    pub(crate) fn send_to_all(&self, message: impl Fn() -> ToCore) {
+        for core in 0..self.mailboxes.len() {
+            self.send(CoreId(core as u16), message());
+        }
+    }
+
+    /// Takes the next message of a core.
+    pub(crate) fn receive(&self, core: CoreId) -> Option<ToCore> {
+        self.mailbox(core).queue.pop()
+    }
+
+    /// Appends to the ordering core's own inbox and wakes it. Core 0 is the ordering core.
+    pub(crate) fn send_to_ordering(&self, message: ToOrdering) {
+        self.ordering.push(message);
+        self.mailboxes[0].waker.wake();
+    }
+
+    /// Makes the ordering core look at what only it looks at.
+    pub(crate) fn wake_ordering(&self) {
+        self.mailboxes[0].waker.wake();
+    }
+
+    /// Takes the next message of the ordering core.
+    pub(crate) fn receive_ordering(&self) -> Option<ToOrdering> {
+        self.ordering.pop()
+    }
+
+    /// The core with the fewest connections; of several the first, which is the ordering core, so
+    /// that a lone client has no hop between cores.
+    pub(crate) fn least_loaded(&self) -> CoreId {
+        let load = |core: &usize| self.mailboxes[*core].connections.load(Ordering::Relaxed);
+        let core = (0..self.mailboxes.len()).min_by_key(load).expect("there is a core");
+        CoreId(core as u16)
+    }
+
+    /// Makes a committed group visible. When this returns, replies may leave.
+    pub(crate) fn publish(&self, own: CoreId, batch: &Arc<Batch>) {
+        let others = || (0..self.mailboxes.len() as u16).map(CoreId).filter(|&core| core != own);
+        let mut sent = CoreSet::default();
+        for core in others() {
+            if batch.has_replies_for(core) || self.is_interested(core) {
+                self.mailbox(core).queue.push(ToCore::Batch(Arc::clone(batch)));
+                sent.insert(core);
+            }
+        }
+        let version = batch.version().clone();
+        self.published.store(Arc::new(Published { batch: batch.number, version }));
+        self.published_batch.store(batch.number, Ordering::Release);
+        fence(Ordering::SeqCst);
+        for core in others() {
+            if !sent.contains(core) && self.is_interested(core) {
+                self.mailbox(core).queue.push(ToCore::Batch(Arc::clone(batch)));
+                sent.insert(core);
+            }
+            if sent.contains(core) {
+                self.mailbox(core).waker.wake();
+            }
+        }
+    }
+
+    /// The number of the last published group: cheap, for every read.
+    pub(crate) fn published_batch(&self) -> u64 {
+        self.published_batch.load(Ordering::Acquire)
+    }
+
+    /// The last published group.
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// Says that `core` runs: from here on it gets every batch.
+    pub(crate) fn raise_interest(&self, core: CoreId) {
+        self.mailbox(core).interest.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Says that `core` is about to park, without watches.
+    pub(crate) fn lower_interest(&self, core: CoreId) {
+        self.mailbox(core).interest.store(false, Ordering::Release);
+    }
+
+    fn is_interested(&self, core: CoreId) -> bool {
+        self.mailbox(core).interest.load(Ordering::Relaxed)
+    }
+}
+
+/// A small set of cores.
+#[derive(Clone, Copy, Debug, Default)]
+struct CoreSet([u64; 4]);
+
+/// The most cores that a server can have.
+pub const CORES_MAX: u16 = 256;
+
+impl CoreSet {
+    fn insert(&mut self, core: CoreId) {
+        self.0[usize::from(core.0) / 64] |= 1 << (core.0 % 64);
+    }
+
+    fn contains(self, core: CoreId) -> bool {
+        self.0[usize::from(core.0) / 64] & (1 << (core.0 % 64)) != 0
+    }
+}

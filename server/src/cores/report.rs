@@ -1,0 +1,296 @@
+//! Four-letter words: asks every core for its part of a report, and makes the answer of it.
+//!
+//! The core that got the word sends a [`Collector`] to all cores; the one that adds the last part
+//! composes the text and sends it back. Nobody waits.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::btree::Version;
+use engine::client_core::{ConnectionReport as Connection, CoreReport, LatencyStats};
+use engine::ids::{ConnectionId, SessionId};
+use engine::op::OpCode;
+use engine::time::{Instant, WallTime};
+use engine::tree;
+
+use super::core::Events;
+use super::mailbox::ToCore;
+use super::ordering::Ordering;
+use crate::clock::Clock;
+use crate::four_letter::monitor::{self, GaugeReport, Value};
+use crate::four_letter::report::{
+    ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
+    ServerReport, SessionReport, WatchReport,
+};
+use crate::four_letter::text::{self, Average};
+use crate::four_letter::{Needs, Whitelist, Word};
+use crate::process;
+
+/// What four-letter words tell about the server as a whole.
+#[derive(Debug)]
+pub struct Facts {
+    /// Which words are answered.
+    pub whitelist: Whitelist,
+    /// The configuration; the sizes of the directories are filled in when asked.
+    pub config: ConfigReport,
+    /// Names and values of `envi`.
+    pub environment: EnvironmentReport,
+    /// The trace mask, kept only to be told again.
+    pub trace_mask: AtomicU64,
+}
+
+/// Gathers the parts of a report.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    word: Word,
+    asker: ConnectionId,
+    missing: AtomicUsize,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    cores: Vec<CoreReport>,
+    deadlines: Vec<(Instant, Vec<SessionId>)>,
+    /// Connections that were refused.
+    rejected: u64,
+}
+
+/// Begins to answer a word.
+pub(super) fn ask(events: &Events, asker: ConnectionId, bytes: [u8; 4], rest: &[u8]) {
+    let facts = &events.shared.facts;
+    let answer = |text: String| {
+        events.shared.send(events.id, ToCore::Answer(asker, text.into_bytes()));
+    };
+    let Some(word) = Word::from_bytes(bytes) else {
+        return answer(String::new());
+    };
+    if !facts.whitelist.allows(word) {
+        return answer(text::not_allowed(word));
+    }
+    match word.needs() {
+        Needs::Config => {
+            let mut config = facts.config.clone();
+            config.data_dir_bytes = process::directory_bytes(&config.data_dir).unwrap_or(0);
+            config.data_log_bytes = process::directory_bytes(&config.data_log_dir).unwrap_or(0);
+            let is_conf = word == Word::Conf;
+            return answer(if is_conf { text::conf(&config) } else { text::dirs(&config) });
+        }
+        Needs::Environment => return answer(text::envi(&facts.environment)),
+        Needs::Mask => {
+            let mask = rest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            facts.trace_mask.store(mask, Relaxed);
+            return answer(text::trace_mask(mask.cast_signed()));
+        }
+        Needs::Nothing if word == Word::Gtmk => {
+            return answer(text::trace_mask(facts.trace_mask.load(Relaxed).cast_signed()));
+        }
+        Needs::Nothing if !matches!(word, Word::Srst | Word::Crst) => {
+            return answer(text::constant(word).unwrap_or_default().to_owned());
+        }
+        Needs::Nothing
+        | Needs::Server
+        | Needs::ServerAndConnections
+        | Needs::Connections
+        | Needs::Dump
+        | Needs::Watches
+        | Needs::Metrics
+        | Needs::Digests => {}
+    }
+    let missing = AtomicUsize::new(events.shared.cores_count());
+    let collector = Arc::new(Collector { word, asker, missing, parts: Mutex::default() });
+    events.shared.send_to_all(|| ToCore::Report(Arc::clone(&collector)));
+}
+
+/// Adds a core's part. The last one makes the answer.
+pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collector: &Collector) {
+    let word = collector.word;
+    if matches!(word, Word::Srst | Word::Crst) {
+        events.clients.reset_stats(word == Word::Crst);
+    }
+    let detailed = matches!(
+        word.needs(),
+        Needs::ServerAndConnections | Needs::Connections | Needs::Dump | Needs::Watches
+    );
+    let part = events.clients.report(events.clock.instant(), detailed);
+    let mut parts = collector.parts.lock().unwrap_or_else(PoisonError::into_inner);
+    parts.cores.push(part);
+    if let Some(ordering) = ordering.filter(|_| word.needs() == Needs::Dump) {
+        parts.deadlines = ordering.session_deadlines();
+    }
+    if collector.missing.fetch_sub(1, AcqRel) == 1 {
+        parts.rejected = events.shared.admission.rejected();
+        let view = Published { version: &events.shared.published().version, clock: &events.clock };
+        let text = compose(word, &view, &parts);
+        events.shared.send(collector.asker.core, ToCore::Answer(collector.asker, text.into()));
+    }
+}
+
+/// The state and the time of an answer.
+struct Published<'a> {
+    version: &'a Version,
+    clock: &'a Clock,
+}
+
+fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
+    let server = || server_report(published, parts);
+    let connections = || connection_reports(published, parts);
+    match word {
+        Word::Srvr => text::srvr(&server()),
+        Word::Stat => text::stat(&server(), &connections()),
+        Word::Isro => text::isro(Mode::Standalone).to_owned(),
+        Word::Cons => text::cons(&connections()),
+        Word::Dump => text::dump(&dump_report(published, parts)),
+        Word::Wchs => text::wchs(&watch_report(parts)),
+        Word::Wchc => text::wchc(&watch_report(parts)),
+        Word::Wchp => text::wchp(&watch_report(parts)),
+        Word::Mntr => mntr(published, parts),
+        Word::Hash => {
+            let digest = tree::digest(published.version).cast_signed();
+            text::hash(&[(published.version.zxid(), digest)])
+        }
+        Word::Crst
+        | Word::Srst
+        | Word::Conf
+        | Word::Dirs
+        | Word::Envi
+        | Word::Gtmk
+        | Word::Stmk
+        | Word::Ruok
+        | Word::TelnetClose => text::constant(word).unwrap_or_default().to_owned(),
+    }
+}
+
+fn server_report(published: &Published<'_>, parts: &Parts) -> ServerReport {
+    let sum = |of: fn(&CoreReport) -> u64| parts.cores.iter().map(of).sum();
+    let mut latency = LatencyStats::default();
+    for core in &parts.cores {
+        latency.merge(&core.stats.latency);
+    }
+    ServerReport {
+        mode: Mode::Standalone,
+        latency: latency_report(&latency),
+        packets_received: sum(|core| core.stats.packets_received),
+        packets_sent: sum(|core| core.stats.packets_sent),
+        connections: sum(|core| core.connections_count as u64),
+        outstanding: sum(|core| core.outstanding as u64),
+        zxid: published.version.zxid(),
+        znodes: tree::counters(published.version).znode_count,
+        proposals: None,
+    }
+}
+
+fn latency_report(latency: &LatencyStats) -> LatencyReport {
+    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
+    LatencyReport {
+        min_ms: ms(latency.min),
+        average: Average::ms_of(
+            u64::try_from(latency.sum.as_micros()).unwrap_or(u64::MAX),
+            latency.count,
+        ),
+        max_ms: ms(latency.max),
+    }
+}
+
+fn connections(parts: &Parts) -> impl Iterator<Item = &Connection> {
+    parts.cores.iter().flat_map(|core| &core.connections)
+}
+
+fn connection_reports(published: &Published<'_>, parts: &Parts) -> Vec<ConnectionReport> {
+    let now = published.clock.now();
+    let report = |connection: &Connection| ConnectionReport {
+        peer: connection.peer,
+        reads: connection.reads,
+        writes: connection.writes,
+        queued: connection.queued as u64,
+        received: connection.stats.received,
+        sent: connection.stats.sent,
+        session: connection.session.map(|id| session_report(id, connection, now.wall)),
+    };
+    connections(parts).map(report).collect()
+}
+
+fn session_report(id: SessionId, connection: &Connection, now: WallTime) -> SessionReport {
+    let stats = &connection.stats;
+    let operation = stats.last_op.and_then(OpCode::from_wire).map_or("NA", text::operation);
+    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
+    SessionReport {
+        id,
+        last_operation: operation,
+        established: WallTime(now.0 - ms(connection.age).cast_signed()),
+        timeout_ms: i32::try_from(connection.timeout.as_millis()).unwrap_or(i32::MAX),
+        last_xid: engine::ids::Xid(stats.last_xid),
+        last_zxid: engine::zxid::Zxid(stats.last_zxid),
+        last_response_ms: stats.last_response.as_millis(),
+        last_latency_ms: ms(stats.last_latency),
+        latency: latency_report(&stats.latency),
+    }
+}
+
+fn watch_report(parts: &Parts) -> WatchReport {
+    let watching = connections(parts).filter(|connection| !connection.data_watches.is_empty());
+    let entry = |connection: &Connection| {
+        (connection.session.unwrap_or_default(), connection.data_watches.clone())
+    };
+    WatchReport { connections: watching.map(entry).collect() }
+}
+
+fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
+    let now = published.clock.now();
+    let wall = |at: Instant| {
+        let left = at.as_millis().cast_signed() - now.instant.as_millis().cast_signed();
+        WallTime(now.wall.0 + left)
+    };
+    let mut ephemerals = Vec::new();
+    let mut sessions = tree::sessions(published.version);
+    while let Some((session, _)) = sessions.next_session() {
+        let mut paths = Vec::new();
+        let mut cursor = tree::ephemerals(published.version, session);
+        while let Some(path) = cursor.next_path() {
+            paths.push(path.to_owned());
+        }
+        if !paths.is_empty() {
+            ephemerals.push((session, paths));
+        }
+    }
+    let mut by_deadline = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for connection in connections(parts) {
+        if let Some(session) = connection.session {
+            let timeout_ms = i64::try_from(connection.timeout.as_millis()).unwrap_or(i64::MAX);
+            let deadline = WallTime(wall(connection.last_heard).0 + timeout_ms);
+            by_deadline.entry(deadline).or_default().push((connection.peer, session));
+        }
+    }
+    let deadlines = parts.deadlines.iter();
+    DumpReport {
+        sessions: deadlines.map(|(at, sessions)| (wall(*at), sessions.clone())).collect(),
+        ephemerals,
+        connections: by_deadline.into_iter().collect(),
+    }
+}
+
+fn mntr(published: &Published<'_>, parts: &Parts) -> String {
+    let counters = tree::counters(published.version);
+    let sum = |of: fn(&CoreReport) -> u64| parts.cores.iter().map(of).sum();
+    let longest = parts.cores.iter().map(|core| core.stats.longest_turn).max().unwrap_or_default();
+    let usage = process::report();
+    let gauges = GaugeReport {
+        watches: sum(|core| core.watches_count as u64),
+        ephemerals: counters.ephemerals_count,
+        data_bytes: counters.data_bytes,
+        global_sessions: counters.sessions_count,
+        local_sessions: 0,
+        uptime_ms: published.clock.instant().as_millis(),
+        open_files: usage.open_files,
+        open_files_max: usage.open_files_max,
+        auth_failed: sum(|core| core.stats.auth_failed),
+        longest_turn_us: u64::try_from(longest.as_micros()).unwrap_or(u64::MAX),
+        major_faults: usage.major_faults,
+        zxid_counter: published.version.zxid().counter(),
+        resident_bytes: usage.resident_bytes,
+        ..GaugeReport::default()
+    };
+    let rejected = Value::Int(parts.rejected.cast_signed());
+    let metrics = [("connection_rejected".to_owned(), rejected)];
+    monitor::mntr(&server_report(published, parts), &gauges, metrics)
+}

@@ -1,0 +1,130 @@
+//! Writes snapshots beside the cores, and removes those that are not needed any more.
+//!
+//! A thread of its own writes one version at a time, at a moderate rate: the log on the same
+//! device comes first. A snapshot gets its name only when all of it is durable.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine::btree::Version;
+use engine::recovery::{parse_snapshot_name, purge_plan, snapshot_name, temporary_name};
+use engine::replica::SnapshotWritten;
+use engine::snapshot::SnapshotWriter;
+use engine::zxid::Zxid;
+
+use crate::cores::Completions;
+
+/// Bytes that are written before the rate is looked at.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes per second.
+const WRITE_RATE: u64 = 256 << 20;
+
+/// The thread, as the ordering core sees it.
+#[derive(Debug)]
+pub struct Snapshots {
+    versions: Sender<Version>,
+}
+
+impl Snapshots {
+    /// Starts the thread. It keeps the newest `kept` snapshots in `directory`.
+    pub fn start(directory: PathBuf, kept: usize, done: Completions) -> io::Result<Self> {
+        let (versions, inbox) = mpsc::channel();
+        let worker = Worker { directory, kept, done };
+        thread::Builder::new().name("snapshots".to_owned()).spawn(move || worker.run(&inbox))?;
+        Ok(Self { versions })
+    }
+
+    /// Begins a snapshot of a version; the completions tell when it is done.
+    pub fn write(&mut self, version: Version) {
+        self.versions.send(version).expect("the thread lives as long as this does");
+    }
+}
+
+struct Worker {
+    directory: PathBuf,
+    kept: usize,
+    done: Completions,
+}
+
+impl Worker {
+    fn run(&self, inbox: &Receiver<Version>) {
+        while let Ok(version) = inbox.recv() {
+            let zxid = version.zxid();
+            let began = Instant::now();
+            let written = self.write(version).and_then(|bytes| Ok((bytes, self.purge()?)));
+            let result = match written {
+                Ok((bytes, log_needed_after)) => {
+                    let took_ms = began.elapsed().as_millis();
+                    tracing::info!(%zxid, bytes, took_ms, "snapshot written");
+                    Ok(SnapshotWritten { zxid, log_needed_after })
+                }
+                Err(error) => {
+                    tracing::error!(%zxid, "snapshot failed, the log keeps growing: {error}");
+                    Err(zxid)
+                }
+            };
+            self.done.snapshot(result);
+        }
+    }
+
+    fn write(&self, version: Version) -> io::Result<u64> {
+        let zxid = version.zxid();
+        let temporary = self.directory.join(temporary_name(zxid));
+        let result = write_file(&temporary, version).and_then(|bytes| {
+            fs::rename(&temporary, self.directory.join(snapshot_name(zxid)))?;
+            sync_directory(&self.directory)?;
+            Ok(bytes)
+        });
+        if result.is_err() {
+            // It counts for nothing, and the next start would remove it; but it takes room.
+            drop(fs::remove_file(&temporary));
+        }
+        result
+    }
+
+    /// Removes what is not needed; says behind which transaction the log still is.
+    fn purge(&self) -> io::Result<Zxid> {
+        let mut found: Vec<Zxid> = fs::read_dir(&self.directory)?
+            .filter_map(|entry| parse_snapshot_name(entry.ok()?.file_name().to_str()?))
+            .collect();
+        found.sort_unstable();
+        let plan = purge_plan(&found, self.kept);
+        for zxid in &plan.snapshots {
+            fs::remove_file(self.directory.join(snapshot_name(*zxid)))?;
+        }
+        sync_directory(&self.directory)?;
+        Ok(plan.log_needed_after)
+    }
+}
+
+fn write_file(path: &Path, version: Version) -> io::Result<u64> {
+    let mut file = File::create(path)?;
+    let mut writer = SnapshotWriter::new(version);
+    let mut chunk = Vec::with_capacity(2 * CHUNK_BYTES);
+    let began = Instant::now();
+    let mut bytes = 0;
+    loop {
+        let more = writer.fill(&mut chunk, CHUNK_BYTES);
+        file.write_all(&chunk)?;
+        // Written out as we go: one sync at the end of a large file would hold up the log.
+        file.sync_data()?;
+        bytes += chunk.len() as u64;
+        chunk.clear();
+        if !more {
+            break;
+        }
+        let due = Duration::from_nanos(bytes * 1_000_000_000 / WRITE_RATE);
+        thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+    file.sync_all()?;
+    Ok(bytes)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,252 @@
+//! A server on its own: from a configuration to running cores, and to their end.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use engine::client_core;
+use engine::replica::{self, Replica};
+use engine::rules::Rules;
+use engine::tree::OwnerMode;
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::cores::{Cores, Duty, Facts, Limits, Plan};
+use crate::disk::Disk;
+use crate::exit::ExitCode;
+use crate::four_letter::report::ConfigReport;
+use crate::ring::{self, Backend, RingError};
+use crate::signals::{self, Stop};
+use crate::snapshots::Snapshots;
+use crate::storage::{OpenError, Place, Storage};
+use crate::{process, version};
+
+/// The id in front of session ids where there is no ensemble.
+// Compat: ZooKeeperServer.createSessionTracker
+const STANDALONE_ID: u8 = 1;
+
+/// How many connections wait to be accepted where the configuration does not say.
+// Compat: NIOServerCnxnFactory, ServerSocket.bind
+const BACKLOG_DEFAULT: u32 = 50;
+
+/// Why the server does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration asks for an ensemble.
+    #[error("{0} servers are configured: this version of ringkeeper serves standalone only")]
+    Ensemble(usize),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// The kernel does not give what a ring needs.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Nobody can be served at the address.
+    #[error("{address}: {}", listen_reason(error))]
+    Listen {
+        /// Where clients were to connect.
+        address: SocketAddr,
+        /// Why they cannot.
+        error: io::Error,
+    },
+    /// A core has failed.
+    #[error("{0}")]
+    Core(io::Error),
+}
+
+fn listen_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "address in use: another server is listening there; stop it or set clientPort".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl RunError {
+    /// What the process tells whoever started it.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Ensemble(_) => ExitCode::BadInvocation,
+            Self::Storage(error) if error.is_damage() => ExitCode::Damaged,
+            Self::Storage(_) => ExitCode::DataDir,
+            Self::Ring(_) => ExitCode::System,
+            Self::Listen { .. } => ExitCode::Address,
+            Self::Core(_) => ExitCode::Storage,
+        }
+    }
+}
+
+/// Serves until a signal asks for the end.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    if config.is_distributed() {
+        return Err(RunError::Ensemble(config.ensemble.voters().count()));
+    }
+    tracing::info!("ringkeeper {}", version::RINGKEEPER);
+    let backend = choose_backend(config)?;
+    let place = Place {
+        data_dir: &config.data_dir,
+        data_log_dir: &config.data_log_dir,
+        mode: owner_mode(config),
+    };
+    let storage = Storage::open(&place)?;
+    let clock = Clock::start();
+    let now = clock.now();
+    let mut pending = Vec::new();
+    let log = storage.open_log(now.instant, &mut pending);
+    let Storage { tree, log_end, log: directory, snapshots, locks } = storage;
+    let cores = cores_count(config);
+    let replica = Replica::new(replica_config(config, cores), tree, log, now);
+    let listeners = bind(config)?;
+    let port = listeners[0].local_addr().map_or(0, |address| address.port());
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, ?backend, cores, "serving clients");
+        }
+    }
+    let kept = config.cleaning.snapshots_min as usize;
+    let background = Box::new(move |done: crate::cores::Completions| {
+        let wake = done.clone();
+        let disk =
+            Disk::start(directory, &log_end, move || wake.wake()).map_err(io::Error::other)?;
+        Ok((disk, Snapshots::start(snapshots.path().to_owned(), kept, done)?))
+    });
+    let duty = Duty { replica, pending, background, listeners };
+    let running = Cores::start(plan(config, cores, backend, port), clock, duty);
+    let running = running.map_err(RunError::Core)?;
+    let stopper = running.stopper();
+    let watching = signals::watch(move |stop| match stop {
+        Stop::Soon => {
+            stopper.stop();
+            ControlFlow::Continue(())
+        }
+        Stop::Now => std::process::abort(),
+    });
+    watching.map_err(RunError::Core)?;
+    let result = running.join().map_err(RunError::Core);
+    drop(locks);
+    result
+}
+
+fn choose_backend(config: &Config) -> Result<Backend, RingError> {
+    let wanted = config.backend.map(|backend| match backend {
+        config::Backend::IoUring => Backend::IoUring,
+        config::Backend::Epoll => Backend::Epoll,
+    });
+    let choice = ring::choose(wanted)?;
+    if let Some(warning) = choice.warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(choice.backend)
+}
+
+fn cores_count(config: &Config) -> u16 {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let wanted = config.cores.unwrap_or(available).clamp(1, usize::from(crate::cores::CORES_MAX));
+    wanted as u16
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        skip_acl: config.skip_acl,
+        digest_scheme: config.auth.offers("digest"),
+        extended_types: config.extended_types,
+        enforce_quota: config.enforce_quota,
+        reconfig_enabled: false,
+        packet_bytes_max: config.packet_bytes_max,
+    }
+}
+
+/// How owners of znodes are read.
+fn owner_mode(config: &Config) -> OwnerMode {
+    match (config.emulate_353_ttl, config.extended_types) {
+        (true, _) => OwnerMode::Emulate353,
+        (false, true) => OwnerMode::Extended,
+        (false, false) => OwnerMode::Plain,
+    }
+}
+
+fn replica_config(config: &Config, cores: u16) -> replica::Config {
+    let containers = &config.containers;
+    let per_check = containers.check_interval.as_secs_f64() / 60.0;
+    replica::Config {
+        server_id: config.server_id.and_then(|id| u8::try_from(id).ok()).unwrap_or(STANDALONE_ID),
+        tick_ms: config.tick_ms.unsigned_abs(),
+        cores,
+        rules: rules(config),
+        container_check_interval: containers.check_interval,
+        container_deletions_max: (f64::from(containers.per_minute_max) * per_check).ceil() as usize,
+        container_never_used_max: containers.never_used_max.unwrap_or(Duration::ZERO),
+        snapshot_txns: u64::from(config.snap_count),
+        snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+    }
+}
+
+/// Log after which a snapshot is due, bytes. It bounds the replay after a crash.
+const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
+
+fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
+    let per_core = (config.outstanding_max as usize).div_ceil(usize::from(cores));
+    Plan {
+        cores,
+        backend,
+        ring: ring::Config::default(),
+        clients: client_core::Config {
+            rules: rules(config),
+            auth: config.auth.clone(),
+            packet_bytes_max: config.packet_bytes_max,
+            session_timeouts: config.timeouts,
+            outstanding_max: per_core.max(1),
+            sessionless_timeout: config.sessionless_timeout,
+        },
+        limits: Limits {
+            per_address: config.client_cnxns_max.map_or(0, |max| max as usize),
+            total: config.cnxns_max.map_or(0, |max| max as usize),
+        },
+        facts: Facts {
+            whitelist: config.whitelist.clone(),
+            config: config_report(config, port),
+            environment: process::environment(),
+            trace_mask: AtomicU64::new(0),
+        },
+    }
+}
+
+fn config_report(config: &Config, port: u16) -> ConfigReport {
+    let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.to_owned());
+    ConfigReport {
+        client_port: port,
+        secure_client_port: None,
+        data_dir: absolute(&config.data_dir),
+        data_dir_bytes: 0,
+        data_log_dir: absolute(&config.data_log_dir),
+        data_log_bytes: 0,
+        tick_ms: config.tick_ms,
+        client_cnxns_max: config.client_cnxns_max.map_or(0, i64::from),
+        session_timeout_min_ms: config.timeouts.min_ms,
+        session_timeout_max_ms: config.timeouts.max_ms,
+        listen_backlog: config.listen_backlog,
+        server_id: 0,
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
+    let listen = config.listen.expect("a loaded configuration says where clients connect");
+    let backlog = u32::try_from(config.listen_backlog).unwrap_or(BACKLOG_DEFAULT);
+    let addresses = match listen.host {
+        Some(host) => [host].to_vec(),
+        // Java's wildcard is that of IPv6, which takes IPv4 too; without IPv6 it is that of IPv4.
+        None => [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)].to_vec(),
+    };
+    let mut first = None;
+    for host in addresses {
+        let address = SocketAddr::new(host, listen.port);
+        match ring::bind(address, backlog) {
+            Ok(listener) => return Ok(vec![listener]),
+            Err(error) => first = first.or(Some(RunError::Listen { address, error })),
+        }
+    }
+    Err(first.expect("at least one address was tried"))
+}

@@ -1,0 +1,229 @@
+//! The data of a server: finds, checks and opens what is on its disk.
+//!
+//! ```text
+//!   <dataDir>/ringkeeper/       lock, manifest
+//!       generation.N/           snapshot.<zxid>, and log.<number> unless dataLogDir is elsewhere
+//!   <dataLogDir>/ringkeeper/    lock
+//!       generation.N/           log.<number>
+//! ```
+
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
+use std::hash::BuildHasher;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use engine::btree::Map;
+use engine::disk::{DiskOp, StorageError, Volume};
+use engine::manifest::{Manifest, generation_name, parse_generation_name};
+use engine::recovery::{self, Recovered, Report};
+use engine::snapshot::{Snapshot, SnapshotError};
+use engine::time::Instant;
+use engine::tree::{OwnerMode, Tree};
+use engine::txnlog::format::parse_segment_name;
+use engine::txnlog::{LogConfig, LogEnd, TxnLog};
+use engine::zxid::Zxid;
+
+use crate::disk::lock::{Lock, LockError};
+use crate::disk::volume::Directory;
+
+/// Below the configured directories, so that a ZooKeeper's `version-2` can lie beside it.
+const FOLDER: &str = "ringkeeper";
+
+/// Where ZooKeeper keeps its data below the same directories.
+const ZOOKEEPER_FOLDER: &str = "version-2";
+
+/// Why what is on the disk is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the data, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The disk refuses, or what is on it is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is data of a ZooKeeper, which would be passed over.
+    #[error(
+        "{} holds the data of a ZooKeeper: run `ringkeeper import` with the same configuration \
+         to go on with it, or choose another dataDir",
+        .0.display()
+    )]
+    ZooKeeperData(PathBuf),
+}
+
+impl OpenError {
+    /// Whether it is the data that is wrong, and not the access to it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.damage().is_some(),
+            Self::Lock(_) | Self::ZooKeeperData(_) => false,
+        }
+    }
+}
+
+/// Where data lies, and how its owners of znodes are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// For snapshots.
+    pub data_dir: &'a Path,
+    /// For the log.
+    pub data_log_dir: &'a Path,
+    /// How owners of znodes are read.
+    pub mode: OwnerMode,
+}
+
+/// Data that was opened, recovered and is this process's alone.
+#[derive(Debug)]
+pub struct Storage {
+    /// The state after the log's last transaction.
+    pub tree: Tree,
+    /// Where the log goes on.
+    pub log_end: LogEnd,
+    /// The directory of the log.
+    pub log: Directory,
+    /// The directory of the snapshots.
+    pub snapshots: Directory,
+    /// Held as long as the data is used.
+    pub locks: Vec<Lock>,
+}
+
+impl Storage {
+    /// Opens what is there, or makes it.
+    pub fn open(place: &Place<'_>) -> Result<Self, OpenError> {
+        let root = place.data_dir.join(FOLDER);
+        let log_root = place.data_log_dir.join(FOLDER);
+        let mut home = Directory::open(&root)?;
+        let mut locks = vec![Lock::take(&root)?];
+        if log_root != root {
+            Directory::open(&log_root)?;
+            locks.push(Lock::take(&log_root)?);
+        }
+        let manifest = match Manifest::open(&mut home)? {
+            Some(manifest) => manifest,
+            None => {
+                refuse_zookeeper_data(place)?;
+                Manifest::create(&mut home)?
+            }
+        };
+        let generation = generation_name(manifest.generation());
+        for root in [&root, &log_root] {
+            remove_other_generations(root, manifest.generation())?;
+        }
+        let mut snapshots = Directory::open(&root.join(&generation))?;
+        let mut log = Directory::open(&log_root.join(&generation))?;
+        let mut segments = log.list()?;
+        segments.retain(|name| parse_segment_name(name).is_some());
+        log.await_writers(&segments)?;
+        let mut source = Files { directory: snapshots.path().to_owned(), mode: place.mode };
+        let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
+        let Recovered { tree, log: log_end, report } = recovered;
+        log_report(&report, &tree);
+        Ok(Self { tree, log_end, log, snapshots, locks })
+    }
+
+    /// The log's writer.
+    pub fn open_log(&self, now: Instant, out: &mut Vec<DiskOp>) -> TxnLog {
+        // Another one at each start; what it must not do is repeat.
+        let seed = RandomState::new().hash_one(now);
+        TxnLog::open(LogConfig { seed, ..LogConfig::default() }, self.log_end.clone(), now, out)
+    }
+}
+
+fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
+    for folder in [place.data_dir, place.data_log_dir] {
+        let folder = folder.join(ZOOKEEPER_FOLDER);
+        let is_data = |name: &str| name.starts_with("snapshot.") || name.starts_with("log.");
+        let mut names = fs::read_dir(&folder).into_iter().flatten().flatten();
+        if names.any(|entry| entry.file_name().to_str().is_some_and(is_data)) {
+            return Err(OpenError::ZooKeeperData(folder));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is left of generations of before, or of a switch that did not happen.
+fn remove_other_generations(root: &Path, current: u64) -> Result<(), StorageError> {
+    let failed =
+        |action, error: &io::Error| StorageError::io(root.display().to_string(), action, error);
+    let entries = fs::read_dir(root).map_err(|error| failed("list", &error))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let generation = name.to_str().and_then(parse_generation_name);
+        if generation.is_some_and(|generation| generation != current) {
+            tracing::info!(path = %entry.path().display(), "removing another generation");
+            fs::remove_dir_all(entry.path()).map_err(|error| failed("remove", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn log_report(report: &Report, tree: &Tree) {
+    for (file, reason) in &report.rejected {
+        tracing::error!(file, reason, "snapshot not used");
+    }
+    if let Some((file, offset)) = &report.torn {
+        tracing::info!(file, offset, "cut a frame that was being written when the server stopped");
+    }
+    if let Some(zxid) = report.digest_mismatch {
+        tracing::error!(%zxid, "the tree's digest is not the logged one from this transaction on");
+    }
+    let snapshot = report.snapshot.unwrap_or(Zxid::ZERO);
+    let (zxid, znodes) = (tree.applied(), tree.counters().znode_count);
+    tracing::info!(%snapshot, txns = report.txns, %zxid, znodes, "recovered");
+}
+
+/// Loads trees from snapshot files.
+struct Files {
+    directory: PathBuf,
+    mode: OwnerMode,
+}
+
+impl recovery::Source for Files {
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String> {
+        let path = self.directory.join(name);
+        let file = File::open(&path).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::open(&file).map_err(|error| error.to_string())?;
+        if snapshot.zxid() != zxid {
+            return Err(format!("its zxid is {}", snapshot.zxid()));
+        }
+        check(&file, &snapshot)?;
+        Tree::open(Map::open(snapshot), self.mode).map_err(|error| error.to_string())
+    }
+
+    fn fresh(&mut self) -> Tree {
+        Tree::new(self.mode)
+    }
+}
+
+/// Checks all blocks, with as many threads as there are cores. They are read, not touched through
+/// the mapping: a bad disk is then an error and not a signal.
+fn check(file: &File, snapshot: &Snapshot) -> Result<(), String> {
+    let next = AtomicU32::new(0);
+    let check_some = || -> Result<(), String> {
+        let mut buffer = Vec::new();
+        loop {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            if block >= snapshot.blocks() {
+                return Ok(());
+            }
+            let (offset, length) = snapshot.block_place(block);
+            buffer.resize(length, 0);
+            let bytes = &mut buffer[..];
+            file.read_exact_at(bytes, offset).map_err(|error| format!("{offset}: {error}"))?;
+            snapshot.check_bytes(block, bytes).map_err(|error: SnapshotError| error.to_string())?;
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(check_some)).collect();
+        let mut result = check_some();
+        for other in others {
+            let other = other.join().unwrap_or_else(|_| Err("a checking thread failed".into()));
+            result = result.and(other);
+        }
+        result
+    })
+}
