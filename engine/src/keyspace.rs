@@ -15,8 +15,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use crate::btree::View;
 use crate::ids::SessionId;
 
-/// Longest key that the map takes.
-pub const KEY_BYTES_MAX: usize = 512;
+pub use crate::btree::KEY_BYTES_MAX;
 
 /// Which kind of entry a key is of. The numbers are part of the snapshot format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +64,16 @@ impl Key {
         let mut bytes = [0; KEY_BYTES_MAX];
         bytes[0] = space as u8;
         Self { len: 1, bytes }
+    }
+
+    /// A key of the map again.
+    ///
+    /// # Panics
+    /// If it is longer than [`KEY_BYTES_MAX`], which none is.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut key = Self { len: 0, bytes: [0; KEY_BYTES_MAX] };
+        key.push(bytes);
+        key
     }
 
     /// Appends `bytes`.
@@ -160,6 +169,12 @@ pub fn level_prefix(depth: usize, path: &str) -> Option<Key> {
     key.push(path.as_bytes());
     key.push(b"/");
     Some(key)
+}
+
+/// The path in the short key of a znode.
+pub fn short_path(key: &[u8]) -> &[u8] {
+    let two_bytes = usize::from(key[1]) > DEPTH_ONE_BYTE;
+    &key[if two_bytes { 3 } else { 2 }..]
 }
 
 /// Count of components of a canonical path.
@@ -286,4 +301,52 @@ fn hash(bytes: &[u8]) -> [u8; 16] {
     let mut hasher = SipHasher24::new_with_keys(0x7269_6e67_6b65_6570, 0x6572_2070_6174_6873);
     hasher.write(bytes);
     hasher.finish128().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btree::Map;
+
+    #[test]
+    fn depths_are_ordered_and_children_are_a_range() {
+        let key = |depth: usize| level_prefix(depth, "/a").unwrap();
+        for depth in 2..500 {
+            assert!(key(depth).as_bytes() < key(depth + 1).as_bytes(), "{depth}");
+        }
+        let Spot::Vacant(child) = locate_znode(&Map::new(), "/a/b") else { panic!("empty") };
+        assert!(child.as_bytes().starts_with(children_prefix("/a").unwrap().as_bytes()));
+    }
+
+    #[test]
+    fn the_longest_short_key_has_the_most_bytes() {
+        let map = Map::new();
+        let name = |bytes: usize| format!("/{}", "n".repeat(bytes - 1));
+        let Spot::Vacant(key) = locate_znode(&map, &name(510)) else { panic!("empty") };
+        assert_eq!((key.as_bytes().len(), key.is_long_znode()), (KEY_BYTES_MAX, false));
+        let Spot::Vacant(key) = locate_znode(&map, &name(511)) else { panic!("empty") };
+        assert_eq!((key.as_bytes().len(), key.is_long_znode()), (1 + 16 + 16 + 4, true));
+        assert!(children_prefix(&name(509)).is_some() && children_prefix(&name(510)).is_none());
+    }
+
+    #[test]
+    fn entries_of_equal_hash_are_told_apart() {
+        let mut map = Map::new();
+        let prefix = acl_hash_prefix(b"all the same");
+        let find = |map: &Map, value: &[u8]| match locate_hashed(map, &prefix, |v| v == value) {
+            Spot::Occupied { key, .. } => (true, key.as_bytes()[prefix.len..].to_vec()),
+            Spot::Vacant(key) => (false, key.as_bytes()[prefix.len..].to_vec()),
+        };
+        for (ordinal, value) in [(0, b"a"), (1, b"b"), (2, b"c")] {
+            assert_eq!(find(&map, value), (false, vec![0, 0, 0, ordinal]));
+            map.put(with_ordinal(&prefix, u32::from(ordinal)).as_bytes(), value);
+            assert_eq!(find(&map, value), (true, vec![0, 0, 0, ordinal]));
+        }
+        map.delete(with_ordinal(&prefix, 0).as_bytes());
+        assert_eq!(find(&map, b"c"), (true, vec![0, 0, 0, 2]));
+        assert_eq!(find(&map, b"a"), (false, vec![0, 0, 0, 0]));
+        map.put(with_ordinal(&prefix, 0).as_bytes(), b"d");
+        map.delete(with_ordinal(&prefix, 1).as_bytes());
+        assert_eq!(find(&map, b"a"), (false, vec![0, 0, 0, 1]));
+    }
 }

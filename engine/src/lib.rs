@@ -31,6 +31,7 @@ pub mod snapshot;
 // The state.
 pub mod keyspace;
 pub mod tree;
+pub mod zookeeper_files;
 
 // Who may talk to us, and for how long.
 pub mod auth;

@@ -11,6 +11,8 @@
 mod acls;
 mod digest;
 mod effects;
+mod export;
+mod import;
 mod meta;
 mod nodes;
 mod owner;
@@ -24,6 +26,9 @@ mod znode;
 
 pub use acls::{AclId, acl};
 pub use effects::{Effects, EffectsMark, EventType, Outcome, Trigger};
+pub use export::ExportCursor;
+pub(crate) use export::walk;
+pub use import::{ImportError, TreeBuilder};
 pub use meta::{Counters, counters, digest};
 pub use owner::{CONTAINER_OWNER, Owner, OwnerMode, ttl_owner};
 pub use quota::QuotaNumbers;

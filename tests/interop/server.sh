@@ -59,10 +59,12 @@ CONFIG
 # server_exec SERVER CONFIG: becomes the server, in the foreground.
 server_exec() {
     if [ "$1" = zookeeper ]; then
-        local jars=$INTEROP_CACHE/zookeeper
+        local jars=$INTEROP_CACHE/zookeeper properties
+        # It takes these only as system properties of just that name, not from the file.
+        mapfile -t properties < <(sed -n 's/^znode[.]container/-D&/p' "$2")
         # The quick compiler and the plain collector: these servers live for seconds.
-        exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx768m -cp "$jars:$jars/*" \
-            org.apache.zookeeper.server.quorum.QuorumPeerMain "$2"
+        exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx768m "${properties[@]}" \
+            -cp "$jars:$jars/*" org.apache.zookeeper.server.quorum.QuorumPeerMain "$2"
     fi
     exec "$1" "$2"
 }

@@ -25,24 +25,40 @@ impl Tree {
             }
             let spot = keyspace::locate_znode(&self.store, path);
             let Spot::Vacant(key) = spot else { unreachable!("an empty map has no znode") };
-            self.insert(&key, path, Stat::default(), AclId::OPEN, Some(b""));
+            if path == CONFIG {
+                self.plant_config(&key);
+            } else {
+                self.insert(&key, path, Stat::default(), AclId::OPEN, Some(b""));
+            }
         }
         // Compat: DataTree.approximateDataSize meets the root under both its names.
         self.meta.data_bytes += 1;
+    }
+
+    fn plant_config(&mut self, key: &Key) {
         let list = AclBytes::encode(&[Acl { perms: READ, id: Id::new("world", "anyone") }]);
-        self.set_acl(CONFIG, &list, -1).expect("it was just made");
+        let acl = self.intern(&list);
+        let stat = Stat { aversion: -1, ..Stat::default() };
+        self.insert(key, CONFIG, stat, acl, Some(b""));
     }
 
     /// Writes the configuration of the ensemble into its znode, as each server does when it
     /// starts. It is no transaction: `zxid` is the version of the configuration.
     pub fn set_ensemble_config(&mut self, text: &[u8], zxid: Zxid, time_ms: i64) {
         // Compat: ZKDatabase.initConfigInZKDatabase.
+        if let Spot::Vacant(key) = keyspace::locate_znode(&self.store, CONFIG) {
+            // An old server's tree. Compat: DataTree.addConfigNode.
+            if self.change(ZOOKEEPER, |head| head.num_children += 1).is_none() {
+                return;
+            }
+            self.plant_config(&key);
+        }
         let written = self.write_data(CONFIG, Some(text), |stat| {
             stat.mtime_ms = time_ms;
             stat.mzxid = zxid;
             stat.version = -1;
         });
-        debug_assert!(written.is_some(), "nothing deletes the configuration");
+        assert!(written.is_some(), "it was put in if it was missing");
     }
 
     pub(super) fn create(
@@ -242,12 +258,16 @@ impl Tree {
         let _missing = self.write_data(&path, Some(numbers.to_text().as_bytes()), |_| {}).is_none();
     }
 
-    fn intern(&mut self, list: &AclBytes<'_>) -> AclId {
+    pub(super) fn intern(&mut self, list: &AclBytes<'_>) -> AclId {
         self.acls.intern(&mut self.store, &mut self.meta.acl_newest, list)
     }
 
     /// Changes everything but the data. Returns the head after it, and the length of the data.
-    fn change(&mut self, path: &str, change: impl FnOnce(&mut Head)) -> Option<(Head, usize)> {
+    pub(super) fn change(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Head),
+    ) -> Option<(Head, usize)> {
         let Spot::Occupied { key, value } = keyspace::locate_znode(&self.store.map, path) else {
             return None;
         };
@@ -315,7 +335,7 @@ impl Tree {
     }
 
     /// Puts a new znode in, but does not tell its parent.
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         key: &Key,
         path: &str,

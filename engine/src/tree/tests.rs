@@ -278,3 +278,78 @@ fn entries(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {
     }
     entries
 }
+
+#[test]
+fn data_moves_out_of_the_value_and_back() {
+    let mut f = Fixture::new();
+    let mut null = node("/a", -1);
+    null.data = None;
+    f.apply(&Txn::Create { with_stat: false, node: null, ephemeral: false });
+    assert_eq!(f.data("/a"), None);
+    let entries_before = entries(f.tree.view()).len();
+    let large = vec![7; 100_000];
+    for (data, more) in [(&large[..], 1), (&large[..961], 1), (&large[..960], 0), (&[], 0)] {
+        f.apply(&set_data("/a", data, 1));
+        f.apply(&create("/a/b", -1));
+        f.apply(&delete("/a/b"));
+        assert_eq!(f.data("/a").as_deref(), Some(data));
+        assert_eq!(entries(f.tree.view()).len() - entries_before, more);
+    }
+    f.apply(&set_data("/a", &large, 1));
+    f.apply(&delete("/a"));
+    assert_eq!(entries(f.tree.view()).len(), entries_before - 1);
+}
+
+#[test]
+fn a_multi_stops_at_what_no_multi_has() {
+    let mut f = Fixture::new();
+    let set_acl = Txn::SetAcl { path: "/a".into(), acl: world(1), aversion: 1 };
+    let txns = vec![create("/a", 1), set_acl, create("/b", 2)];
+    let expect = "created c1 m1 p1 v0 cv0 av0 o0 len4 n0";
+    assert_eq!(f.outcome(&Txn::Multi(txns)), expect);
+    assert_eq!((f.stat("/b"), f.tree.applied()), ("none".into(), Zxid(1)));
+}
+
+#[test]
+fn a_ttl_that_is_none_creates_nothing() {
+    let mut f = Fixture::new();
+    for ttl_ms in [0, -1, i64::MAX] {
+        assert_eq!(f.outcome(&Txn::CreateTtl { node: node("/a", 1), ttl_ms }), "error -8");
+    }
+    assert_eq!(f.tree.digest(), 0x51c6_d660);
+    f.apply(&Txn::CreateTtl { node: node("/a", 1), ttl_ms: 9 });
+    assert_eq!(znode(f.tree.view(), "/a").unwrap().owner(), Owner::Ttl(9));
+    assert_eq!(f.stat("/a"), "c4 m4 p4 v0 cv0 av0 o0 len4 n0");
+}
+
+#[test]
+fn the_configuration_is_written_outside_of_transactions() {
+    let mut f = Fixture::new();
+    f.tree.set_ensemble_config(b"server.1=x", Zxid(0x10), 5);
+    assert_eq!(f.stat("/zookeeper/config"), "c0 m16 p0 v-1 cv0 av-1 o0 len10 n0");
+    assert_eq!((f.tree.digest(), f.tree.applied()), (0x51c6_d660, Zxid::ZERO));
+}
+
+#[test]
+fn a_deep_path_has_its_children() {
+    let mut f = Fixture::new();
+    let mut path = String::new();
+    for depth in 0..600 {
+        f.apply(&create(&format!("{path}/b"), -1));
+        path.push_str(if depth == 500 { "/a-name-that-is-longer" } else { "/a" });
+        f.apply(&create(&path, -1));
+    }
+    let mut parent = "/";
+    for end in path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]) {
+        let mut names = f.children(parent);
+        names.retain(|name| name != "zookeeper");
+        let before = if parent == "/" { 0 } else { parent.len() };
+        assert_eq!(names, [&path[before + 1..end], "b"], "{parent}");
+        parent = &path[..end];
+    }
+    assert_eq!(descendants_count(f.tree.view(), "/"), 1200 + 3);
+    assert_eq!(descendants_count(f.tree.view(), "/a"), 1198);
+    f.apply(&delete("/a"));
+    assert_eq!(descendants_count(f.tree.view(), "/"), 1 + 3);
+    assert_eq!(f.tree.counters().znode_count, 6);
+}

@@ -1,0 +1,171 @@
+//! Reads sessions, ACL lists and znodes as snapshots and SNAP streams have them.
+
+use crate::acl::AclBytes;
+use crate::collections::FastMap;
+use crate::ids::SessionId;
+use crate::jute::{DecodeError, Reader};
+use crate::stat::Stat;
+use crate::tree::{AclId, ImportError, OwnerMode, Tree, TreeBuilder};
+use crate::zxid::Zxid;
+
+use super::stream::{AsDecodeError, Stream};
+use super::{END_PATH, OPEN_INDEX};
+
+/// Why bytes are not those of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeReadError {
+    /// A record has not the form that it should have.
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    /// The records are not those of a tree.
+    #[error("{0}")]
+    Import(#[from] ImportError),
+}
+
+impl AsDecodeError for TreeReadError {
+    fn as_decode_error(&self) -> Option<DecodeError> {
+        match self {
+            Self::Decode(error) => Some(*error),
+            Self::Import(_) => None,
+        }
+    }
+}
+
+/// Reads a tree out of a stream.
+#[derive(Debug)]
+pub struct TreeReader {
+    builder: TreeBuilder,
+    next: Next,
+    /// Ids of the lists by the index that they have in the stream.
+    acls: FastMap<i64, AclId>,
+    unknown_acls: u64,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    SessionsCount,
+    Sessions(u32),
+    AclsCount,
+    Acls(u32),
+    Znode,
+    Nothing,
+}
+
+/// Bytes of the record `StatPersisted`.
+const STAT_BYTES: usize = 60;
+
+impl TreeReader {
+    /// A reader at the beginning of a tree.
+    pub fn new(mode: OwnerMode) -> Self {
+        Self {
+            builder: TreeBuilder::new(mode),
+            next: Next::SessionsCount,
+            acls: FastMap::default(),
+            unknown_acls: 0,
+        }
+    }
+
+    /// Takes what is there; true when the tree is complete. What follows it stays in the stream.
+    pub fn read(&mut self, stream: &mut Stream) -> Result<bool, TreeReadError> {
+        while self.next != Next::Nothing {
+            match stream.take(|reader| self.read_record(reader))? {
+                Some(next) => self.next = next,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many znodes have a list that the stream has not: it is fuzzy, and the replay of the
+    /// log brings the lists. Until then nobody may touch these znodes.
+    pub fn unknown_acls(&self) -> u64 {
+        self.unknown_acls
+    }
+
+    /// The tree, if it is complete, with `applied` as its last transaction.
+    pub fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
+        if self.next != Next::Nothing {
+            return Err(DecodeError::UnexpectedEnd { needed: 1, left: 0 }.into());
+        }
+        Ok(self.builder.finish(applied)?)
+    }
+
+    fn read_record(&mut self, reader: &mut Reader<'_>) -> Result<Next, TreeReadError> {
+        // Compat: SerializeUtils.deserializeSnapshot, ReferenceCountedACLCache.deserialize.
+        let after_session = |left| if left == 0 { Next::AclsCount } else { Next::Sessions(left) };
+        let after_acl = |left| if left == 0 { Next::Znode } else { Next::Acls(left) };
+        Ok(match self.next {
+            Next::SessionsCount => after_session(read_count(reader)?),
+            Next::AclsCount => after_acl(read_count(reader)?),
+            Next::Sessions(left) => {
+                let (session, timeout_ms) = (SessionId(reader.i64()?), reader.i32()?);
+                self.builder.session(session, timeout_ms);
+                after_session(left - 1)
+            }
+            Next::Acls(left) => {
+                let index = reader.i64()?;
+                let list = read_list(reader)?;
+                self.acls.insert(index, self.builder.acl(&list));
+                after_acl(left - 1)
+            }
+            Next::Znode => self.read_znode(reader)?,
+            Next::Nothing => Next::Nothing,
+        })
+    }
+
+    fn read_znode(&mut self, reader: &mut Reader<'_>) -> Result<Next, TreeReadError> {
+        // Compat: DataTree.deserialize.
+        let path = reader.string("path")?;
+        if path == END_PATH {
+            return Ok(Next::Nothing);
+        }
+        let data = reader.buf()?;
+        let index = reader.i64()?;
+        let stat = read_stat(reader)?;
+        let acl = match self.acls.get(&index) {
+            Some(&acl) => acl,
+            None if index == OPEN_INDEX => AclId::OPEN,
+            None => {
+                self.unknown_acls += 1;
+                self.builder.unknown_acl()
+            }
+        };
+        self.builder.znode(&path, data, acl, stat)?;
+        Ok(Next::Znode)
+    }
+}
+
+/// A count; Java takes a negative one for none.
+fn read_count(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    Ok(u32::try_from(reader.i32()?).unwrap_or(0))
+}
+
+/// An ACL list; a null one is not allowed here.
+fn read_list<'a>(reader: &mut Reader<'a>) -> Result<AclBytes<'a>, DecodeError> {
+    let mut ahead = Reader::new(reader.rest());
+    if ahead.i32()? == -1 {
+        return Err(DecodeError::Null("ACL list"));
+    }
+    AclBytes::read(reader)
+}
+
+/// The record `StatPersisted`.
+fn read_stat(reader: &mut Reader<'_>) -> Result<Stat, DecodeError> {
+    if reader.rest().len() < STAT_BYTES {
+        let left = reader.rest().len();
+        return Err(DecodeError::UnexpectedEnd { needed: STAT_BYTES, left });
+    }
+    let zxid = |reader: &mut Reader<'_>| Ok::<_, DecodeError>(Zxid(reader.i64()?.cast_unsigned()));
+    Ok(Stat {
+        czxid: zxid(reader)?,
+        mzxid: zxid(reader)?,
+        ctime_ms: reader.i64()?,
+        mtime_ms: reader.i64()?,
+        version: reader.i32()?,
+        cversion: reader.i32()?,
+        aversion: reader.i32()?,
+        ephemeral_owner: reader.i64()?,
+        pzxid: zxid(reader)?,
+    })
+}
