@@ -14,9 +14,10 @@
 //! Invariants:
 //!
 //!   * one process at a time has a data directory, and no write of an earlier one is still under
-//!     way when recovery reads (see [`lock`])
+//!     way when recovery reads (see [`data_dir`])
 //!   * a write or sync that fails is never tried again: its error ends the process
 
+pub mod data_dir;
 pub mod lock;
 #[cfg(test)]
 mod tests;

@@ -90,6 +90,9 @@ pub enum Damage {
     /// A file of two slots has no valid one.
     #[error("neither of its two records is valid")]
     Slots,
+    /// The directory that the manifest names is not there.
+    #[error("the generation in use has no such directory")]
+    Generation,
     /// There is something to recover, and nothing says which generation of it counts.
     #[error("no valid record of which generation is in use")]
     Manifest,

@@ -1,0 +1,240 @@
+//! The layout of a data directory.
+//!
+//! ```text
+//!   <dataDir>/myid                               ZooKeeper's, and its other files
+//!   <dataDir>/ringkeeper/lock                    the process that has it
+//!   <dataDir>/ringkeeper/manifest                which generation counts
+//!   <dataDir>/ringkeeper/generation.N/           snapshots
+//!   <dataLogDir>/ringkeeper/lock
+//!   <dataLogDir>/ringkeeper/generation.N/        log segments
+//! ```
+//!
+//! Both may be the same directory. Only the generation that the manifest names is ever read; see
+//! [`engine::manifest`].
+
+use std::path::{Path, PathBuf};
+
+use engine::disk::{Damage, StorageError, Volume};
+use engine::manifest::{MANIFEST_NAME, Manifest, generation_name, parse_generation_name};
+
+use super::lock::{Lock, LockError};
+use super::volume::Directory;
+
+/// The directory within `dataDir` and `dataLogDir` that is ours.
+pub const DIRECTORY_NAME: &str = "ringkeeper";
+
+/// Why a data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Somebody else has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// What is in it can't be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A data directory that this process has.
+#[derive(Debug)]
+pub struct DataDir {
+    root: Directory,
+    log_root: PathBuf,
+    manifest: Manifest,
+    /// Two if the log is elsewhere.
+    _locks: Vec<Lock>,
+}
+
+impl DataDir {
+    /// Takes the directories, which are made if need be, and removes what is left of other
+    /// generations.
+    ///
+    /// When this returns, no write of an earlier process is under way.
+    pub fn open(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
+        let mut root = Directory::open(&data.join(DIRECTORY_NAME))?;
+        let log_root = Directory::open(&data_log.join(DIRECTORY_NAME))?;
+        let mut locks = vec![Lock::take(root.path())?];
+        let apart = !is_same(root.path(), log_root.path());
+        if apart {
+            locks.push(Lock::take(log_root.path())?);
+        }
+        let manifest = match Manifest::open(&mut root)? {
+            Some(manifest) => manifest,
+            None => begin(&mut root, &log_root)?,
+        };
+        let log_root = log_root.path().to_owned();
+        let data_dir = Self { root, log_root, manifest, _locks: locks };
+        data_dir.remove_others()?;
+        let logs = data_dir.logs()?;
+        logs.await_writers(&logs.list()?)?;
+        Ok(data_dir)
+    }
+
+    /// The generation that counts.
+    pub fn generation(&self) -> u64 {
+        self.manifest.generation()
+    }
+
+    /// Its snapshots.
+    pub fn snapshots(&self) -> Result<Directory, StorageError> {
+        existing(&self.root.path().join(generation_name(self.generation())))
+    }
+
+    /// Its log.
+    pub fn logs(&self) -> Result<Directory, StorageError> {
+        existing(&self.log_root.join(generation_name(self.generation())))
+    }
+
+    /// Makes the directories of the next generation, empty: for snapshots, and for the log.
+    pub fn prepare_next(&self) -> Result<(Directory, Directory), StorageError> {
+        self.remove_others()?;
+        let name = generation_name(self.generation() + 1);
+        let snapshots = Directory::open(&self.root.path().join(&name))?;
+        Ok((snapshots, Directory::open(&self.log_root.join(&name))?))
+    }
+
+    /// Switches to the next generation, all of which is durable. What was before is removed.
+    pub fn switch_to_next(&mut self) -> Result<(), StorageError> {
+        self.manifest.switch(&mut self.root, self.manifest.generation() + 1)?;
+        self.remove_others()
+    }
+
+    fn remove_others(&self) -> Result<(), StorageError> {
+        for root in [self.root.path(), &self.log_root] {
+            for (generation, path) in generations(root)? {
+                if generation != self.generation() {
+                    let removed = std::fs::remove_dir_all(&path);
+                    removed.map_err(|error| failed(&path, "remove directory", &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first start: directories first, then the manifest, which says that they are there.
+fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, StorageError> {
+    for path in [root.path(), log_root.path()] {
+        for (_, path) in generations(path)? {
+            // Something was kept here. Without the manifest nobody knows whether it counts.
+            if !Directory::open(&path)?.list()?.is_empty() {
+                let manifest = root.path().join(MANIFEST_NAME).display().to_string();
+                return Err(StorageError::damaged(manifest, 0, Damage::Manifest));
+            }
+        }
+    }
+    let name = generation_name(engine::manifest::GENERATION_FIRST);
+    for path in [root.path(), log_root.path()] {
+        Directory::open(&path.join(&name))?;
+    }
+    Manifest::create(root)
+}
+
+/// A directory that the manifest says is there.
+fn existing(path: &Path) -> Result<Directory, StorageError> {
+    if path.is_dir() {
+        return Directory::open(path);
+    }
+    Err(StorageError::damaged(path.display().to_string(), 0, Damage::Generation))
+}
+
+fn generations(root: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
+    let list = |error: std::io::Error| failed(root, "list", &error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let name = entry.file_name();
+        if let Some(generation) = name.to_str().and_then(parse_generation_name) {
+            found.push((generation, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+fn failed(path: &Path, action: &'static str, error: &std::io::Error) -> StorageError {
+    StorageError::io(path.display().to_string(), action, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &mut Directory, name: &str) {
+        directory.create_zeroed(name, 4096).unwrap();
+    }
+
+    #[test]
+    fn a_first_start_makes_everything_and_a_second_finds_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (data, log) = (temporary.path().join("a/b"), temporary.path().join("c"));
+        let first = DataDir::open(&data, &log).unwrap();
+        write(&mut first.logs().unwrap(), "log.1");
+        assert!(matches!(DataDir::open(&data, &log), Err(DataDirError::Lock(_))));
+        drop(first);
+        let second = DataDir::open(&data, &log).unwrap();
+        assert_eq!(second.generation(), 1);
+        assert_eq!(second.logs().unwrap().list().unwrap(), ["log.1"]);
+        assert!(second.snapshots().unwrap().list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_log_in_use_by_another_server_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name| temporary.path().join(name);
+        let first = DataDir::open(&path("a"), &path("log")).unwrap();
+        let error = DataDir::open(&path("b"), &path("log")).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        drop(first);
+        DataDir::open(&path("b"), &path("log")).unwrap();
+    }
+
+    #[test]
+    fn an_unfinished_generation_is_removed_and_an_old_one_too() {
+        let temporary = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(temporary.path(), temporary.path()).unwrap();
+        let data_dir = open();
+        write(&mut data_dir.logs().unwrap(), "log.old");
+        let (mut snapshots, _) = data_dir.prepare_next().unwrap();
+        write(&mut snapshots, "log.unfinished");
+        drop(data_dir);
+
+        let mut data_dir = open();
+        assert_eq!(data_dir.logs().unwrap().list().unwrap(), ["log.old"]);
+        let (_, mut logs) = data_dir.prepare_next().unwrap();
+        assert!(logs.list().unwrap().is_empty());
+        write(&mut logs, "log.new");
+        data_dir.switch_to_next().unwrap();
+        drop(data_dir);
+
+        let data_dir = open();
+        assert_eq!(data_dir.generation(), 2);
+        assert_eq!(data_dir.logs().unwrap().list().unwrap(), ["log.new"]);
+        assert!(!temporary.path().join("ringkeeper/generation.1").exists());
+    }
+
+    #[test]
+    fn data_without_a_manifest_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(temporary.path(), temporary.path());
+        let data_dir = open().unwrap();
+        let root = temporary.path().join(DIRECTORY_NAME);
+        write(&mut data_dir.logs().unwrap(), "log.1");
+        drop(data_dir);
+        std::fs::remove_file(root.join(MANIFEST_NAME)).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("which generation") && error.contains("manifest"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_generation_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(temporary.path(), temporary.path());
+        drop(open().unwrap());
+        std::fs::remove_dir(temporary.path().join("ringkeeper/generation.1")).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("generation.1"), "{error}");
+    }
+}
