@@ -259,8 +259,8 @@ pub fn delete_container(
 
 /// Appends the reply to a `sync`, or to one that cannot be decoded. It takes no zxid.
 pub fn sync(xid: Xid, applied: Zxid, body: &[u8], replies: &mut Vec<u8>) {
-    match Reader::new(body).string("path") {
-        Ok(path) => records::write_sync_reply(replies, xid, applied, &path),
+    match Reader::new(body).ustr() {
+        Ok(path) => records::write_sync_reply(replies, xid, applied, path.as_deref()),
         Err(_) => {
             let code = ErrorCode::MarshallingError.to_wire();
             records::write_bare_reply(replies, xid, applied.to_wire(), code);

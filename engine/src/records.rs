@@ -153,11 +153,14 @@ pub fn write_bare_reply(out: &mut Vec<u8>, xid: Xid, zxid: i64, err: i32) {
     writer.end_part(frame);
 }
 
-/// Appends the frame that answers a good `sync`: the path that came with it.
-pub fn write_sync_reply(out: &mut Vec<u8>, xid: Xid, zxid: Zxid, path: &str) {
+/// Appends the frame that answers a good `sync`: the path that came with it, null too.
+pub fn write_sync_reply(out: &mut Vec<u8>, xid: Xid, zxid: Zxid, path: Option<&str>) {
     let mut writer = Writer::new(out);
     let frame = begin_reply(&mut writer, xid, zxid.to_wire(), 0);
-    writer.echo(path);
+    match path {
+        Some(path) => writer.echo(path),
+        None => writer.buf_or_null(None),
+    }
     writer.end_part(frame);
 }
 

@@ -411,6 +411,9 @@ fn a_sync_answers_its_path_and_takes_no_zxid() {
     assert_eq!(ReplyHeader::read(&mut Reader::new(header)), Ok(expect));
     assert_eq!(body, b"\0\0\0\x02/a");
     out.clear();
+    sync(Xid(3), Zxid(9), &[0xff; 4], &mut out);
+    assert_eq!(out[4 + 16..], [0xff; 4]);
+    out.clear();
     sync(Xid(3), Zxid(9), b"\0\0", &mut out);
     let expect = ReplyHeader { xid: Xid(3), zxid: 9, err: -5 };
     assert_eq!(ReplyHeader::read(&mut Reader::new(&out[4..])), Ok(expect));
