@@ -3,9 +3,11 @@
 //! Entries are like znodes: paths of 30 bytes behind a key space byte and a depth, values of 125.
 
 use std::hint::black_box;
+use std::io::Write;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use engine::btree::{Map, View};
+use engine::snapshot::{Snapshot, SnapshotWriter};
 use engine::zxid::Zxid;
 use fastrand::Rng;
 
@@ -111,12 +113,41 @@ fn writes(criterion: &mut Criterion, map: &mut Map) {
     group.finish();
 }
 
+fn snapshots(criterion: &mut Criterion, map: &mut Map) {
+    let version = map.freeze(Zxid(1));
+    let mut bytes = Vec::new();
+    let mut writer = SnapshotWriter::new(version.clone());
+    while writer.fill(&mut bytes, usize::MAX) {}
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(&bytes).expect("room for a snapshot");
+    let mut group = criterion.benchmark_group("snapshot");
+    group.sample_size(10).throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function("write to memory", |bencher| {
+        let mut piece = Vec::with_capacity(2 << 20);
+        bencher.iter(|| {
+            let mut writer = SnapshotWriter::new(version.clone());
+            while writer.fill(&mut piece, 1 << 20) {
+                piece.clear();
+            }
+        });
+    });
+    group.bench_function("map and check on one thread", |bencher| {
+        bencher.iter(|| {
+            let snapshot = Snapshot::open(&file).expect("the snapshot is good");
+            snapshot.check_all().expect("the snapshot is good");
+            black_box(Map::open(snapshot).get(&key(1)).is_some())
+        });
+    });
+    group.finish();
+}
+
 fn btree(criterion: &mut Criterion) {
     report_memory("in order", &mut filled(&ordered()));
     let mut map = filled(&shuffled());
     report_memory("at random", &mut map);
     reads(criterion, &mut map);
     writes(criterion, &mut map);
+    snapshots(criterion, &mut map);
 }
 
 criterion_group!(benches, btree);

@@ -14,6 +14,8 @@ mod gather;
 mod node;
 mod overflow;
 mod root;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod write;
 

@@ -136,6 +136,7 @@ impl Snapshot {
     /// Checks one block as the caller has read it. Reading is how to find out about a disk error
     /// that would end the process if the mapping ran into it.
     pub fn check_bytes(&self, block: u32, bytes: &[u8]) -> Result<(), SnapshotError> {
+        assert_eq!(bytes.len(), self.mapped.block(block).len(), "the bytes of block {block}");
         let found = block_checksum(bytes);
         let said = self.mapped.checksum(block);
         if found != said {

@@ -47,8 +47,10 @@ enum State {
 enum Task {
     /// Write what is below this page, and then this page.
     Visit(PageNumber),
-    /// Write this page; what it names is written, and `named` has the numbers from here on.
-    Write(PageNumber, usize),
+    /// Write this leaf; what it names is written, and `named` has the numbers from here on.
+    WriteLeaf(PageNumber, usize),
+    /// Write this page of a large value, in the same way.
+    WriteOverflow(PageNumber, usize),
 }
 
 impl SnapshotWriter {
@@ -106,32 +108,27 @@ impl SnapshotWriter {
                         }
                         self.branches[level - 1].push(number);
                     }
-                    FilePage::Leaf | FilePage::Overflow => {
-                        self.tasks.push(Task::Write(number, self.named.len()));
+                    FilePage::Leaf => self.tasks.push(Task::WriteLeaf(number, self.named.len())),
+                    FilePage::Overflow => {
+                        self.tasks.push(Task::WriteOverflow(number, self.named.len()));
                     }
                 }
                 self.tasks.extend(below.into_iter().rev().map(Task::Visit));
             }
-            Task::Write(number, named) => self.write_page(number, named, out),
-        }
-    }
-
-    fn write_page(&mut self, number: PageNumber, first_named: usize, out: &mut Vec<u8>) {
-        let named = self.named.split_off(first_named);
-        let (kind, _) = self.version.file_page(number);
-        let mut page = [0; PAGE_BYTES];
-        match kind {
-            FilePage::Leaf => {
-                write_node(&self.version, number, &named, &mut page);
+            Task::WriteLeaf(number, first_named) => {
+                let mut page = [0; PAGE_BYTES];
+                write_node(&self.version, number, &self.named[first_named..], &mut page);
+                self.named.truncate(first_named);
                 let written = self.push(&page, out);
                 self.level.push(written);
             }
-            FilePage::Overflow => {
-                write_overflow(&self.version, number, &named, &mut page);
+            Task::WriteOverflow(number, first_named) => {
+                let mut page = [0; PAGE_BYTES];
+                write_overflow(&self.version, number, &self.named[first_named..], &mut page);
+                self.named.truncate(first_named);
                 let written = self.push(&page, out);
                 self.named.push(written);
             }
-            FilePage::Branch(_) => unreachable!("branches are written at the end"),
         }
     }
 
