@@ -116,7 +116,7 @@ fn a_cursor_begins_anywhere() {
 #[track_caller]
 fn check(damage: impl FnOnce(&mut Map, u32), expect: &str) {
     let mut map = filled(0..500);
-    map.put(&key(3), &[1; 200_000]);
+    map.put(&key(3), &vec![1; 200_000]);
     check::tree(map.root()).unwrap();
     // The leaf that has key 3, which is the first one.
     let leaf = map.root().node().child(0);
