@@ -115,6 +115,12 @@ pub trait Volume {
     fn sync_dir(&mut self) -> Result<(), StorageError>;
 }
 
+impl From<u64> for SegmentId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -137,14 +137,9 @@ fn start_of<V>(segments: &[Segment<'_, V>], from: Zxid) -> Result<Option<usize>,
     if let Some(start) = before.or_else(at) {
         return Ok(Some(start));
     }
-    match segments.iter().find(|segment| segment.first.is_some()) {
-        None => Ok(None),
-        Some(first) => {
-            let found = base(first).expect("it has a first frame");
-            let damage = Damage::Gap { found, needed: from };
-            Err(StorageError::damaged(first.name.clone(), FRAMES_START, damage))
-        }
-    }
+    let Some(found) = segments.iter().find_map(base) else { return Ok(None) };
+    let damage = Damage::Gap { found, needed: from };
+    Err(StorageError::damaged(segments[0].name.clone(), FRAMES_START, damage))
 }
 
 impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
@@ -287,7 +282,7 @@ impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
     fn check_end(&mut self) -> Result<(), StorageError> {
         let missing = self.report.end.sequence + 1;
         let Some(current) = self.segments.get(self.index) else { return Ok(()) };
-        let file = current.name.clone();
+        let mut place = (current.name.clone(), self.offset);
         for index in self.index..self.segments.len() {
             let segment = &mut self.segments[index];
             let from = if index == self.index { self.offset } else { FRAMES_START };
@@ -296,7 +291,12 @@ impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
             if let Some(at) = segment.reader.find_witness(from, end, missing)? {
                 let witness = segment.name.clone();
                 let damage = Damage::Frame { sequence: missing, witness, at };
-                return Err(StorageError::damaged(file, self.offset, damage));
+                let next = &self.segments[index.min(self.index + 1)];
+                if next.first.is_none() {
+                    // It was the first of the next segment, or that would begin with another one.
+                    place = (next.name.clone(), FRAMES_START);
+                }
+                return Err(StorageError::damaged(place.0, place.1, damage));
             }
         }
         Ok(())
