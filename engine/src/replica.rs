@@ -20,6 +20,7 @@
 
 mod group;
 mod housekeeping;
+mod room;
 mod sessions;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ use crate::zxid::Zxid;
 
 use group::{Group, SealedGroup};
 use housekeeping::Housekeeping;
+use room::Shortage;
 use sessions::Sessions;
 
 pub use group::GroupTimes;
@@ -67,6 +69,8 @@ pub struct Config {
     pub container_deletions_max: usize,
     /// An empty container that never had a child goes after this; never if zero.
     pub container_never_used_max: Duration,
+    /// Beyond this much memory of the tree, growing writes are refused, bytes.
+    pub memory_bytes_max: Option<u64>,
     /// A snapshot is due after this many transactions.
     pub snapshot_txns: u64,
     /// A snapshot is due after this many bytes of log.
@@ -130,6 +134,8 @@ pub struct Replica {
     published: Version,
     batches: u64,
     housekeeping: Housekeeping,
+    /// What was short when it was last looked at.
+    shortage: Option<Shortage>,
 }
 
 impl Replica {
@@ -150,6 +156,7 @@ impl Replica {
             published,
             batches: 0,
             housekeeping,
+            shortage: None,
         }
     }
 
@@ -243,8 +250,9 @@ impl Replica {
             OpCode::Sync => self.on_sync(request, body),
             OpCode::CloseSession => self.close_session(now, request.session, Some(request)),
             op => match prep::decode(op, body) {
+                Ok(write) if self.refuses(&write) => self.refuse(request, ErrorCode::SystemError),
                 Ok(write) => self.on_write(now, request, write),
-                Err(_) => self.on_undecodable(request),
+                Err(_) => self.refuse(request, ErrorCode::MarshallingError),
             },
         }
     }
@@ -258,11 +266,11 @@ impl Replica {
         self.group.end_txn(Some((request.connection, request.xid, false)));
     }
 
-    /// What is no request is no transaction either, but is answered in its turn.
-    fn on_undecodable(&mut self, request: &Request) {
-        let (zxid, code) = (self.tree.applied(), ErrorCode::MarshallingError.to_wire());
+    /// Answers in its turn what does not become a transaction.
+    fn refuse(&mut self, request: &Request, code: ErrorCode) {
+        let zxid = self.tree.applied();
         self.group.begin_plain(zxid);
-        write_bare_reply(&mut self.group.replies, request.xid, zxid.to_wire(), code);
+        write_bare_reply(&mut self.group.replies, request.xid, zxid.to_wire(), code.to_wire());
         self.group.end_plain(request.connection, request.xid);
     }
 

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod process;
 pub mod ring;

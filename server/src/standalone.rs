@@ -21,7 +21,7 @@ use crate::ring::{self, Backend, RingError};
 use crate::signals::{self, Stop};
 use crate::snapshots::Snapshots;
 use crate::storage::{OpenError, Place, Storage};
-use crate::{process, version};
+use crate::{memory, process, version};
 
 /// The id in front of session ids where there is no ensemble.
 // Compat: ZooKeeperServer.createSessionTracker
@@ -92,11 +92,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         mode: owner_mode(config),
     };
     let storage = Storage::open(&place)?;
+    memory::start(storage.tree.view()).map_err(RunError::Core)?;
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(now.instant, &mut pending);
-    let Storage { tree, log_end, log: directory, snapshots, locks } = storage;
+    let Storage { tree, log_end, log: directory, snapshots, data_dir } = storage;
     let cores = cores_count(config);
     let replica = Replica::new(replica_config(config, cores), tree, log, now);
     let listeners = bind(config)?;
@@ -126,7 +127,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     });
     watching.map_err(RunError::Core)?;
     let result = running.join().map_err(RunError::Core);
-    drop(locks);
+    drop(data_dir);
     result
 }
 
@@ -179,6 +180,7 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         container_check_interval: containers.check_interval,
         container_deletions_max: (f64::from(containers.per_minute_max) * per_check).ceil() as usize,
         container_never_used_max: containers.never_used_max.unwrap_or(Duration::ZERO),
+        memory_bytes_max: config.memory_bytes_max,
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
     }

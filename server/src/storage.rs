@@ -1,37 +1,25 @@
 //! The data of a server: finds, checks and opens what is on its disk.
-//!
-//! ```text
-//!   <dataDir>/ringkeeper/       lock, manifest
-//!       generation.N/           snapshot.<zxid>, and log.<number> unless dataLogDir is elsewhere
-//!   <dataLogDir>/ringkeeper/    lock
-//!       generation.N/           log.<number>
-//! ```
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::BuildHasher;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use engine::btree::Map;
-use engine::disk::{DiskOp, StorageError, Volume};
-use engine::manifest::{Manifest, generation_name, parse_generation_name};
+use engine::disk::{DiskOp, StorageError};
+use engine::manifest::MANIFEST_NAME;
 use engine::recovery::{self, Recovered, Report};
 use engine::snapshot::{Snapshot, SnapshotError};
 use engine::time::Instant;
 use engine::tree::{OwnerMode, Tree};
-use engine::txnlog::format::parse_segment_name;
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
 
-use crate::disk::lock::{Lock, LockError};
+use crate::disk::data_dir::{DIRECTORY_NAME, DataDir, DataDirError};
 use crate::disk::volume::Directory;
-
-/// Below the configured directories, so that a ZooKeeper's `version-2` can lie beside it.
-const FOLDER: &str = "ringkeeper";
 
 /// Where ZooKeeper keeps its data below the same directories.
 const ZOOKEEPER_FOLDER: &str = "version-2";
@@ -39,9 +27,9 @@ const ZOOKEEPER_FOLDER: &str = "version-2";
 /// Why what is on the disk is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has the data, or it cannot be locked.
+    /// The directory cannot be taken.
     #[error(transparent)]
-    Lock(#[from] LockError),
+    DataDir(#[from] DataDirError),
     /// The disk refuses, or what is on it is damaged.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -58,8 +46,10 @@ impl OpenError {
     /// Whether it is the data that is wrong, and not the access to it.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Storage(error) => error.damage().is_some(),
-            Self::Lock(_) | Self::ZooKeeperData(_) => false,
+            Self::Storage(error) | Self::DataDir(DataDirError::Storage(error)) => {
+                error.damage().is_some()
+            }
+            Self::DataDir(DataDirError::Lock(_)) | Self::ZooKeeperData(_) => false,
         }
     }
 }
@@ -87,41 +77,20 @@ pub struct Storage {
     /// The directory of the snapshots.
     pub snapshots: Directory,
     /// Held as long as the data is used.
-    pub locks: Vec<Lock>,
+    pub data_dir: DataDir,
 }
 
 impl Storage {
     /// Opens what is there, or makes it.
     pub fn open(place: &Place<'_>) -> Result<Self, OpenError> {
-        let root = place.data_dir.join(FOLDER);
-        let log_root = place.data_log_dir.join(FOLDER);
-        let mut home = Directory::open(&root)?;
-        let mut locks = vec![Lock::take(&root)?];
-        if log_root != root {
-            Directory::open(&log_root)?;
-            locks.push(Lock::take(&log_root)?);
-        }
-        let manifest = match Manifest::open(&mut home)? {
-            Some(manifest) => manifest,
-            None => {
-                refuse_zookeeper_data(place)?;
-                Manifest::create(&mut home)?
-            }
-        };
-        let generation = generation_name(manifest.generation());
-        for root in [&root, &log_root] {
-            remove_other_generations(root, manifest.generation())?;
-        }
-        let mut snapshots = Directory::open(&root.join(&generation))?;
-        let mut log = Directory::open(&log_root.join(&generation))?;
-        let mut segments = log.list()?;
-        segments.retain(|name| parse_segment_name(name).is_some());
-        log.await_writers(&segments)?;
+        refuse_zookeeper_data(place)?;
+        let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
+        let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
         let mut source = Files { directory: snapshots.path().to_owned(), mode: place.mode };
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
         let Recovered { tree, log: log_end, report } = recovered;
         log_report(&report, &tree);
-        Ok(Self { tree, log_end, log, snapshots, locks })
+        Ok(Self { tree, log_end, log, snapshots, data_dir })
     }
 
     /// The log's writer.
@@ -133,28 +102,15 @@ impl Storage {
 }
 
 fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
+    if place.data_dir.join(DIRECTORY_NAME).join(MANIFEST_NAME).exists() {
+        return Ok(());
+    }
     for folder in [place.data_dir, place.data_log_dir] {
         let folder = folder.join(ZOOKEEPER_FOLDER);
         let is_data = |name: &str| name.starts_with("snapshot.") || name.starts_with("log.");
         let mut names = fs::read_dir(&folder).into_iter().flatten().flatten();
         if names.any(|entry| entry.file_name().to_str().is_some_and(is_data)) {
             return Err(OpenError::ZooKeeperData(folder));
-        }
-    }
-    Ok(())
-}
-
-/// Removes what is left of generations of before, or of a switch that did not happen.
-fn remove_other_generations(root: &Path, current: u64) -> Result<(), StorageError> {
-    let failed =
-        |action, error: &io::Error| StorageError::io(root.display().to_string(), action, error);
-    let entries = fs::read_dir(root).map_err(|error| failed("list", &error))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let generation = name.to_str().and_then(parse_generation_name);
-        if generation.is_some_and(|generation| generation != current) {
-            tracing::info!(path = %entry.path().display(), "removing another generation");
-            fs::remove_dir_all(entry.path()).map_err(|error| failed("remove", &error))?;
         }
     }
     Ok(())

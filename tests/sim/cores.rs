@@ -70,6 +70,7 @@ impl Server {
             container_check_interval: Duration::from_secs(60),
             container_deletions_max: 100,
             container_never_used_max: Duration::ZERO,
+            memory_bytes_max: None,
             snapshot_txns: u64::MAX,
             snapshot_log_bytes: u64::MAX,
         };

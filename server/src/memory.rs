@@ -1,0 +1,40 @@
+//! Provides memory ahead of the tree's writer, and moves the pages of the snapshot that the server
+//! started from into memory, so that no core waits for the kernel.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use engine::btree::Map;
+
+/// How much is kept ready ahead of the writer, bytes.
+const AHEAD_BYTES: usize = 16 << 20;
+
+/// How long to wait when there was nothing to do.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Starts the thread; it lives as long as the process.
+pub fn start(map: &Map) -> io::Result<()> {
+    let (growth, mut loader) = (map.growth(), map.loader());
+    let work = move || {
+        let mut loading = true;
+        loop {
+            match growth.grow(AHEAD_BYTES) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::warn!("the kernel gives no memory ahead: {error}"),
+            }
+            if loading {
+                loading = loader.step().unwrap_or_else(|error| {
+                    // The snapshot's file was changed under a running server. What is in memory
+                    // is good, what is not cannot be trusted any more.
+                    tracing::error!("{error}; the server stops, restart it to recover");
+                    std::process::abort()
+                });
+            } else {
+                thread::sleep(PAUSE);
+            }
+        }
+    };
+    thread::Builder::new().name("memory".to_owned()).spawn(work).map(drop)
+}
