@@ -273,6 +273,8 @@ pub struct Gathered {
     pub intervals: Vec<Interval>,
     /// CPU time of the server in the window.
     pub server_cpu: Option<Duration>,
+    /// When the window began.
+    pub start: Instant,
 }
 
 fn window_from(options: &LoadOptions, begin_ns: u64) -> Window {
@@ -318,5 +320,6 @@ fn gather(
         }
     }
     let server_cpu = cpu_start.zip(cpu).map(|(start, end)| end.saturating_sub(start));
-    Ok(Gathered { intervals: merged, server_cpu })
+    let start = clock + Duration::from_nanos(window.start_ns);
+    Ok(Gathered { intervals: merged, server_cpu, start })
 }

@@ -15,8 +15,8 @@ const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 /// Examples of violations that are kept in words.
 const EXAMPLES_MAX: usize = 5;
-/// Bins of completions per interval of one second.
-pub const BINS: usize = 100;
+/// Bins of completions per interval of one second: a gap is known to a millisecond.
+pub const BINS: usize = 1000;
 
 /// A histogram of latencies in nanoseconds.
 pub fn histogram() -> Histogram<u64> {
@@ -164,7 +164,7 @@ pub struct Interval {
     pub second: u64,
     /// What was counted.
     pub tally: Tally,
-    /// Answers without an error per hundredth of this second, whenever they were due.
+    /// Answers without an error per millisecond of this second, whenever they were due.
     pub bins: [u32; BINS],
 }
 

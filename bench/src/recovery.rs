@@ -74,10 +74,12 @@ pub struct RecoveryOptions {
 pub struct Killing {
     /// From kill -9 to the end of file that an idle client saw, milliseconds.
     pub close_ms: f64,
-    /// From starting the process to the first session with an answered read, milliseconds.
+    /// From starting the process to the first answer that any client got, milliseconds.
     pub served_ms: f64,
-    /// The longest time in which the load had no answer, milliseconds.
+    /// The time around the killing in which the load had no answer, milliseconds.
     pub gap_ms: Option<u64>,
+    /// Whether it lasted until the load ended, so that it may be longer.
+    pub gap_open: bool,
     /// Creates that were acknowledged before and after, and looked for.
     pub acknowledged: u64,
     /// Creates that were under way when the connection broke.
@@ -129,7 +131,7 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Rec
         progress.say(&format!("killing {} of {}", number + 1, options.repeats));
         let killing = if options.idle {
             thread::sleep(Duration::from_secs(1));
-            kill_and_restart(&mut server, options)?
+            kill_and_restart(&mut server, options)?.0
         } else {
             kill_under_load(&mut server, options, number, progress, &mut report)?
         };
@@ -166,7 +168,10 @@ fn fill_options(options: &RecoveryOptions, server: &Server) -> FillOptions {
     }
 }
 
-fn kill_and_restart(server: &mut Server, options: &RecoveryOptions) -> anyhow::Result<Killing> {
+fn kill_and_restart(
+    server: &mut Server,
+    options: &RecoveryOptions,
+) -> anyhow::Result<(Killing, Moments)> {
     let mut witness = Client::connect(server.address, Duration::from_secs(30))?.into_stream();
     let killed = Instant::now();
     let close = thread::spawn(move || wait_end(&mut witness).map(|()| killed.elapsed()));
@@ -178,14 +183,24 @@ fn kill_and_restart(server: &mut Server, options: &RecoveryOptions) -> anyhow::R
     let started = Instant::now();
     server.start()?;
     server.wait_serving()?;
-    Ok(Killing {
+    let served = started.elapsed();
+    let killing = Killing {
         close_ms: close.as_secs_f64() * 1e3,
-        served_ms: started.elapsed().as_secs_f64() * 1e3,
+        served_ms: served.as_secs_f64() * 1e3,
         gap_ms: None,
+        gap_open: false,
         acknowledged: 0,
         unknown: 0,
         resident: server.pid().map(cpu::resident).transpose()?,
-    })
+    };
+    Ok((killing, Moments { killed, started }))
+}
+
+/// When a server was killed, and when it was started again.
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    killed: Instant,
+    started: Instant,
 }
 
 fn wait_end(stream: &mut TcpStream) -> anyhow::Result<()> {
@@ -230,8 +245,14 @@ fn kill_under_load(
         });
         (killing, loading.join().expect("a load does not panic"))
     });
-    let (mut killing, measured) = (killing?, measured?);
-    killing.gap_ms = Some(measured.gap_max_ms);
+    let ((mut killing, moments), measured) = (killing?, measured?);
+    let silence = measured.silence_after(moments.killed);
+    killing.gap_ms = Some(silence.length_ms);
+    killing.gap_open = silence.end.is_none();
+    // The load's clients may have been served before the probe was.
+    if let Some(end) = silence.end.filter(|end| *end > moments.started) {
+        killing.served_ms = killing.served_ms.min((end - moments.started).as_secs_f64() * 1e3);
+    }
     for created in &measured.created {
         killing.acknowledged += created.acknowledged_count();
         killing.unknown += created.unknown_count();
@@ -317,8 +338,10 @@ impl fmt::Display for RecoveryReport {
             if let Some(gap_ms) = killing.gap_ms {
                 write!(
                     f,
-                    ", clients' gap {gap_ms} ms; {} acknowledged and there, {} unknown",
-                    killing.acknowledged, killing.unknown
+                    ", clients' gap {}{gap_ms} ms; {} acknowledged and there, {} unknown",
+                    if killing.gap_open { "over " } else { "" },
+                    killing.acknowledged,
+                    killing.unknown
                 )?;
             }
             if let Some(resident) = killing.resident {

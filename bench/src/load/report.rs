@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::created::Created;
 use super::worker::End;
 use super::{Gathered, LoadOptions};
-use crate::recorder::{Interval, Tally, Violations};
+use crate::recorder::{BINS, Interval, Tally, Violations};
 use crate::wire;
 
 /// A thread that was busy for more of its time than this was what limited the run.
@@ -98,7 +99,7 @@ pub struct LoadReport {
     pub reconnects: u64,
     /// Sessions that the server ended.
     pub expired: u64,
-    /// The longest time without an answer, milliseconds (to 10 ms).
+    /// The longest time without an answer, milliseconds.
     pub gap_max_ms: u64,
     /// Latency of everything.
     pub latency: Latency,
@@ -116,6 +117,9 @@ pub struct LoadReport {
     pub violations: Violations,
     /// What to doubt.
     pub warnings: Vec<String>,
+    /// When the window began.
+    #[serde(skip)]
+    pub start: Instant,
     /// One per second, with histograms; for files and pictures.
     #[serde(skip)]
     pub intervals: Vec<Interval>,
@@ -130,7 +134,7 @@ pub struct LoadReport {
 impl LoadReport {
     /// Adds up a run.
     pub fn new(options: &LoadOptions, gathered: Gathered, ends: &[End]) -> Self {
-        let Gathered { intervals, server_cpu } = gathered;
+        let Gathered { intervals, server_cpu, start } = gathered;
         let mut tally = Tally::default();
         intervals.iter().for_each(|interval| tally.merge(&interval.tally));
         let completed: u64 = intervals.iter().map(Interval::completions).sum();
@@ -151,7 +155,7 @@ impl LoadReport {
             disconnects: tally.disconnects,
             reconnects: tally.reconnects,
             expired: tally.expired,
-            gap_max_ms: longest_gap_ms(&intervals, options.seconds),
+            gap_max_ms: 0,
             latency: Latency::of(&tally.all_latencies()),
             latency_of: tally
                 .latencies
@@ -164,10 +168,12 @@ impl LoadReport {
             server_cores: server_cpu.map(|cpu| cpu.as_secs_f64() / options.seconds),
             violations: tally.violations.clone(),
             warnings: Vec::new(),
+            start,
             intervals,
             tally,
             created: ends.iter().flat_map(|end| end.created.iter().cloned()).collect(),
         };
+        report.gap_max_ms = longest_run_of_zeros(&report.bins());
         report.warnings = report.doubts();
         report
     }
@@ -178,6 +184,33 @@ impl LoadReport {
             && self.lost == 0
             && self.due == self.sent
             && self.violations.total() == 0
+    }
+
+    /// Answers per millisecond of the window.
+    pub fn bins(&self) -> Vec<u32> {
+        let all = self.intervals.iter().flat_map(|interval| interval.bins);
+        all.take((self.options.seconds * BINS as f64) as usize).collect()
+    }
+
+    /// The longest silence that did not end before an instant of the window, to a millisecond.
+    ///
+    /// The longest, because some answers may still lie in the sockets at that instant.
+    pub fn silence_after(&self, at: Instant) -> Silence {
+        let bins = self.bins();
+        let at_bin = at.saturating_duration_since(self.start).as_millis() as usize;
+        let (mut longest, mut begin) = (0..0, 0);
+        for (bin, count) in bins.iter().chain([&1]).enumerate() {
+            if *count == 0 {
+                continue;
+            }
+            if bin > at_bin && bin - begin > longest.len() {
+                longest = begin..bin;
+            }
+            begin = bin + 1;
+        }
+        let ended = longest.end < bins.len();
+        let end = self.start + Duration::from_millis(longest.end as u64 + 1);
+        Silence { length_ms: longest.len() as u64, end: ended.then_some(end) }
     }
 
     fn doubts(&self) -> Vec<String> {
@@ -212,15 +245,17 @@ impl LoadReport {
     }
 }
 
-/// The longest run of empty bins, milliseconds.
-fn longest_gap_ms(intervals: &[Interval], seconds: f64) -> u64 {
-    let bins = intervals.iter().flat_map(|interval| interval.bins);
-    let (mut longest, mut current) = (0, 0);
-    for count in bins.take((seconds * 100.0) as usize) {
-        current = if count == 0 { current + 10 } else { 0 };
-        longest = longest.max(current);
-    }
-    longest
+/// A time without answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// How long it was, at least.
+    pub length_ms: u64,
+    /// When it ended, if it did before the window.
+    pub end: Option<Instant>,
+}
+
+fn longest_run_of_zeros(bins: &[u32]) -> u64 {
+    bins.split(|count| *count > 0).map(|run| run.len() as u64).max().unwrap_or(0)
 }
 
 impl fmt::Display for LoadReport {
@@ -281,5 +316,37 @@ impl fmt::Display for LoadReport {
             writeln!(f, "  warning: {warning}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(bins: &[(usize, u32)]) -> LoadReport {
+        let mut options = LoadOptions::of("get".parse().unwrap(), ([127, 0, 0, 1], 1).into());
+        options.seconds = 0.02;
+        let mut interval = Interval::new(0);
+        bins.iter().for_each(|(bin, count)| interval.bins[*bin] = *count);
+        let gathered =
+            Gathered { intervals: vec![interval], server_cpu: None, start: Instant::now() };
+        LoadReport::new(&options, gathered, &[])
+    }
+
+    #[test]
+    fn a_silence_is_known_to_a_millisecond() {
+        let report = report(&[(0, 5), (1, 5), (4, 5), (5, 2), (13, 1), (19, 1)]);
+        let ms = |count| report.start + Duration::from_millis(count);
+        let silence = Silence { length_ms: 7, end: Some(ms(14)) };
+        assert_eq!(report.silence_after(ms(5)), silence);
+        assert_eq!(report.silence_after(ms(8)), silence);
+        assert_eq!(report.gap_max_ms, 7);
+    }
+
+    #[test]
+    fn a_silence_that_lasts_to_the_end_has_no_end() {
+        let report = report(&[(0, 5), (4, 5)]);
+        let at = report.start + Duration::from_millis(6);
+        assert_eq!(report.silence_after(at), Silence { length_ms: 15, end: None });
     }
 }

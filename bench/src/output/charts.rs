@@ -51,6 +51,7 @@ pub fn percentiles(loads: &[&(String, LoadReport)]) -> anyhow::Result<String> {
             .build_cartesian_2d((1.0..x_max).log_scale(), (y_min..y_max).log_scale())?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("percentile")
             .y_desc("us")
             .x_label_formatter(&|inverse| format!("{}", percentile_label(*inverse)))
@@ -76,21 +77,20 @@ fn percentile_label(inverse: f64) -> f64 {
     ((100.0 - 100.0 / inverse) * 1e6).round() / 1e6
 }
 
-/// Answers per second over time, in steps of 10 or 100 ms.
+/// Answers per second over time, in steps of some milliseconds.
 pub fn throughput(
     loads: &[&(String, LoadReport)],
     bins_per_point: usize,
 ) -> anyhow::Result<String> {
     let mut curves = Curves::new();
     for (name, load) in loads {
-        let bins: Vec<u32> = load.intervals.iter().flat_map(|interval| interval.bins).collect();
+        let bins = load.bins();
         let seconds = bins_per_point as f64 / BINS as f64;
         let points = bins.chunks(bins_per_point).zip(0..).map(|(bins, index)| {
             let count: u64 = bins.iter().map(|bin| u64::from(*bin)).sum();
             (f64::from(index) * seconds, count as f64 / seconds)
         });
-        let points = points.take_while(|point| point.0 < load.options.seconds).collect();
-        curves.push((name.clone(), points));
+        curves.push((name.clone(), points.collect()));
     }
     let points = || curves.iter().flat_map(|(_, points)| points);
     let x_max = points().map(|point| point.0).fold(0.1, f64::max);
@@ -104,6 +104,7 @@ pub fn throughput(
             .build_cartesian_2d(0.0..x_max, 0.0..y_max)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("seconds")
             .y_label_formatter(&|value| crate::compare::table::number(*value))
             .draw()?;
@@ -128,6 +129,7 @@ pub fn ratios(rows: &[Row]) -> anyhow::Result<String> {
             .build_cartesian_2d((least..most).log_scale(), 0.0..count as f64)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .disable_y_mesh()
             .disable_y_axis()
             .x_label_formatter(&|times| crate::compare::table::number(*times))

@@ -37,12 +37,12 @@ pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
             section(
                 &mut page,
                 "the load around each killing, 10 ms apart",
-                &[charts::throughput(&loads, 1)?],
+                &[charts::throughput(&loads, 10)?],
             )?;
         }
     } else {
         for (title, loads) in groups(outcome) {
-            let pictures = [charts::percentiles(&loads)?, charts::throughput(&loads, 10)?];
+            let pictures = [charts::percentiles(&loads)?, charts::throughput(&loads, 100)?];
             section(&mut page, title, &pictures)?;
         }
     }
