@@ -178,6 +178,10 @@ impl Epoll {
     }
 }
 
+/// What an idle connection takes.
+#[cfg(test)]
+pub(super) const CONNECTION_BYTES: usize = Slots::<Connection>::PLACE_BYTES;
+
 impl fmt::Debug for Epoll {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

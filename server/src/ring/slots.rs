@@ -53,6 +53,10 @@ pub(super) struct Slots<T> {
 }
 
 impl<T> Slots<T> {
+    /// What one value takes in the table.
+    #[cfg(test)]
+    pub(super) const PLACE_BYTES: usize = size_of::<Place<T>>();
+
     pub(super) fn new() -> Self {
         Self { places: Vec::new(), free: Vec::new() }
     }

@@ -244,6 +244,10 @@ impl Drop for Uring {
     }
 }
 
+/// What an idle connection takes.
+#[cfg(test)]
+pub(super) const CONNECTION_BYTES: usize = Slots::<Connection>::PLACE_BYTES;
+
 impl fmt::Debug for Uring {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
