@@ -59,8 +59,74 @@ fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
+/// Names from outside the repository that mean nothing to its readers, in halves: this file is
+/// looked at, too.
+const FOREIGN: [[&str; 2]; 4] =
+    [["/wo", "rk/"], ["zookeeper-", "facts"], ["versioned-", "map.md"], ["BRIEF", ".md"]];
+
+/// Folders of the repository's root and below that hold nothing of the repository's own.
+const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "ringkeeper-data"];
+
+#[test]
+fn documents_link_to_what_is_there_and_nothing_names_another_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    collect_files(root, &mut files);
+    let mut findings = Vec::new();
+    for file in files {
+        // Only text can name or link anything.
+        let Ok(text) = String::from_utf8(fs::read(&file).unwrap()) else { continue };
+        let name = file.strip_prefix(root).unwrap().display().to_string();
+        findings.extend(foreign_names_in(&name, &text));
+        if name == "README.md" || name.starts_with("docs/") {
+            let folder = file.parent().unwrap();
+            findings.extend(dead_links_in(&name, &text, |target| folder.join(target).exists()));
+        }
+    }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+fn foreign_names_in(name: &str, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        if FOREIGN.iter().any(|halves| line.contains(&halves.concat())) {
+            findings.push(format!("{name}:{number}: names what is not part of the repository"));
+        }
+    }
+    findings
+}
+
+/// Links to other files (`](target)`), relative to the document's folder.
+fn dead_links_in(name: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let files = links.map(|(link, _)| link.split_once('#').map_or(link, |(file, _)| file));
+    let relative = files.filter(|file| !file.is_empty() && !file.contains("://"));
+    let dead = relative.filter(|file| !exists(file));
+    dead.map(|file| format!("{name}: links to {file}, which is not there")).collect()
+}
+
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if NOT_OURS.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        if path.is_dir() {
+            collect_files(&path, files);
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+}
+
 #[test]
 fn the_rules_can_fail() {
+    let text = FOREIGN.map(|halves| halves.concat()).join("\n");
+    assert_eq!(foreign_names_in("docs/x.md", &text).len(), FOREIGN.len());
+    let links = "[a](there.md#part) [b](gone.md) [c](https://example.org/gone) [d](#here)";
+    let dead = dead_links_in("docs/x.md", links, |file| file == "there.md");
+    assert_eq!(dead, ["docs/x.md: links to gone.md, which is not there"]);
+
     assert_eq!(findings_in("engine/src/x.rs", "//! Fine.\n"), Vec::<String>::new());
     let long = format!("//! x\n{}\n", "y".repeat(LINE_CHARS_MAX + 1));
     assert_eq!(findings_in("server/src/x.rs", &long).len(), 1);
