@@ -61,8 +61,7 @@ fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Names from outside the repository that mean nothing to its readers, in halves: this file is
 /// looked at, too.
-const FOREIGN: [[&str; 2]; 4] =
-    [["/wo", "rk/"], ["zookeeper-", "facts"], ["versioned-", "map.md"], ["BRIEF", ".md"]];
+const FOREIGN: [[&str; 2]; 3] = [["/wo", "rk/"], ["zookeeper-", "facts"], ["BRIEF", ".md"]];
 
 /// Folders of the repository's root and below that hold nothing of the repository's own.
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "ringkeeper-data"];
