@@ -5,9 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use engine::acl::{Acl, AclBytes, Id};
 use engine::btree::Version;
-use engine::ids::SessionId;
-use engine::tree::{self, OwnerMode, Tree};
+use engine::ids::{SessionId, Xid};
+use engine::jute::Writer;
+use engine::time::WallTime;
+use engine::tree::{self, Effects, OwnerMode, Tree};
+use engine::txn::{NewNode, Txn, TxnHeader};
 use engine::zookeeper_files::{
     Compression, FileName, Loaded, LogError, LogReader, Report, Restore, SnapshotError,
     SnapshotReader, WriteOptions, looks_whole, write_snapshot,
@@ -212,4 +216,88 @@ fn a_missing_transaction_is_reported() {
     assert_eq!(report.first_different, Some(Zxid(6)));
     assert!(Restore::from_nothing(OwnerMode::Plain).apply(&[1, 2, 3]).is_err());
     assert_eq!(FileName::snapshot(END), "snapshot.24");
+}
+
+/// A snapshot of a root and `/a`, whose ACL list, number 5, is missing.
+fn snapshot_without_list() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    writer.bytes(b"ZKSN");
+    writer.i32(2);
+    writer.i64(-1);
+    writer.i32(0);
+    writer.i32(0);
+    for (path, acl) in [("", -1), ("/a", 5)] {
+        writer.string(path);
+        writer.buf_or_null(None);
+        writer.i64(acl);
+        writer.bytes(&[0; 60]);
+    }
+    writer.string("/");
+    let checksum = simd_adler32::adler32(&bytes.as_slice());
+    let mut writer = Writer::new(&mut bytes);
+    writer.i64(i64::from(checksum));
+    writer.string("/");
+    bytes
+}
+
+#[test]
+fn a_missing_list_denies_everything_until_the_log_brings_it() {
+    let loaded = load_plain(&snapshot_without_list(), Zxid(1)).unwrap();
+    assert_eq!(loaded.unknown_acls, 1);
+    let list = |tree: &Tree| {
+        let view = tree.view();
+        tree::acl(view, tree::znode(view, "/a").unwrap().acl()).decode()
+    };
+    assert_eq!(list(&loaded.tree), [Acl { perms: 0, id: Id::new("world", "anyone") }]);
+    let own = [Acl { perms: 31, id: Id::new("digest", "user:x") }];
+    let acl = AclBytes::encode(&own);
+    let node = NewNode { path: "/a".into(), data: None, acl, parent_cversion: 1 };
+    let time = WallTime(5);
+    let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(2), time };
+    let mut txn = Vec::new();
+    let create = Txn::Create { with_stat: true, node, ephemeral: false };
+    engine::txn::codec::encode(&header, &create, None, &mut txn);
+    let mut restore = Restore::new(loaded);
+    restore.apply(&txn).unwrap();
+    assert_eq!(list(&restore.finish().0), own);
+}
+
+/// The tree of a version, from nothing.
+fn rebuilt(version: &Version) -> Tree {
+    let bytes = written(version, WriteOptions::default());
+    load_plain(&bytes, version.zxid()).unwrap().tree
+}
+
+#[test]
+fn transactions_with_flipped_bits_never_break_the_tree() {
+    let mut txns = Vec::new();
+    let mut reader = LogReader::new(LOG_1);
+    while let Some(txn) = reader.next_txn().unwrap() {
+        txns.push(txn.to_vec());
+    }
+    let mut tree = replayed();
+    let mut effects = Effects::new();
+    let mut applied = 0;
+    for txn in &mut txns {
+        for at in 8..txn.len().min(600) {
+            for bit in [1, 0x10, 0x80] {
+                txn[at] ^= bit;
+                if let Ok(decoded) = engine::txn::codec::decode(txn) {
+                    effects.clear();
+                    tree.apply(&decoded.header, &decoded.txn, &mut effects);
+                    applied += 1;
+                }
+                txn[at] ^= bit;
+            }
+        }
+        let version = tree.freeze();
+        let again = rebuilt(&version);
+        assert_eq!(again.digest(), tree.digest());
+        let (left, right) = (again.counters(), tree.counters());
+        assert_eq!(left.znode_count, right.znode_count);
+        assert_eq!(left.ephemerals_count, right.ephemerals_count);
+        assert_eq!(left.sessions_count, right.sessions_count);
+    }
+    assert!(applied > 5_000, "{applied}");
 }
