@@ -125,16 +125,13 @@ impl Tree {
     ) -> Result<(), ErrorCode> {
         // Compat: DataTree.deleteNode. The parent's pzxid is raised even if the child is gone.
         let (parent, _) = path::split(path).ok_or(ErrorCode::NoNode)?;
-        let is_there = matches!(keyspace::locate_znode(&self.store, path), Spot::Occupied { .. });
+        let removed = self.remove(path);
         let parent_head = self.change(parent, |head| {
             head.stat.pzxid = head.stat.pzxid.max(zxid);
-            head.num_children -= u32::from(is_there);
+            head.num_children -= u32::from(removed.is_some());
         });
         let (parent_head, _) = parent_head.ok_or(ErrorCode::NoNode)?;
-        if !is_there {
-            return Err(ErrorCode::NoNode);
-        }
-        let (head, bytes) = self.remove(path);
+        let (head, bytes) = removed.ok_or(ErrorCode::NoNode)?;
         if head.num_children > 0 {
             self.remove_below(path, head.num_children);
         }
@@ -352,11 +349,11 @@ impl Tree {
         head.wire_stat(data.map_or(0, <[u8]>::len))
     }
 
-    /// Takes a znode out, but does not tell its parent. Returns what it was, and how much data
-    /// it had.
-    fn remove(&mut self, path: &str) -> (Head, usize) {
+    /// Takes a znode out, if it is there, but does not tell its parent. Returns what it was, and
+    /// how much data it had.
+    fn remove(&mut self, path: &str) -> Option<(Head, usize)> {
         let Spot::Occupied { key, value } = keyspace::locate_znode(&self.store.map, path) else {
-            unreachable!("the znode was found before");
+            return None;
         };
         let (head, at) = Head::of(&key, &value);
         let data = &value[at..];
@@ -370,7 +367,7 @@ impl Tree {
         self.meta.znodes -= 1;
         self.meta.data_bytes -= characters(path) + bytes as i64;
         self.unindex(path, head.owner());
-        (head, bytes)
+        Some((head, bytes))
     }
 
     /// Takes out everything below a znode that is gone.
@@ -387,7 +384,7 @@ impl Tree {
             }
             for name in names {
                 let path = format!("{parent}/{name}");
-                let (head, _) = self.remove(&path);
+                let (head, _) = self.remove(&path).expect("children exist");
                 if let Role::Limits(about) = quota::role(&path) {
                     self.quotas.remove(about);
                 }
