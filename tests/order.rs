@@ -304,3 +304,30 @@ fn an_event_comes_before_the_data_that_it_announces() {
         check_watch_order(seed);
     }
 }
+
+/// A read that waits for a write of its own session leaves a watch that misses nothing: until it
+/// runs, its core has no watch, and the next change may be on its way already.
+fn check_waiting_watch(seed: u64) {
+    let mut world = World::new(seed, 2);
+    let (writer, watcher) = (world.client(0), world.client(1));
+    world.send(writer, &[create("/w", 0)]);
+    world.send(watcher, &[create("/mine", 0)]);
+    world.server.settle();
+    world.send(watcher, &[set("/mine", 1), get("/w", true)]);
+    for _ in 0..world.server.rng.below(8) {
+        world.server.step();
+    }
+    world.send(writer, &[set("/w", 1)]);
+    world.server.settle();
+    world.hear();
+    let client = &world.clients[&watcher];
+    let told = client.heard.iter().any(|heard| matches!(heard, Heard::Event { .. }));
+    assert_eq!(told, client.values_read() == [0], "seed {seed}: {:?}", client.heard);
+}
+
+#[test]
+fn a_watch_left_by_a_read_that_waited_misses_nothing() {
+    for seed in 0..300 {
+        check_waiting_watch(seed);
+    }
+}

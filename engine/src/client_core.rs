@@ -174,9 +174,10 @@ impl ClientCore {
         &self.version
     }
 
-    /// How many watches the core's connections have.
-    pub fn watches_count(&self) -> usize {
-        self.watches.count()
+    /// Whether a batch without replies for this core may still concern it: a connection has a
+    /// watch, or a request that could leave one when it is let through.
+    pub fn needs_all_batches(&self) -> bool {
+        self.watches.count() > 0 || self.outstanding > 0 || !self.held.is_empty()
     }
 
     /// When to pass [`Input::Tick`] if nothing else happens.

@@ -7,7 +7,8 @@
 //! Invariants:
 //!
 //!   * `by_path[p]` holds slot s exactly if `by_slot[s]` holds p, and its modes are not empty
-//!   * `count` is the sum of all modes of all entries; `recursive` of the recursive ones
+//!   * `count` is the sum of what ZooKeeper counts of all entries; `recursive` is the number of
+//!     entries with a recursive watch
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -35,7 +36,7 @@ impl WatchTable {
         Self::default()
     }
 
-    /// How many watches there are.
+    /// How many watches there are, as ZooKeeper counts them: a persistent one is two.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -220,8 +221,8 @@ mod tests {
 
     #[test]
     fn persistent_watches_stay() {
-        check(&[(1, "/a", Modes::PERSISTENT)], EventType::NodeDeleted, "/a", &[1], 1);
-        check(&[(1, "/a", Modes::PERSISTENT)], EventType::NodeChildrenChanged, "/a", &[1], 1);
+        check(&[(1, "/a", Modes::PERSISTENT)], EventType::NodeDeleted, "/a", &[1], 2);
+        check(&[(1, "/a", Modes::PERSISTENT)], EventType::NodeChildrenChanged, "/a", &[1], 2);
     }
 
     #[test]
@@ -236,6 +237,19 @@ mod tests {
     fn a_connection_with_several_matching_watches_is_told_once() {
         let watches = [(1, "/a", Modes::DATA.with(Modes::RECURSIVE)), (1, "/", Modes::RECURSIVE)];
         check(&watches, EventType::NodeDataChanged, "/a", &[1], 2);
+    }
+
+    #[test]
+    fn watches_are_counted_per_table_as_zookeeper_has_them() {
+        let mut table = WatchTable::new();
+        let mut counts = Vec::new();
+        for modes in [Modes::RECURSIVE, Modes::DATA, Modes::CHILD, Modes::PERSISTENT] {
+            table.add(1, "/a", modes);
+            counts.push(table.count());
+        }
+        table.add(1, "/b", Modes::PERSISTENT);
+        counts.push(table.count());
+        assert_eq!(counts, [1, 1, 2, 2, 4]);
     }
 
     #[test]

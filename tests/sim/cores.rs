@@ -257,11 +257,11 @@ impl Server {
         }
     }
 
-    /// As the server does it: cores without replies and without watches are passed over.
+    /// As the server does it: cores that wait for nothing are passed over.
     fn publish(&mut self, batch: Arc<Batch>) {
         for (index, core) in self.cores.iter_mut().enumerate() {
             let concerned = batch.has_replies_for(CoreId(index as u16));
-            if concerned || core.clients.watches_count() > 0 {
+            if concerned || core.clients.needs_all_batches() {
                 core.inbox.push_back(Message::Batch(Arc::clone(&batch)));
             }
         }

@@ -40,9 +40,14 @@ impl Modes {
         self.0 & other.0 != 0
     }
 
-    /// How many modes there are in it.
+    /// How many watches ZooKeeper counts for it: one per table.
+    ///
+    // Compat: DataTree.getWatchCount - persistent watches are in both tables, recursive ones with
+    // the data watches only.
     pub const fn count(self) -> usize {
-        self.0.count_ones() as usize
+        let data = self.has_any(Self::DATA.with(Self::PERSISTENT).with(Self::RECURSIVE));
+        let child = self.has_any(Self::CHILD.with(Self::PERSISTENT));
+        data as usize + child as usize
     }
 
     /// What `AddWatchRequest` means by this number.

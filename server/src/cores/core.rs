@@ -93,7 +93,7 @@ impl Core {
                 Some(_) => Some(Duration::ZERO),
                 None => self.timeout(ordering.as_ref()),
             };
-            if self.events.interested && self.events.clients.watches_count() == 0 {
+            if self.events.interested && !self.events.clients.needs_all_batches() {
                 self.events.interested = false;
                 self.events.shared.lower_interest(self.events.id);
             }

@@ -8,7 +8,8 @@
 //!
 //! A batch is not appended for a core that neither waits for one of its replies nor has interest.
 //! A core raises its interest before it looks at `published`, and lowers it when it parks without
-//! watches; the publisher looks at interest again after storing `published`. With a full fence
+//! watches and without requests in hand (a read behind a write of its own connection may leave a
+//! watch); the publisher looks at interest again after storing `published`. With a full fence
 //! between each store and load, one of the two sees the other: either the core adopts the new
 //! version before it reads (and registers a watch), or the publisher appends the batch after all.
 //! A batch that comes late so is older than the adopted version, and is dropped.
@@ -206,7 +207,7 @@ impl Shared {
         fence(Ordering::SeqCst);
     }
 
-    /// Says that `core` is about to park, without watches.
+    /// Says that `core` is about to park, with neither watches nor requests in hand.
     pub(crate) fn lower_interest(&self, core: CoreId) {
         self.mailbox(core).interest.store(false, Ordering::Release);
     }
