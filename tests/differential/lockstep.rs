@@ -165,7 +165,9 @@ impl Lockstep {
                 let kept = text.lines().filter(|line| {
                     lines.is_empty() || lines.iter().any(|start| line.starts_with(start))
                 });
-                answers.push(kept.map(str::to_owned).collect::<Vec<_>>());
+                let mut kept: Vec<_> = kept.map(str::to_owned).collect();
+                kept.sort();
+                answers.push(kept);
             }
             let compared = self.compare(word, &answers[0], &answers[1]);
             if compared.is_ok() || Instant::now() > deadline {
