@@ -6,6 +6,11 @@ use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::records::{ConnectRequest, ConnectResponse, ReplyHeader, WatchEvent};
+use engine::replica::ROLLOVER_COUNTER;
+use engine::time::WallTime;
+use engine::tree::{Effects, OwnerMode, Tree};
+use engine::txn::{Txn, TxnHeader};
+use engine::zxid::{Epoch, Zxid};
 use tests::sim::cores::Server;
 
 const PERSISTENT: i32 = 0;
@@ -34,7 +39,11 @@ struct World {
 
 impl World {
     fn new(seed: u64, cores: u16) -> Self {
-        Self { server: Server::new(seed, cores), clients: BTreeMap::new(), read: 0 }
+        Self::of(Server::new(seed, cores))
+    }
+
+    fn of(server: Server) -> Self {
+        Self { server, clients: BTreeMap::new(), read: 0 }
     }
 
     /// A client with a session, connected to `core`.
@@ -330,4 +339,31 @@ fn a_watch_left_by_a_read_that_waited_misses_nothing() {
     for seed in 0..300 {
         check_waiting_watch(seed);
     }
+}
+
+#[test]
+fn the_counter_rolls_over_into_a_new_epoch() {
+    let mut tree = Tree::new(OwnerMode::Plain);
+    let header = TxnHeader {
+        session: SessionId(7),
+        cxid: Xid(0),
+        zxid: Zxid::new(Epoch(2), ROLLOVER_COUNTER - 1),
+        time: WallTime(1),
+    };
+    tree.apply(&header, &Txn::CreateSession { timeout_ms: 10_000 }, &mut Effects::new());
+    let mut world = World::of(Server::with_tree(1, 2, tree));
+    let client = world.client(1);
+    world.send(client, &[create("/a", 0), set("/a", 1), get("/a", false)]);
+    world.await_replies(client);
+    world.send(client, &[set("/a", 2)]);
+    world.await_replies(client);
+    let zxids = world.clients[&client].heard.iter().map(|heard| match heard {
+        Heard::Reply { zxid, err: 0, .. } => *zxid,
+        other => panic!("{other:?}"),
+    });
+    // The new session took the last zxid of the old epoch.
+    assert_eq!(
+        zxids.collect::<Vec<_>>(),
+        [0x3_0000_0001, 0x3_0000_0002, 0x3_0000_0002, 0x3_0000_0003]
+    );
 }

@@ -40,7 +40,7 @@ use crate::rules::Rules;
 use crate::time::{Instant, WallTime};
 use crate::tree::Tree;
 use crate::txnlog::TxnLog;
-use crate::zxid::Zxid;
+use crate::zxid::{Epoch, Zxid};
 
 use group::{Group, SealedGroup};
 use housekeeping::Housekeeping;
@@ -51,6 +51,9 @@ pub use group::GroupTimes;
 
 /// A group is sealed at this size even while the log is busy, bytes of transactions.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// From this counter on, the next group begins a new epoch.
+pub const ROLLOVER_COUNTER: u32 = 0xF000_0000;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug)]
@@ -69,6 +72,10 @@ pub struct Config {
     pub container_deletions_max: usize,
     /// An empty container that never had a child goes after this; never if zero.
     pub container_never_used_max: Duration,
+    /// Writes that take longer from their preparation to their publication are logged.
+    pub slow_write: Option<Duration>,
+    /// Groups that take longer from the log's taking them to their publication are logged.
+    pub slow_sync: Duration,
     /// Beyond this much memory of the tree, growing writes are refused, bytes.
     pub memory_bytes_max: Option<u64>,
     /// A snapshot is due after this many transactions.
@@ -309,6 +316,16 @@ impl Replica {
         self.group.push_answer(self.tree.applied(), connection, kind);
     }
 
+    /// The zxid of the next transaction. A new epoch begins, between two groups, long before the
+    /// counter of this one is used up.
+    fn next_zxid(&self) -> Zxid {
+        let applied = self.tree.applied();
+        if applied.counter() >= ROLLOVER_COUNTER && !self.group.has_txns() {
+            return Zxid::new(Epoch(applied.epoch().0 + 1), 1);
+        }
+        applied.next().expect("a rollover comes before the counter ends")
+    }
+
     /// Gives the next zxid to the transaction that `make` makes.
     fn order(
         &mut self,
@@ -316,8 +333,8 @@ impl Replica {
         author: &Author<'_>,
         make: impl FnOnce(&mut Tree, &WriteContext<'_>, &mut Group),
     ) {
+        let zxid = self.next_zxid();
         let Self { config, tree, group, .. } = self;
-        let zxid = tree.applied().next().expect("a rollover comes before the counter ends");
         let context = WriteContext {
             session: author.session,
             xid: author.xid,

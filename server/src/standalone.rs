@@ -180,6 +180,8 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         container_check_interval: containers.check_interval,
         container_deletions_max: (f64::from(containers.per_minute_max) * per_check).ceil() as usize,
         container_never_used_max: containers.never_used_max.unwrap_or(Duration::ZERO),
+        slow_write: config.slow_request,
+        slow_sync: config.sync_warning,
         memory_bytes_max: config.memory_bytes_max,
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,

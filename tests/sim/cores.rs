@@ -59,9 +59,15 @@ const TICK_MS: u32 = 2000;
 impl Server {
     /// A fresh server.
     pub fn new(seed: u64, cores: u16) -> Self {
+        Self::with_tree(seed, cores, Tree::new(OwnerMode::Plain))
+    }
+
+    /// A server with this state.
+    pub fn with_tree(seed: u64, cores: u16, tree: Tree) -> Self {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1_700_000_000_000) };
         let mut ops = Vec::new();
-        let log = TxnLog::open(LogConfig::default(), LogEnd::default(), now.instant, &mut ops);
+        let end = LogEnd { zxid: tree.applied(), ..LogEnd::default() };
+        let log = TxnLog::open(LogConfig::default(), end, now.instant, &mut ops);
         let config = replica::Config {
             server_id: 1,
             tick_ms: TICK_MS,
@@ -70,11 +76,13 @@ impl Server {
             container_check_interval: Duration::from_secs(60),
             container_deletions_max: 100,
             container_never_used_max: Duration::ZERO,
+            slow_write: None,
+            slow_sync: Duration::MAX,
             memory_bytes_max: None,
             snapshot_txns: u64::MAX,
             snapshot_log_bytes: u64::MAX,
         };
-        let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
+        let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {
             rules: Rules::default(),
             auth: AuthRules::default(),

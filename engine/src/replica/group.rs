@@ -177,11 +177,9 @@ impl Replica {
             assert!(version.number() >= self.published.number());
             self.published = version;
             if group.last.is_some() {
-                housekeeping::log_if_slow(GroupTimes {
-                    opened: group.opened,
-                    sealed: group.sealed,
-                    published: now.instant,
-                });
+                let (opened, sealed, published) = (group.opened, group.sealed, now.instant);
+                let times = GroupTimes { opened, sealed, published };
+                housekeeping::log_if_slow(&self.config, times);
             }
             out.push(Output::Publish(Arc::new(group.batch)));
         }

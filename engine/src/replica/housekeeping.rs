@@ -11,14 +11,12 @@ use crate::time::{Instant, WallTime};
 use crate::tree::{self, Owner};
 use crate::zxid::Zxid;
 
-/// A write that takes longer than this from its preparation to its publication is logged.
-const SLOW_WRITE: Duration = Duration::from_secs(1);
-
 /// Logs a group that took too long, with the time of each stage.
-pub(super) fn log_if_slow(times: GroupTimes) {
-    if times.published.since(times.opened) >= SLOW_WRITE {
-        let queue_ms = times.sealed.since(times.opened).as_millis();
-        let log_ms = times.published.since(times.sealed).as_millis();
+pub(super) fn log_if_slow(config: &Config, times: GroupTimes) {
+    let queue = times.sealed.since(times.opened);
+    let log = times.published.since(times.sealed);
+    if config.slow_write.is_some_and(|slow| queue + log >= slow) || log >= config.slow_sync {
+        let (queue_ms, log_ms) = (queue.as_millis(), log.as_millis());
         tracing::warn!(queue_ms, log_ms, "slow writes: is the log's disk busy?");
     }
 }
@@ -91,7 +89,7 @@ impl Replica {
             let goes = tree::znode(view, path).is_some_and(|znode| {
                 let was_used = znode.stat().cversion > 0;
                 let never_used = self.config.container_never_used_max;
-                let waited = age(now, znode.stat().ctime_ms) > never_used;
+                let waited = age(now, znode.stat().mtime_ms) > never_used;
                 znode.children_count() == 0 && (was_used || (!never_used.is_zero() && waited))
             });
             if goes {

@@ -43,6 +43,8 @@ pub(super) fn finish_connect(socket: &OwnedFd) -> io::Result<()> {
 /// Sets what every connection has: blocking mode, no delay of small writes.
 pub(super) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(socket, false)?;
+    // A peer whose host has vanished is found out about, however idle its connection is.
+    sockopt::set_socket_keepalive(socket, true)?;
     match sockopt::set_tcp_nodelay(socket, true) {
         // Not a TCP socket, or one that the peer has reset already: the next receive says so.
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
