@@ -214,7 +214,6 @@ impl Store {
     pub(crate) fn roll_back(&mut self, version: &HoldRef, born_later: &[PageNumber]) {
         let past = self.holders.is_past(version.number, version);
         assert!(past, "version {} is not in the past of this head", version.number);
-        self.writer.freeze();
         self.holders.roll_back(version.number);
         for &page in born_later {
             assert!(birth_of(self.page(page)) > version.number);
