@@ -98,7 +98,7 @@ pub struct LoadOptions {
     /// Znodes that are read and set
     #[arg(long, default_value_t = 1000)]
     pub keys: u64,
-    /// How they are drawn: uniform, sequential, zipf:<exponent>
+    /// How they are drawn: uniform, sequential, zipf:EXPONENT
     #[arg(long, default_value = "uniform")]
     pub distribution: Distribution,
     /// Znodes per directory

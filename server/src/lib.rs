@@ -9,7 +9,6 @@ pub mod exit;
 pub mod four_letter;
 pub mod logging;
 pub mod memory;
-pub mod metrics;
 pub mod process;
 pub mod ring;
 pub mod signals;

@@ -93,6 +93,11 @@ impl ClientCore {
         }
     }
 
+    /// Notes how long a turn of this core took.
+    pub fn note_turn(&mut self, took: Duration) {
+        self.stats.longest_turn = self.stats.longest_turn.max(took);
+    }
+
     /// Forgets what was counted (`srst`), or what was counted per connection (`crst`).
     pub fn reset_stats(&mut self, per_connection: bool) {
         if per_connection {

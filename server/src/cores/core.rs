@@ -110,6 +110,8 @@ impl Core {
                 ordering.turn(&mut self.events).map_err(io::Error::other)?;
             }
             self.finish_turn(ordering.as_mut());
+            let took = self.events.clock.instant().since(self.events.now);
+            self.events.clients.note_turn(took);
             if self.stopping && ordering.as_ref().is_none_or(Ordering::is_idle) {
                 return Ok(());
             }

@@ -17,7 +17,7 @@ use super::core::Events;
 use super::mailbox::ToCore;
 use super::ordering::Ordering;
 use crate::clock::Clock;
-use crate::four_letter::monitor::{self, GaugeReport, Value};
+use crate::four_letter::monitor::{self, GaugeReport, Metric, Value};
 use crate::four_letter::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
     ServerReport, SessionReport, WatchReport,
@@ -290,7 +290,37 @@ fn mntr(published: &Published<'_>, parts: &Parts) -> String {
         resident_bytes: usage.resident_bytes,
         ..GaugeReport::default()
     };
-    let rejected = Value::Int(parts.rejected.cast_signed());
-    let metrics = [("connection_rejected".to_owned(), rejected)];
-    monitor::mntr(&server_report(published, parts), &gauges, metrics)
+    monitor::mntr(&server_report(published, parts), &gauges, metrics(parts))
+}
+
+/// What is counted and timed, under ZooKeeper's names.
+// Compat: ServerMetrics
+fn metrics(parts: &Parts) -> Vec<Metric> {
+    let sum = |of: fn(&CoreReport) -> u64| parts.cores.iter().map(of).sum::<u64>().cast_signed();
+    let counters = [
+        ("bytes_received_count", sum(|core| core.stats.bytes_received)),
+        ("connection_rejected", parts.rejected.cast_signed()),
+        ("large_requests_rejected", sum(|core| core.stats.large_requests_rejected)),
+        ("sessionless_connections_expired", sum(|core| core.stats.sessionless_expired)),
+    ];
+    let mut list: Vec<Metric> =
+        counters.into_iter().map(|(name, value)| (name.to_owned(), Value::Int(value))).collect();
+    let (mut reads, mut updates) = (LatencyStats::default(), LatencyStats::default());
+    for core in &parts.cores {
+        reads.merge(&core.stats.read_latency);
+        updates.merge(&core.stats.write_latency);
+    }
+    for (name, latency) in [("readlatency", reads), ("updatelatency", updates)] {
+        let report = latency_report(&latency);
+        let ms = |value: u64| Value::Int(value.cast_signed());
+        let sum_ms = u64::try_from(latency.sum.as_millis()).unwrap_or(u64::MAX);
+        list.extend([
+            (format!("avg_{name}"), Value::Float(report.average.rounded())),
+            (format!("min_{name}"), ms(report.min_ms)),
+            (format!("max_{name}"), ms(report.max_ms)),
+            (format!("cnt_{name}"), ms(latency.count)),
+            (format!("sum_{name}"), ms(sum_ms)),
+        ]);
+    }
+    list
 }
