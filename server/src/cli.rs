@@ -46,7 +46,7 @@ pub struct Cli {
     #[arg(long, value_name = "PORT")]
     client_port: Option<u16>,
 
-    /// The address for clients (clientPortAddress), perhaps with a port: 10.0.0.1, [::1]:2181.
+    /// The address for clients (clientPortAddress), perhaps with a port: `10.0.0.1`, `[::1]:2181`.
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     listen: Option<String>,
 
