@@ -25,7 +25,6 @@ pub(super) struct Core {
     ring: Ring,
     events: Events,
     listeners: Vec<ListenerId>,
-    stopping: bool,
     /// The round of a collection that is answered once the sockets have been looked at.
     collecting: Option<u64>,
 }
@@ -49,6 +48,8 @@ pub(super) struct Events {
     accepted: Vec<(OwnedFd, SocketAddr)>,
     /// Frames of the log that are done; on the ordering core only.
     pub(super) written: Vec<Written>,
+    /// Nothing more is taken from clients: what is ordered becomes durable, then the core ends.
+    stopping: bool,
     /// Whether this core gets batches without replies for it.
     interested: bool,
 }
@@ -75,9 +76,10 @@ impl Core {
             peers: HashMap::new(),
             accepted: Vec::new(),
             written: Vec::new(),
+            stopping: false,
             interested: false,
         };
-        Self { ring, events, listeners: Vec::new(), stopping: false, collecting: None }
+        Self { ring, events, listeners: Vec::new(), collecting: None }
     }
 
     pub(super) fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
@@ -112,7 +114,7 @@ impl Core {
             self.finish_turn(ordering.as_mut());
             let took = self.events.clock.instant().since(self.events.now);
             self.events.clients.note_turn(took);
-            if self.stopping && ordering.as_ref().is_none_or(Ordering::is_idle) {
+            if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_idle) {
                 return Ok(());
             }
         }
@@ -213,7 +215,7 @@ impl Core {
                 }
                 ToCore::Answer(id, text) => self.events.step(Input::Answer(id, text)),
                 ToCore::Stop => {
-                    self.stopping = true;
+                    self.events.stopping = true;
                     for listener in self.listeners.drain(..) {
                         self.ring.unlisten(listener);
                     }
@@ -290,6 +292,9 @@ impl Handler for Events {
     }
 
     fn on_received(&mut self, slot: Slot, bytes: &[u8]) {
+        if self.stopping {
+            return;
+        }
         self.now = self.clock.instant();
         if !self.interested {
             self.interested = true;
