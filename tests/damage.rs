@@ -215,6 +215,10 @@ fn recovered(disk: &SimDisk, snapshots: &[Zxid], passing: &[Zxid]) -> String {
     match recovery::recover(&mut disk.clone(), &mut disk.clone(), &mut source) {
         Ok(recovered) => {
             let report = recovered.report;
+            let names = disk.list().unwrap();
+            for (name, _) in &report.rejected {
+                assert!(!names.contains(name) && names.contains(&format!("{name}.damaged")));
+            }
             format!("from {:?}, {} rejected", report.snapshot, report.rejected.len())
         }
         Err(error) => format!("{:?}", error.damage().unwrap()),

@@ -113,6 +113,7 @@ pub fn recover<S: Volume, L: Volume>(
     };
     check_reach(&scanned, &found)?;
     segments::settle(logs, &scanned)?;
+    set_aside(snapshots, &report.rejected)?;
     (report.frames, report.bytes, report.txns) = (scanned.frames, scanned.bytes, scanned.txns);
     report.torn = scanned.torn;
     report.digest_mismatch = replay.digest_mismatch;
@@ -167,6 +168,18 @@ fn remove_unfinished<S: Volume>(snapshots: &mut S) -> Result<(), StorageError> {
         }
     }
     Ok(())
+}
+
+/// Snapshots that can't be used get another name: the two good ones that are kept are counted by
+/// name. They stay for whoever wants to know what happened to them.
+fn set_aside<S: Volume>(
+    snapshots: &mut S,
+    rejected: &[(String, String)],
+) -> Result<(), StorageError> {
+    for (name, _) in rejected {
+        snapshots.rename(name, &format!("{name}.damaged"))?;
+    }
+    if rejected.is_empty() { Ok(()) } else { snapshots.sync_dir() }
 }
 
 fn list_snapshots<S: Volume>(snapshots: &S) -> Result<Vec<Zxid>, StorageError> {
