@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use crate::config::{Argument, Sources};
+use crate::tools::Tool;
 
 /// What `--help` adds to the list of options.
 const EXAMPLES: &str = "\
@@ -18,6 +19,8 @@ Examples:
       The same with two settings changed. The command line counts more than the file.
   ringkeeper 2181 /var/lib/ringkeeper
       Serves on port 2181 of all addresses, with the data in that directory.
+  ringkeeper import /etc/zookeeper/zoo.cfg
+      Takes over the data of the ZooKeeper that was configured so, and has stopped.
 
 Ask a running server how it is:      echo srvr | nc localhost 2181
 Stop it in good order:               kill PID   (SIGTERM; Ctrl-C in a terminal does the same)
@@ -30,7 +33,12 @@ Settings and exit codes are described in docs/configuration.md and docs/operatio
 /// Clients and configuration files made for ZooKeeper 3.9 work with it as they are.
 #[derive(Debug, Parser)]
 #[command(name = "ringkeeper", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// What to do in place of serving.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
+
     /// A zoo.cfg; or, in place of one, a port and a data directory, and perhaps a tick in
     /// milliseconds and the connections that each address may have.
     ///
@@ -94,7 +102,7 @@ pub enum CliError {
     Listen(String),
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn key_and_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("there must be a '=' after the key")?;
     if key.trim().is_empty() {
         return Err("there must be a key before the '='".to_owned());
@@ -152,7 +160,7 @@ fn short_form(words: &[String], sources: &mut Sources) -> Result<(), CliError> {
     Ok(())
 }
 
-fn argument(option: &str, key: &str, value: String) -> Argument {
+pub(crate) fn argument(option: &str, key: &str, value: String) -> Argument {
     Argument { option: option.to_owned(), key: key.to_owned(), value }
 }
 
@@ -242,6 +250,20 @@ mod tests {
                  colon"
             );
             check(&format!("--listen {wrong}"), Err(&message));
+        }
+    }
+
+    #[test]
+    fn a_tool_needs_to_know_where_the_data_is() {
+        let parse = |line: &str| {
+            let words = std::iter::once("ringkeeper").chain(line.split_whitespace());
+            Cli::try_parse_from(words).map(|cli| cli.tool.is_some()).map_err(|_| ())
+        };
+        assert_eq!(parse("import zoo.cfg"), Ok(true));
+        assert_eq!(parse("import --data-dir /d --data-log-dir /l -D a=b --force"), Ok(true));
+        assert_eq!(parse("./import"), Ok(false));
+        for wrong in ["import", "import a b", "--cores 1 import zoo.cfg"] {
+            assert_eq!(parse(wrong), Err(()), "{wrong}");
         }
     }
 

@@ -15,4 +15,5 @@ pub mod signals;
 pub mod snapshots;
 pub mod standalone;
 pub mod storage;
+pub mod tools;
 pub mod version;

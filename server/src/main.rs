@@ -16,7 +16,17 @@ fn complain(reason: impl std::fmt::Display) -> ProcessExitCode {
 }
 
 fn main() -> ProcessExitCode {
-    let sources = match Cli::parse().sources() {
+    let mut cli = Cli::parse();
+    if let Some(tool) = cli.tool.take() {
+        return match tool.run(&mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::Finished.into(),
+            Err(err) => {
+                complain(&err);
+                err.exit_code().into()
+            }
+        };
+    }
+    let sources = match cli.sources() {
         Ok(sources) => sources,
         Err(err) => return complain(err),
     };

@@ -56,7 +56,8 @@ impl Worker {
         while let Ok(version) = inbox.recv() {
             let zxid = version.zxid();
             let began = Instant::now();
-            let written = self.write(version).and_then(|bytes| Ok((bytes, self.purge()?)));
+            let written = write_snapshot(&self.directory, version)
+                .and_then(|bytes| Ok((bytes, self.purge()?)));
             let result = match written {
                 Ok((bytes, log_needed_after)) => {
                     let took_ms = began.elapsed().as_millis();
@@ -72,21 +73,6 @@ impl Worker {
         }
     }
 
-    fn write(&self, version: Version) -> io::Result<u64> {
-        let zxid = version.zxid();
-        let temporary = self.directory.join(temporary_name(zxid));
-        let result = write_file(&temporary, version).and_then(|bytes| {
-            fs::rename(&temporary, self.directory.join(snapshot_name(zxid)))?;
-            sync_directory(&self.directory)?;
-            Ok(bytes)
-        });
-        if result.is_err() {
-            // It counts for nothing, and the next start would remove it; but it takes room.
-            drop(fs::remove_file(&temporary));
-        }
-        result
-    }
-
     /// Removes what is not needed; says behind which transaction the log still is.
     fn purge(&self) -> io::Result<Zxid> {
         let mut found: Vec<Zxid> = fs::read_dir(&self.directory)?
@@ -100,6 +86,23 @@ impl Worker {
         sync_directory(&self.directory)?;
         Ok(plan.log_needed_after)
     }
+}
+
+/// Writes a version as a snapshot file in `directory`. When this returns, it is there after a loss
+/// of power too; how many bytes it has.
+pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
+    let zxid = version.zxid();
+    let temporary = directory.join(temporary_name(zxid));
+    let result = write_file(&temporary, version).and_then(|bytes| {
+        fs::rename(&temporary, directory.join(snapshot_name(zxid)))?;
+        sync_directory(directory)?;
+        Ok(bytes)
+    });
+    if result.is_err() {
+        // It counts for nothing, and the next start would remove it; but it takes room.
+        drop(fs::remove_file(&temporary));
+    }
+    result
 }
 
 fn write_file(path: &Path, version: Version) -> io::Result<u64> {
@@ -125,6 +128,7 @@ fn write_file(path: &Path, version: Version) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes durable which files a directory has.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -161,7 +161,7 @@ fn rules(config: &Config) -> Rules {
 }
 
 /// How owners of znodes are read.
-fn owner_mode(config: &Config) -> OwnerMode {
+pub fn owner_mode(config: &Config) -> OwnerMode {
     match (config.emulate_353_ttl, config.extended_types) {
         (true, _) => OwnerMode::Emulate353,
         (false, true) => OwnerMode::Extended,

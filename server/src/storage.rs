@@ -18,11 +18,11 @@ use engine::tree::{OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
 
-use crate::disk::data_dir::{DIRECTORY_NAME, DataDir, DataDirError};
+use crate::disk::data_dir::{DIRECTORY_NAME, DataDir, DataDirError, IMPORT_MARK};
 use crate::disk::volume::Directory;
 
 /// Where ZooKeeper keeps its data below the same directories.
-const ZOOKEEPER_FOLDER: &str = "version-2";
+pub const ZOOKEEPER_FOLDER: &str = "version-2";
 
 /// Why what is on the disk is not served.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum OpenError {
         .0.display()
     )]
     ZooKeeperData(PathBuf),
+    /// An import has written its data, and was ended before the last step.
+    #[error(
+        "{}: an import was not finished: run `ringkeeper import` with the same configuration again",
+        .0.display()
+    )]
+    UnfinishedImport(PathBuf),
 }
 
 impl OpenError {
@@ -49,7 +55,7 @@ impl OpenError {
             Self::Storage(error) | Self::DataDir(DataDirError::Storage(error)) => {
                 error.damage().is_some()
             }
-            Self::DataDir(DataDirError::Lock(_)) | Self::ZooKeeperData(_) => false,
+            Self::DataDir(_) | Self::ZooKeeperData(_) | Self::UnfinishedImport(_) => false,
         }
     }
 }
@@ -102,7 +108,11 @@ impl Storage {
 }
 
 fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
-    if place.data_dir.join(DIRECTORY_NAME).join(MANIFEST_NAME).exists() {
+    let root = place.data_dir.join(DIRECTORY_NAME);
+    if root.join(IMPORT_MARK).exists() {
+        return Err(OpenError::UnfinishedImport(root));
+    }
+    if root.join(MANIFEST_NAME).exists() {
         return Ok(());
     }
     for folder in [place.data_dir, place.data_log_dir] {

@@ -4,6 +4,7 @@
 //!   <dataDir>/myid                               ZooKeeper's, and its other files
 //!   <dataDir>/ringkeeper/lock                    the process that has it
 //!   <dataDir>/ringkeeper/manifest                which generation counts
+//!   <dataDir>/ringkeeper/importing               an import has not finished
 //!   <dataDir>/ringkeeper/generation.N/           snapshots
 //!   <dataLogDir>/ringkeeper/lock
 //!   <dataLogDir>/ringkeeper/generation.N/        log segments
@@ -23,6 +24,9 @@ use super::volume::Directory;
 /// The directory within `dataDir` and `dataLogDir` that is ours.
 pub const DIRECTORY_NAME: &str = "ringkeeper";
 
+/// The file there that says: an import is under way, or was ended before its last step.
+pub const IMPORT_MARK: &str = "importing";
+
 /// Why a data directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -32,6 +36,9 @@ pub enum DataDirError {
     /// What is in it can't be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// There is data, where some was to be put.
+    #[error("{} holds the data of a ringkeeper already", .0.display())]
+    Exists(PathBuf),
 }
 
 /// A data directory that this process has.
@@ -50,13 +57,7 @@ impl DataDir {
     ///
     /// When this returns, no write of an earlier process is under way.
     pub fn open(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
-        let mut root = Directory::open(&data.join(DIRECTORY_NAME))?;
-        let log_root = Directory::open(&data_log.join(DIRECTORY_NAME))?;
-        let mut locks = vec![Lock::take(root.path())?];
-        let apart = !is_same(root.path(), log_root.path());
-        if apart {
-            locks.push(Lock::take(log_root.path())?);
-        }
+        let (mut root, log_root, locks) = take(data, data_log)?;
         let manifest = match Manifest::open(&mut root)? {
             Some(manifest) => manifest,
             None => begin(&mut root, &log_root)?,
@@ -111,8 +112,93 @@ impl DataDir {
     }
 }
 
+/// Directories that are given data from elsewhere, before anything is served from them.
+///
+/// The mark comes first and goes last, so that nobody serves what is not whole: an import that is
+/// ended in between is begun anew, or has only its last step left.
+#[derive(Debug)]
+pub struct NewData {
+    root: Directory,
+    log_root: Directory,
+    is_committed: bool,
+    _locks: Vec<Lock>,
+}
+
+impl NewData {
+    /// Takes the directories, which are made if need be. They must hold no data, but for that of
+    /// an import that was not finished.
+    pub fn begin(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
+        let (mut root, log_root, locks) = take(data, data_log)?;
+        let is_marked = root.list()?.iter().any(|name| name == IMPORT_MARK);
+        let is_committed = Manifest::open(&mut root)?.is_some();
+        if is_committed && !is_marked {
+            return Err(DataDirError::Exists(root.path().to_owned()));
+        }
+        if !is_marked {
+            refuse_unknown(&root, &log_root)?;
+            root.create_zeroed(IMPORT_MARK, 0)?;
+            root.sync_dir()?;
+        }
+        if !is_committed {
+            for path in [root.path(), log_root.path()] {
+                for (_, path) in generations(path)? {
+                    let removed = std::fs::remove_dir_all(&path);
+                    removed.map_err(|error| failed(&path, "remove directory", &error))?;
+                }
+            }
+        }
+        Ok(Self { root, log_root, is_committed, _locks: locks })
+    }
+
+    /// Whether the data is there already, and only [`NewData::finish`] is missing.
+    pub fn is_committed(&self) -> bool {
+        self.is_committed
+    }
+
+    /// Where snapshots and log go.
+    pub fn directories(&self) -> Result<(Directory, Directory), StorageError> {
+        let name = generation_name(engine::manifest::GENERATION_FIRST);
+        let snapshots = Directory::open(&self.root.path().join(&name))?;
+        Ok((snapshots, Directory::open(&self.log_root.path().join(&name))?))
+    }
+
+    /// From now on the data counts, all of which is durable.
+    pub fn commit(&mut self) -> Result<(), StorageError> {
+        Manifest::create(&mut self.root)?;
+        self.is_committed = true;
+        Ok(())
+    }
+
+    /// From now on the data can be served.
+    pub fn finish(mut self) -> Result<(), StorageError> {
+        assert!(self.is_committed, "what is finished counts");
+        self.root.remove(IMPORT_MARK)?;
+        self.root.sync_dir()
+    }
+}
+
+/// Makes and locks the directories; one lock if they are the same.
+fn take(data: &Path, data_log: &Path) -> Result<(Directory, Directory, Vec<Lock>), DataDirError> {
+    let root = Directory::open(&data.join(DIRECTORY_NAME))?;
+    let log_root = Directory::open(&data_log.join(DIRECTORY_NAME))?;
+    let mut locks = vec![Lock::take(root.path())?];
+    if !is_same(root.path(), log_root.path()) {
+        locks.push(Lock::take(log_root.path())?);
+    }
+    Ok((root, log_root, locks))
+}
+
 /// The first start: directories first, then the manifest, which says that they are there.
 fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, StorageError> {
+    refuse_unknown(root, log_root)?;
+    let name = generation_name(engine::manifest::GENERATION_FIRST);
+    for path in [root.path(), log_root.path()] {
+        Directory::open(&path.join(&name))?;
+    }
+    Manifest::create(root)
+}
+
+fn refuse_unknown(root: &Directory, log_root: &Directory) -> Result<(), StorageError> {
     for path in [root.path(), log_root.path()] {
         for (_, path) in generations(path)? {
             // Something was kept here. Without the manifest nobody knows whether it counts.
@@ -122,11 +208,7 @@ fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, Storage
             }
         }
     }
-    let name = generation_name(engine::manifest::GENERATION_FIRST);
-    for path in [root.path(), log_root.path()] {
-        Directory::open(&path.join(&name))?;
-    }
-    Manifest::create(root)
+    Ok(())
 }
 
 /// A directory that the manifest says is there.

@@ -1,0 +1,285 @@
+//! A ZooKeeper's data directory: reading the state that its server would start with, and putting
+//! the directory out of the way.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use engine::tree::{OwnerMode, Tree};
+use engine::zookeeper_files::{
+    Compression, LogError, LogReader, Report, Restore, RestoreError, Selection, SnapshotReader,
+    looks_whole,
+};
+use engine::zxid::Zxid;
+
+use crate::snapshots::sync_directory;
+use crate::storage::ZOOKEEPER_FOLDER;
+
+/// What the data is called when it was taken over.
+const SUPERSEDED: &str = "version-2.imported-by-ringkeeper";
+/// What a file in its place says. A ZooKeeper does not start where its directory is a file.
+const NOTICE: &[u8] = b"The data of the ZooKeeper that was here was imported by ringkeeper, and \
+is in version-2.imported-by-ringkeeper as it was then. To go back to it, and lose what was \
+written since, remove this file and rename the directory.\n";
+/// How much of a file's beginning and end says whether it is worth reading.
+const EDGE_BYTES: u64 = 8;
+
+/// Why a ZooKeeper's data cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// A file or directory cannot be reached.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There is nothing.
+    #[error("{}: no snapshot and no log of a ZooKeeper", .0.display())]
+    Nothing(PathBuf),
+    /// A ZooKeeper does not start either.
+    #[error("{}: logs are here, but dataLogDir says that they are elsewhere", .0.display())]
+    LogsBeside(PathBuf),
+    /// None of the snapshots can be read.
+    #[error("no snapshot can be used:\n  {}", .0.join("\n  "))]
+    Snapshots(Vec<String>),
+    /// A log is damaged.
+    #[error("{}: {error}", path.display())]
+    Log {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        error: LogError,
+    },
+    /// A transaction is none.
+    #[error("{}: {error}", path.display())]
+    Txn {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong.
+        error: RestoreError,
+    },
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The state.
+    pub tree: Tree,
+    /// The snapshot's file.
+    pub snapshot: Option<String>,
+    /// The logs' files.
+    pub logs: Vec<String>,
+    /// What the replay met.
+    pub report: Report,
+    /// What an operator should know, but is in order.
+    pub notes: Vec<String>,
+    /// What is not as it should be.
+    pub doubts: Vec<String>,
+}
+
+/// The directories of one ZooKeeper.
+#[derive(Debug)]
+pub(super) struct ZooKeeperDir {
+    data: PathBuf,
+    logs: PathBuf,
+    apart: bool,
+}
+
+/// Names, lengths and times of files: a server at work changes them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shape(Vec<(PathBuf, u64, Option<SystemTime>)>);
+
+impl ZooKeeperDir {
+    /// The data below `dataDir` and `dataLogDir`.
+    pub(super) fn new(data_dir: &Path, data_log_dir: &Path) -> Self {
+        let (data, logs) = (data_dir.join(ZOOKEEPER_FOLDER), data_log_dir.join(ZOOKEEPER_FOLDER));
+        let same = matches!(
+            (data.canonicalize(), logs.canonicalize()),
+            (Ok(data), Ok(logs)) if data == logs
+        );
+        let apart = !same && data != logs;
+        Self { data, logs, apart }
+    }
+
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.data), self.apart.then_some(&self.logs)].into_iter().flatten().map(|p| &**p)
+    }
+
+    /// What is there now.
+    pub(super) fn shape(&self) -> Result<Shape, ReadError> {
+        let mut shape = Vec::new();
+        for folder in self.folders() {
+            for name in names(folder)? {
+                let path = folder.join(name);
+                let metadata = fs::metadata(&path).map_err(at(&path))?;
+                shape.push((path, metadata.len(), metadata.modified().ok()));
+            }
+        }
+        Ok(Shape(shape))
+    }
+
+    /// Reads the state that a server would start with.
+    pub(super) fn read(&self, mode: OwnerMode) -> Result<Found, ReadError> {
+        let data_names = names(&self.data)?;
+        let beside = Selection::of(data_names.iter().map(String::as_str));
+        let log_names = names(&self.logs)?;
+        let logs = Selection::of(log_names.iter().map(String::as_str)).logs;
+        if self.apart && !beside.logs.is_empty() {
+            return Err(ReadError::LogsBeside(self.data.clone()));
+        }
+        let selection = Selection { snapshots: beside.snapshots, logs };
+        if selection.snapshots.is_empty() && selection.logs.is_empty() {
+            return Err(ReadError::Nothing(self.data.clone()));
+        }
+        let mut notes = Vec::new();
+        let mut doubts = Vec::new();
+        let loaded = self.load_newest(&selection, mode, &mut notes)?;
+        if loaded.is_none() {
+            doubts.push("there are logs, but no snapshot: the first ones may be missing".into());
+        }
+        let from = loaded.as_ref().map_or(Zxid::ZERO, |(_, zxid, _)| *zxid);
+        let snapshot = loaded.as_ref().map(|(name, _, _)| name.clone());
+        let mut restore = match loaded {
+            Some((_, _, restore)) => restore,
+            None => Restore::from_nothing(mode),
+        };
+        let mut logs = Vec::new();
+        let replayed = selection.logs_after(from);
+        for (index, (name, _)) in replayed.iter().enumerate() {
+            let is_last = index + 1 == replayed.len();
+            notes.extend(replay(&self.logs.join(name), is_last, &mut restore)?);
+            logs.push(name.clone());
+        }
+        let (tree, report) = restore.finish();
+        doubts.extend(doubts_of(&report));
+        if let Some((name, _, _)) = selection.snapshots.first().filter(|s| s.1 > tree.applied()) {
+            doubts.push(format!("{name} is damaged, and the logs do not reach as far as it did"));
+        }
+        Ok(Found { tree, snapshot, logs, report, notes, doubts })
+    }
+
+    /// The newest snapshot that can be read: its name, its zxid, and it.
+    fn load_newest(
+        &self,
+        selection: &Selection,
+        mode: OwnerMode,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<(String, Zxid, Restore)>, ReadError> {
+        let mut rejected = Vec::new();
+        for (name, zxid, compression) in &selection.snapshots {
+            let path = self.data.join(name);
+            let mut file = File::open(&path).map_err(at(&path))?;
+            if !is_worth_reading(&mut file, *compression).map_err(at(&path))? {
+                rejected.push(format!("{name} was not written to its end"));
+                continue;
+            }
+            match SnapshotReader::load(file, *compression, *zxid, mode) {
+                Ok(loaded) => {
+                    notes.extend(rejected);
+                    return Ok(Some((name.clone(), *zxid, Restore::new(loaded))));
+                }
+                Err(error) => rejected.push(format!("{name}: {error}")),
+            }
+        }
+        if rejected.is_empty() { Ok(None) } else { Err(ReadError::Snapshots(rejected)) }
+    }
+
+    /// Where the data goes when it is superseded, if something is there already.
+    pub(super) fn superseded_before(&self) -> Option<PathBuf> {
+        let mut targets = self.folders().map(|folder| folder.with_file_name(SUPERSEDED));
+        targets.find(|target| target.exists())
+    }
+
+    /// Puts the data out of the way, as far as that was not done yet; where it is then.
+    pub(super) fn supersede(&self) -> Result<Vec<PathBuf>, ReadError> {
+        let mut moved = Vec::new();
+        for folder in self.folders() {
+            let target = folder.with_file_name(SUPERSEDED);
+            if folder.is_dir() {
+                fs::rename(folder, &target).map_err(at(folder))?;
+            }
+            if target.exists() {
+                let mut file = File::create(folder).map_err(at(folder))?;
+                file.write_all(NOTICE).and_then(|()| file.sync_all()).map_err(at(folder))?;
+                moved.push(target);
+            }
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            sync_directory(parent).map_err(at(parent))?;
+        }
+        Ok(moved)
+    }
+}
+
+fn doubts_of(report: &Report) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let Some(zxid) = report.first_different {
+        let count = report.digests_different;
+        doubts.push(format!("{count} digests are not those of the logs, from {zxid} on"));
+    }
+    if let Some(zxid) = report.missing_end {
+        doubts.push(format!("the snapshot is whole only with {zxid}, which no log has"));
+    }
+    if report.gaps > 0 {
+        doubts.push(format!("transactions are missing in {} places", report.gaps));
+    }
+    if report.out_of_order > 0 {
+        doubts.push(format!("{} transactions are out of order", report.out_of_order));
+    }
+    doubts
+}
+
+/// Replays one log; what there is to note.
+fn replay(path: &Path, is_last: bool, restore: &mut Restore) -> Result<Option<String>, ReadError> {
+    let name = || path.file_name().unwrap_or_default().to_string_lossy();
+    let mut reader = LogReader::new(File::open(path).map_err(at(path))?);
+    loop {
+        match reader.next_txn() {
+            Ok(Some(txn)) => {
+                let applied = restore.apply(txn);
+                applied.map_err(|error| ReadError::Txn { path: path.to_owned(), error })?;
+            }
+            Ok(None) => break,
+            Err(LogError::NoHeader { .. }) if is_last => {
+                return Ok(Some(format!("{} is empty", name())));
+            }
+            Err(error) => return Err(ReadError::Log { path: path.to_owned(), error }),
+        }
+    }
+    let torn = reader.torn_at();
+    Ok(torn.map(|offset| format!("{}: the record at {offset} was never whole", name())))
+}
+
+fn is_worth_reading(file: &mut File, compression: Compression) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let edge = EDGE_BYTES.min(length) as usize;
+    let (mut first, mut last) = (vec![0; edge], vec![0; edge]);
+    file.read_exact(&mut first)?;
+    file.seek(SeekFrom::Start(length - edge as u64))?;
+    file.read_exact(&mut last)?;
+    file.rewind()?;
+    Ok(looks_whole(compression, &first, &last))
+}
+
+/// The names of the files in a directory, sorted; none if it is not there.
+fn names(folder: &Path) -> Result<Vec<String>, ReadError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at(folder))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(at(folder))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    let path = path.to_owned();
+    move |error| ReadError::Io { path, error }
+}
