@@ -102,14 +102,10 @@ impl Lockstep {
         };
         let frames = self.both(|side| match step {
             Step::Burst { requests, .. } => side.burst(slot, requests),
-            Step::Close { request, .. } => side.last_words(
-                slot,
-                &crate::side::framed(&request.packet(side.names.zxid_base)),
-                Some(request),
-            ),
+            Step::Close { requests, .. } => side.close(slot, requests),
             Step::Alone { request, .. } => side.alone(slot, request),
             Step::Unknown { request, .. } => side.unknown(slot, request),
-            Step::Fatal { bytes, .. } => side.last_words(slot, bytes, None),
+            Step::Fatal { bytes, .. } => side.last_words(slot, bytes),
             _ => unreachable!("the other steps are taken above"),
         })?;
         let [mut left, mut right] = frames;
@@ -221,7 +217,7 @@ fn sort_events(frames: &mut [Frame]) {
 /// How many requests a step sends.
 pub fn weight(step: &Step) -> u64 {
     match step {
-        Step::Burst { requests, .. } => requests.len() as u64,
+        Step::Burst { requests, .. } | Step::Close { requests, .. } => requests.len() as u64,
         _ => 1,
     }
 }

@@ -57,6 +57,16 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether this is a setACL of the root.
+    pub fn sets_root_acl(&self) -> bool {
+        const ROOT: &[u8] = b"\0\0\0\x01/";
+        let starts_with_root = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.starts_with(ROOT),
+            Piece::Zxid(_) => false,
+        };
+        self.op == op::SET_ACL && self.body.first().is_some_and(starts_with_root)
+    }
+
     /// The packet without its length, for a server whose comparison began at `zxid_base`.
     pub fn packet(&self, zxid_base: i64) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -101,8 +111,8 @@ pub enum Step {
     Connect { slot: usize, connect: Connect, hang_up_first: bool },
     /// Requests sent in one go.
     Burst { slot: usize, requests: Vec<Request> },
-    /// Ends the session; the connection closes behind the reply.
-    Close { slot: usize, request: Request },
+    /// Ends the session, right behind other requests; the connection closes behind the replies.
+    Close { slot: usize, requests: Vec<Request> },
     /// A request after which the server may hang up, as it does when it refuses an identity.
     Alone { slot: usize, request: Request },
     /// A request of an unknown kind. The connection is given up behind its reply: the real server

@@ -122,39 +122,48 @@ impl Side {
     /// Sends the requests and a fence; the packets up to the fence's reply, which is the last, or
     /// up to the end of the connection.
     pub fn burst(&mut self, slot: usize, requests: &[Request]) -> io::Result<Vec<Frame>> {
+        let requests: Vec<Request> = requests.iter().cloned().chain([fence()]).collect();
         let mut bytes = Vec::new();
-        for request in requests {
+        for request in &requests {
             bytes.extend(framed(&request.packet(self.names.zxid_base)));
         }
-        let fence = fence();
-        bytes.extend(framed(&fence.packet(0)));
         let slotted = self.slots[slot].as_mut().expect("bursts go to connected slots");
         let names = &self.names;
         if bytes.len() <= WRITE_AT_ONCE {
             slotted.stream.write_all(&bytes)?;
-            return slotted.replies(names, requests, &fence);
+            return slotted.replies(names, &requests);
         }
         let mut writer = slotted.stream.try_clone()?;
         thread::scope(|scope| {
             let writing = scope.spawn(move || writer.write_all(&bytes));
-            let replies = slotted.replies(names, requests, &fence);
+            let replies = slotted.replies(names, &requests);
             writing.join().expect("the writing thread does not panic")?;
             replies
         })
     }
 
-    /// The packets that come until the server hangs up.
-    pub fn last_words(
-        &mut self,
-        slot: usize,
-        packet: &[u8],
-        request: Option<&Request>,
-    ) -> io::Result<Vec<Frame>> {
+    /// Sends the requests, after whose last the server hangs up: all that it still says.
+    pub fn close(&mut self, slot: usize, requests: &[Request]) -> io::Result<Vec<Frame>> {
+        let mut slotted = self.slots[slot].take().expect("only connected slots are closed");
+        let mut bytes = Vec::new();
+        for request in requests {
+            bytes.extend(framed(&request.packet(self.names.zxid_base)));
+        }
+        slotted.stream.write_all(&bytes)?;
+        let mut frames = slotted.replies(&self.names, requests)?;
+        while let Some(packet) = slotted.packet()? {
+            frames.push(self.names.frame(&packet, None));
+        }
+        Ok(frames)
+    }
+
+    /// Sends bytes that make the server hang up: all that it still says.
+    pub fn last_words(&mut self, slot: usize, bytes: &[u8]) -> io::Result<Vec<Frame>> {
         let mut slotted = self.slots[slot].take().expect("only connected slots are ended");
-        slotted.stream.write_all(packet)?;
+        slotted.stream.write_all(bytes)?;
         let mut frames = Vec::new();
         while let Some(packet) = slotted.packet()? {
-            frames.push(self.names.frame(&packet, request));
+            frames.push(self.names.frame(&packet, None));
         }
         Ok(frames)
     }
@@ -205,14 +214,10 @@ impl Side {
 }
 
 impl Slot {
-    fn replies(
-        &mut self,
-        names: &Names,
-        requests: &[Request],
-        fence: &Request,
-    ) -> io::Result<Vec<Frame>> {
+    /// Packets until every request is answered, or the server hangs up.
+    fn replies(&mut self, names: &Names, requests: &[Request]) -> io::Result<Vec<Frame>> {
         let mut frames = Vec::new();
-        let mut waiting = requests.iter().chain([fence]).peekable();
+        let mut waiting = requests.iter().peekable();
         while waiting.peek().is_some() {
             let Some(packet) = self.packet()? else {
                 frames.push(Frame { text: "hung up".to_owned(), ..Frame::default() });
