@@ -162,6 +162,15 @@ fn create(path: &str, data: u64) -> (OpCode, Vec<u8>) {
     (OpCode::Create, body)
 }
 
+/// A node so large that the reply to a read of it is all that may be on its way to a client.
+fn create_large(path: &str) -> (OpCode, Vec<u8>) {
+    let (op, mut body) = create(path, 0);
+    let data = vec![b'1'; 1_040_000];
+    let at = 4 + path.len();
+    body.splice(at..at + 5, [&1_040_000_i32.to_be_bytes()[..], &data].concat());
+    (op, body)
+}
+
 fn set(path: &str, data: u64) -> (OpCode, Vec<u8>) {
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
@@ -366,4 +375,72 @@ fn the_counter_rolls_over_into_a_new_epoch() {
         zxids.collect::<Vec<_>>(),
         [0x3_0000_0001, 0x3_0000_0002, 0x3_0000_0002, 0x3_0000_0003]
     );
+}
+
+/// Reads that stand between writes in the pipeline are answered in their place, also when the
+/// client has more to receive than it may have before other reads wait.
+#[test]
+fn large_replies_stay_between_those_of_the_writes_around_them() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 2);
+        let client = world.client(1);
+        world.send(client, &[create("/n", 0), create_large("/large")]);
+        world.server.settle();
+        let large = || get("/large", false);
+        let burst =
+            [set("/n", 1), large(), large(), get("/n", true), set("/n", 2), get("/n", false)];
+        world.send(client, &burst);
+        world.server.settle();
+        world.hear();
+        let client = &world.clients[&client];
+        assert!(client.sent.is_empty());
+        let heard = &client.heard[client.heard.len() - 7..];
+        let is_event = |heard: &Heard| matches!(heard, Heard::Event { .. });
+        assert_eq!(heard.iter().position(is_event), Some(4), "seed {seed}");
+        let values = client.heard.iter().filter_map(|heard| match heard {
+            Heard::Reply { op: OpCode::GetData, body, .. } if body.len() < 100 => Some(body),
+            _ => None,
+        });
+        let values = values.map(|body| number(Reader::new(body).buf().unwrap().unwrap()));
+        assert_eq!(values.collect::<Vec<_>>(), [1, 2], "seed {seed}");
+    }
+}
+
+/// So many large reads behind a write are not taken in at once: they would all be answered when
+/// the write is.
+#[test]
+fn reads_behind_a_write_are_bounded_by_what_their_replies_may_hold() {
+    let mut world = World::new(1, 2);
+    let client = world.client(1);
+    world.send(client, &[create("/n", 0), create_large("/large")]);
+    world.server.settle();
+    let mut burst = vec![set("/n", 1)];
+    burst.extend((0..80).map(|_| get("/large", false)));
+    burst.push(set("/n", 2));
+    world.send(client, &burst);
+    world.server.settle();
+    world.hear();
+    assert_eq!(world.server.closed, []);
+    assert!(world.clients[&client].sent.is_empty(), "every request is answered in the end");
+}
+
+/// What was on its way when the server gave a connection up is dropped, whatever it is.
+#[test]
+fn replies_to_a_connection_that_is_being_closed_go_nowhere() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 2);
+        let client = world.client(1);
+        world.send(client, &[create("/n", 0), create_large("/large")]);
+        world.server.settle();
+        world.send(client, &[get("/large", false)]);
+        // The first send is under way: this reply waits for its end.
+        let small = || get("/n", false);
+        world.send(client, &[small(), set("/n", 1), small(), set("/n", 2)]);
+        for _ in 0..world.server.rng.below(6) {
+            world.server.step();
+        }
+        world.server.receive(client, &(-1_i32).to_be_bytes());
+        world.server.settle();
+        assert_eq!(world.server.closed, [client], "seed {seed}");
+    }
 }

@@ -42,11 +42,12 @@ pub use report::{ConnectionReport, CoreReport, CoreStats};
 
 use connection::{Connection, Phase};
 
-/// Reads of a connection wait while more than this is on its way to it, bytes.
+/// Reads of a connection wait while more than this is on its way to it, bytes. Those in front of a
+/// write on its way do not, but there are few of them.
 pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
 
 /// A connection that lets more than this pile up is closed, bytes. Events and replies to writes
-/// cannot wait, so only they come here.
+/// cannot wait, so only they bring a connection here; reads that cannot wait fill half of it.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Input held back for a connection before its socket is left unread, bytes.

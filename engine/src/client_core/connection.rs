@@ -117,6 +117,8 @@ pub(super) struct Connection {
     pub(super) paused: bool,
     /// Requests without an answer, oldest first.
     pub(super) queue: VecDeque<Waiting>,
+    /// How many of them are reads.
+    pub(super) reads_waiting: usize,
     /// Replies and events that are not in flight.
     pub(super) output: Vec<u8>,
     pub(super) sending: bool,
@@ -142,6 +144,7 @@ impl Connection {
             input: Vec::new(),
             paused: false,
             queue: VecDeque::new(),
+            reads_waiting: 0,
             output: Vec::new(),
             sending: false,
             sending_bytes: 0,
@@ -165,10 +168,28 @@ impl Connection {
     }
 
     /// Whether the oldest waiting request is a read that nothing holds up.
+    ///
+    /// A read in front of a write that is on its way goes whatever there is to send: it belongs to
+    /// the version before that write, and the reply to the write follows it.
     pub(super) fn can_read(&self) -> bool {
         matches!(self.queue.front(), Some(Waiting::Read(_)))
-            && self.backlog() <= super::OUTPUT_BYTES_HIGH
             && !self.closing
+            && (self.backlog() <= super::OUTPUT_BYTES_HIGH || self.queue.len() > self.reads_waiting)
+    }
+
+    /// Lets a read wait behind what is in the queue.
+    pub(super) fn push_read(&mut self, read: Read) {
+        self.reads_waiting += 1;
+        self.queue.push_back(Waiting::Read(read));
+    }
+
+    /// Takes the read that is in front.
+    pub(super) fn pop_read(&mut self) -> Read {
+        let Some(Waiting::Read(read)) = self.queue.pop_front() else {
+            unreachable!("a read is in front");
+        };
+        self.reads_waiting -= 1;
+        read
     }
 
     /// Counts a reply.

@@ -97,6 +97,10 @@ impl ClientCore {
         close: bool,
     ) {
         let connection = self.connection_at(id.slot);
+        if connection.closing {
+            // It was given up with requests on their way; reads among them have no answer, either.
+            return;
+        }
         let Some(Waiting::Write { xid: asked, op, received }) = connection.queue.pop_front() else {
             panic!("connection {id:?}: a reply to {xid:?}, and no write is in front");
         };
@@ -126,11 +130,8 @@ impl ClientCore {
             if !connection.can_read() {
                 return;
             }
-            let Some(Waiting::Read(read)) = connection.queue.pop_front() else {
-                unreachable!("a read is in front");
-            };
+            let Read { xid, op, ref body, ref ids, received } = connection.pop_read();
             self.outstanding -= 1;
-            let Read { xid, op, ref body, ref ids, received } = read;
             self.answer_read(now, slot, &ReadRequest { xid, op, body, ids, received });
         }
     }

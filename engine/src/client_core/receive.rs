@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::connection::{Phase, Read, Waiting};
 use super::deliver::ReadRequest;
-use super::{ClientCore, HELD_BYTES_MAX, OUTPUT_BYTES_HIGH, Output};
+use super::{ClientCore, HELD_BYTES_MAX, OUTPUT_BYTES_HIGH, OUTPUT_BYTES_MAX, Output};
 use crate::auth::AuthOutcome;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
@@ -92,13 +92,18 @@ impl ClientCore {
 
     /// Whether another request of this connection may be taken now.
     ///
+    /// Reads that wait are answered all at once when a write in front of them is, and nothing may
+    /// hold them up then: there are no more of them than fit into the output.
+    ///
     // Compat: ServerCnxn.incrOutstandingAndCheckThrottle - beyond the limit, those with requests
     // in hand wait; a connection without one may always have its first.
     fn may_take(&self, slot: u32) -> bool {
         let connection = self.connections[slot as usize].as_deref();
+        let reads_most = OUTPUT_BYTES_MAX / 2 / self.config.packet_bytes_max.max(1);
         connection.is_some_and(|connection| {
             connection.queue.is_empty()
                 || (self.outstanding < self.config.outstanding_max
+                    && connection.reads_waiting <= reads_most
                     && connection.backlog() <= OUTPUT_BYTES_HIGH)
         })
     }
@@ -223,7 +228,7 @@ impl ClientCore {
             self.answer_read(now, slot, &ReadRequest { xid, op, body, ids: &ids, received: now });
         } else {
             let read = Read { xid, op, body: body.into(), ids, received: now };
-            connection.queue.push_back(Waiting::Read(read));
+            connection.push_read(read);
             self.outstanding += 1;
         }
     }
