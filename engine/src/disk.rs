@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   machine                                driver
-//!   ------- DiskOp: append, prepare -----> executes at once, in any order
+//!   ------- DiskOp: append, prepare -----> executes; appends at once and in any order, the
+//!                                          others one after the other
 //!   <------ DiskDone --------------------- when the effect is durable, not before
 //! ```
 //!
