@@ -48,13 +48,8 @@ configure() {
 # prepare SERVER DIR: the state that SERVER begins with, when it is not to be empty.
 prepare() {
     [ -n "$known" ] || return 0
-    python3 "$INTEROP_DIR/counters.py" "$SERVER_SCRATCH/counters$seed"
-    mkdir -p "$2"
-    if [ "$1" = zookeeper ]; then
-        mv "$SERVER_SCRATCH/counters$seed" "$2/data"
-    else
-        "$1" import "$SERVER_SCRATCH/counters$seed" "$2/data" >&2
-    fi
+    python3 "$INTEROP_DIR/counters.py" "$2/data"
+    [ "$1" = zookeeper ] || "$1" import --data-dir "$2/data" >&2
 }
 
 passed=0 failed=0

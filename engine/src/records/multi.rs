@@ -196,15 +196,15 @@ fn check_creation(op: OpCode, request: &NewNodeRequest<'_>) -> Result<(), Decode
     if op == OpCode::CreateTtl {
         return Ok(());
     }
-    if !(0..=FLAG_WITHOUT_TTL_MAX).contains(&request.flags) {
-        let value = i64::from(request.flags);
-        return Err(DecodeError::BadValue { what: "flag in a multi", value });
+    // A null list is noticed before a mode that asks for a TTL, and costs no zxid.
+    let value = i64::from(request.flags);
+    let bad_flag = DecodeError::BadValue { what: "flag in a multi", value };
+    match request.flags {
+        0..=6 if request.acl.is_null() => Err(DecodeError::Null(NULL_ACL)),
+        0..=4 => Ok(()),
+        _ => Err(bad_flag),
     }
-    if request.acl.is_null() { Err(DecodeError::Null(NULL_ACL)) } else { Ok(()) }
 }
-
-/// The largest create flag that is not a TTL mode.
-const FLAG_WITHOUT_TTL_MAX: i32 = 4;
 
 fn next_op<'a>(reader: &mut Reader<'a>) -> Result<Option<MultiOp<'a>>, DecodeError> {
     let header = MultiHeader::read(reader)?;
@@ -276,6 +276,11 @@ mod tests {
         // Behind the header, the path and the null data.
         null_acl[19..23].fill(0xff);
         assert_eq!(MultiOps::read(&null_acl).unwrap_err(), DecodeError::Null(NULL_ACL));
+        null_acl[26] = 5;
+        assert_eq!(MultiOps::read(&null_acl).unwrap_err(), DecodeError::Null(NULL_ACL));
+        null_acl[26] = 7;
+        assert_ne!(MultiOps::read(&null_acl).unwrap_err(), DecodeError::Null(NULL_ACL));
+        null_acl[26] = 0;
         null_acl[3] = 21;
         let ttl = [&null_acl[..27], &[0; 8], &null_acl[27..]].concat();
         assert!(MultiOps::read(&ttl).is_ok());
