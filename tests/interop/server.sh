@@ -3,7 +3,8 @@
 #
 # SERVER says which one: `zookeeper` (the real one, fetched when needed) or the path of a ringkeeper
 # binary. Servers listen on loopback only, on a free port; whatever was started is stopped and its
-# data removed when the script ends, however it ends.
+# data removed when the script ends, however it ends. RINGKEEPER_FLAGS are more arguments for every
+# ringkeeper that is started, `--backend epoll` say.
 
 SERVER_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/ringkeeper-interop.XXXXXX")
 SERVER_PIDS=()
@@ -66,7 +67,8 @@ server_exec() {
         exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx768m "${properties[@]}" \
             -cp "$jars:$jars/*" org.apache.zookeeper.server.quorum.QuorumPeerMain "$2"
     fi
-    exec "$1" "$2"
+    # shellcheck disable=SC2086 # several words are meant
+    exec "$1" "$2" ${RINGKEEPER_FLAGS:-}
 }
 
 # server_start SERVER NAME [LINE...]: starts one with those config lines and waits until it serves.
