@@ -167,6 +167,11 @@ impl Replica {
         }
     }
 
+    /// Says what recovery has replayed behind the newest snapshot: the next one is due sooner.
+    pub fn replayed(&mut self, now: Now, txns: u64, bytes: u64) {
+        self.housekeeping.logged(&self.config, now.instant, txns, bytes);
+    }
+
     /// The last published version.
     pub fn published(&self) -> &Version {
         &self.published
@@ -362,7 +367,7 @@ impl Replica {
         if let Some(round) = self.sessions.begin_collection(now.instant) {
             out.push(Output::Collect(round));
         }
-        self.keep_house(now);
+        self.keep_house(now, out);
     }
 }
 

@@ -97,9 +97,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(now.instant, &mut pending);
-    let Storage { tree, log_end, log: directory, snapshots, data_dir } = storage;
+    let Storage { tree, report, log_end, log: directory, snapshots, data_dir } = storage;
     let cores = cores_count(config);
-    let replica = Replica::new(replica_config(config, cores), tree, log, now);
+    let mut replica = Replica::new(replica_config(config, cores), tree, log, now);
+    replica.replayed(now, report.txns, report.bytes);
     let listeners = bind(config)?;
     let port = listeners[0].local_addr().map_or(0, |address| address.port());
     for listener in &listeners {

@@ -76,6 +76,8 @@ pub struct Place<'a> {
 pub struct Storage {
     /// The state after the log's last transaction.
     pub tree: Tree,
+    /// What recovery has done.
+    pub report: Report,
     /// Where the log goes on.
     pub log_end: LogEnd,
     /// The directory of the log.
@@ -96,7 +98,7 @@ impl Storage {
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
         let Recovered { tree, log: log_end, report } = recovered;
         log_report(&report, &tree);
-        Ok(Self { tree, log_end, log, snapshots, data_dir })
+        Ok(Self { tree, report, log_end, log, snapshots, data_dir })
     }
 
     /// The log's writer.

@@ -151,7 +151,8 @@ impl Replica {
             let mut ops = Vec::new();
             self.log.append(now.instant, (first, group.last), &group.txns, &mut ops);
             out.extend(ops.into_iter().map(Output::Disk));
-            self.housekeeping.logged(first, group.last, group.txns.len());
+            let (txns, bytes) = (group.last.0 - first.0 + 1, group.txns.len() as u64);
+            self.housekeeping.logged(&self.config, now.instant, txns, bytes);
             group.last
         });
         let batch = Batch {

@@ -11,6 +11,13 @@ use crate::time::{Instant, WallTime};
 use crate::tree::{self, Owner};
 use crate::zxid::Zxid;
 
+/// When nothing was written for this long, a snapshot is taken of much less than is due under load:
+/// an idle server is then back at once.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The part of a full interval that is worth a snapshot when idle.
+const IDLE_PART: u64 = 20;
+
 /// Logs a group that took too long, with the time of each stage.
 pub(super) fn log_if_slow(config: &Config, times: GroupTimes) {
     let queue = times.sealed.since(times.opened);
@@ -28,7 +35,8 @@ pub(super) struct Housekeeping {
     txns_since_snapshot: u64,
     bytes_since_snapshot: u64,
     snapshot_running: bool,
-    pub(super) sessions_expired: u64,
+    /// When a snapshot is due if nothing more is written.
+    idle_at: Option<Instant>,
 }
 
 impl Housekeeping {
@@ -38,27 +46,36 @@ impl Housekeeping {
             txns_since_snapshot: 0,
             bytes_since_snapshot: 0,
             snapshot_running: false,
-            sessions_expired: 0,
+            idle_at: None,
         }
     }
 
     pub(super) fn next_timeout(&self) -> Instant {
-        self.container_check
+        self.idle_at.map_or(self.container_check, |at| at.min(self.container_check))
     }
 
-    /// Counts what went to the log.
-    pub(super) fn logged(&mut self, first: Zxid, last: Zxid, bytes: usize) {
-        self.txns_since_snapshot += last.0 - first.0 + 1;
-        self.bytes_since_snapshot += bytes as u64;
+    /// Counts what went to the log, or what was replayed from it.
+    pub(super) fn logged(&mut self, config: &Config, now: Instant, txns: u64, bytes: u64) {
+        self.txns_since_snapshot += txns;
+        self.bytes_since_snapshot += bytes;
+        if self.txns_since_snapshot >= config.snapshot_txns / IDLE_PART {
+            self.idle_at = Some(now.after(IDLE));
+        }
     }
 }
 
 impl Replica {
-    pub(super) fn keep_house(&mut self, now: Now) {
+    pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Output>) {
         if now.instant >= self.housekeeping.container_check {
             self.housekeeping.container_check =
                 now.instant.after(self.config.container_check_interval);
             self.delete_containers(now);
+        }
+        if self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
+            self.housekeeping.idle_at = None;
+            if self.is_idle() && !self.housekeeping.snapshot_running {
+                self.begin_snapshot(out);
+            }
         }
     }
 
@@ -117,11 +134,16 @@ impl Replica {
         let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
             || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
         if due && !self.housekeeping.snapshot_running {
-            self.housekeeping.snapshot_running = true;
-            self.housekeeping.txns_since_snapshot = 0;
-            self.housekeeping.bytes_since_snapshot = 0;
-            out.push(Output::Snapshot(self.published.clone()));
+            self.begin_snapshot(out);
         }
+    }
+
+    fn begin_snapshot(&mut self, out: &mut Vec<Output>) {
+        self.housekeeping.snapshot_running = true;
+        self.housekeeping.txns_since_snapshot = 0;
+        self.housekeeping.bytes_since_snapshot = 0;
+        self.housekeeping.idle_at = None;
+        out.push(Output::Snapshot(self.published.clone()));
     }
 
     /// A snapshot is written: the log that it replaces may go. After a failure the next one is due

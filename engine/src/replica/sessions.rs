@@ -177,7 +177,6 @@ impl Replica {
     pub(super) fn on_collected(&mut self, now: Now, round: u64) {
         for session in self.sessions.on_collected(round) {
             tracing::info!(%session, "expiring: nothing heard within its timeout");
-            self.housekeeping.sessions_expired += 1;
             self.close_session(now, session, None);
         }
     }
