@@ -72,7 +72,8 @@ pub struct Config {
     pub session_timeouts: TimeoutLimits,
     /// Requests that this core has in hand before connections with requests in hand must wait.
     pub outstanding_max: usize,
-    /// How long a connection may go without asking for a session.
+    /// How long a connection may go without asking for a session, and how long it may go on
+    /// reading after its end was decided.
     pub sessionless_timeout: Duration,
 }
 
@@ -140,7 +141,7 @@ pub struct ClientCore {
     released: Vec<u32>,
     /// Slots whose input waits for requests to finish.
     held: BTreeSet<u32>,
-    /// Connections without a session, oldest first.
+    /// Connections without a session and connections that are being closed, soonest dropped first.
     sessionless: VecDeque<(Instant, ConnectionId)>,
     outstanding: usize,
     spare: Vec<Vec<u8>>,
@@ -228,10 +229,14 @@ impl ClientCore {
                 let bytes = std::mem::take(&mut connection.output);
                 out.push(Output::Send(connection.id, bytes));
             }
+            let id = connection.id;
             if connection.closing && connection.output.is_empty() {
-                let id = connection.id;
                 out.push(Output::Close(id));
                 self.forget(id);
+            } else if connection.closing && !connection.condemned {
+                // It may take its time to read what is on its way, but not for ever.
+                connection.condemned = true;
+                self.sessionless.push_back((now.after(self.config.sessionless_timeout), id));
             }
         }
         if !self.submission.orders.is_empty() || self.submission.collected.is_some() {
@@ -251,10 +256,12 @@ impl ClientCore {
                 }
             }
         }
-        // A connection whose input we hold back ourselves must not die of our own slowness.
+        // A connection whose input we hold back ourselves must not die of our own slowness; but if
+        // it is held back because the client does not read, that is no sign of life.
         for &slot in &self.held {
             let connection = self.connections[slot as usize].as_ref();
-            if let Some(session) = connection.and_then(|connection| connection.session) {
+            let reads = connection.filter(|connection| connection.backlog() <= OUTPUT_BYTES_HIGH);
+            if let Some(session) = reads.and_then(|connection| connection.session) {
                 submission.touched.push((session, now));
             }
         }
@@ -280,6 +287,10 @@ impl ClientCore {
         connection.sending_bytes = 0;
         if !connection.output.is_empty() {
             self.mark_dirty(id.slot);
+        }
+        if self.held.contains(&id.slot) {
+            // Its requests wait, pings too: that it reads is all that can be heard of it.
+            self.touch(now, id.slot);
         }
         self.keep_spare(buffer);
         self.run_reads(now, id.slot);
@@ -319,13 +330,17 @@ impl ClientCore {
 
     fn on_tick(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.sessionless.front() {
-            let waits = self.connection(id).is_some_and(|connection| connection.is_sessionless());
-            if waits && deadline > now {
+            let waiting = self.connection(id).filter(|connection| connection.is_sessionless());
+            if waiting.is_some() && deadline > now {
                 break;
             }
+            let condemned = waiting.map(|connection| {
+                connection.output.clear();
+                connection.closing
+            });
             self.sessionless.pop_front();
-            if waits {
-                self.stats.sessionless_expired += 1;
+            if let Some(condemned) = condemned {
+                self.stats.sessionless_expired += u64::from(!condemned);
                 self.close(id.slot);
             }
         }

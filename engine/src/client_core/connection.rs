@@ -125,6 +125,8 @@ pub(super) struct Connection {
     pub(super) sending_bytes: usize,
     pub(super) dirty: bool,
     pub(super) closing: bool,
+    /// It is being closed, and has got a time until when.
+    pub(super) condemned: bool,
     pub(super) touched: bool,
     pub(super) last_heard: Instant,
     pub(super) established: Instant,
@@ -150,6 +152,7 @@ impl Connection {
             sending_bytes: 0,
             dirty: false,
             closing: false,
+            condemned: false,
             touched: false,
             last_heard: now,
             established: now,
@@ -157,9 +160,9 @@ impl Connection {
         }
     }
 
-    /// Whether it may be dropped for not asking for a session.
+    /// Whether it has no session to live by: it has not asked for one, or is being closed.
     pub(super) fn is_sessionless(&self) -> bool {
-        matches!(self.phase, Phase::New | Phase::Admin) && !self.closing
+        self.closing || matches!(self.phase, Phase::New | Phase::Admin)
     }
 
     /// Bytes on their way to the client.
