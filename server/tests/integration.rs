@@ -1,0 +1,24 @@
+//! The real binary under real clients: what a user of the server relies on, seen from outside.
+//!
+//! Each test starts its own server, on a free port and in a directory of its own, and talks to it
+//! over sockets. Nothing sleeps: a test waits for a line of the log, for bytes, or for the end of
+//! a process, with a deadline that only a defect reaches.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "test code fails and reports so")]
+
+#[path = "integration/client.rs"]
+mod client;
+#[path = "integration/crash.rs"]
+mod crash;
+#[path = "integration/disk_full.rs"]
+mod disk_full;
+#[path = "integration/hostile.rs"]
+mod hostile;
+#[path = "integration/library.rs"]
+mod library;
+#[path = "integration/server.rs"]
+mod server;
+#[path = "integration/sessions.rs"]
+mod sessions;
+#[path = "integration/start.rs"]
+mod start;

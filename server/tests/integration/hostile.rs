@@ -1,0 +1,218 @@
+//! Clients that err or mean harm, and limits: none of them costs anyone else a thing.
+
+use std::io::{Read, Write};
+use std::time::Instant;
+
+use engine::error_code::ErrorCode;
+use engine::ids::Xid;
+use engine::op::OpCode;
+use engine::records::ConnectRequest;
+
+use super::client::{Client, PERSISTENT, new_node, new_session, path_watch, set_data};
+use super::server::{DEADLINE, Server, Setup};
+
+/// Whether the server closes a connection that begins with these bytes, without a word.
+fn is_dropped(server: &Server, bytes: &[u8]) -> bool {
+    let mut stream = server.stream();
+    // The server may close before it has all of it.
+    drop(stream.write_all(bytes));
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => answer.is_empty(),
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as i32).to_be_bytes(), body].concat()
+}
+
+#[test]
+fn garbage_closes_its_own_connection_only() {
+    for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
+        let (server, _folder) = Server::fresh(backend, cores);
+        let mut bystander = server.client();
+        let mut half = server.stream();
+        half.write_all(&[0, 0, 1, 0, 5]).unwrap();
+        for (what, bytes) in [
+            ("a negative length", (-1_i32).to_be_bytes().to_vec()),
+            ("the smallest length", i32::MIN.to_be_bytes().to_vec()),
+            ("the largest length", i32::MAX.to_be_bytes().to_vec()),
+            ("a length over the limit", 1_048_577_i32.to_be_bytes().to_vec()),
+            ("an empty frame", frame(&[])),
+            ("a short frame", frame(&[0; 10])),
+            ("a password of a claimed length", frame(&[&[0; 24][..], &[0x7f; 4]].concat())),
+            ("an unknown word", b"abcd".to_vec()),
+            ("an HTTP request", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ] {
+            assert!(is_dropped(&server, &bytes), "{what}");
+        }
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..50 {
+            let body: Vec<u8> = (0..random.usize(0..60)).map(|_| random.u8(..)).collect();
+            let mut stream = server.stream();
+            drop(stream.write_all(&frame(&body)));
+        }
+        assert_eq!(bystander.create("/alive", b"", PERSISTENT).err, 0);
+        assert!(bystander.data("/alive").is_ok());
+    }
+}
+
+#[test]
+fn garbage_in_a_session_closes_its_connection_or_is_an_error() {
+    let (server, _folder) = Server::fresh("io_uring", 2);
+    let mut bystander = server.client();
+    for bytes in [frame(&[]), frame(&[0; 7]), i32::MAX.to_be_bytes().to_vec()] {
+        let mut client = server.client();
+        client.send_bytes(&bytes);
+        assert!(client.is_closed());
+    }
+    let mut client = server.client();
+    for op in [OpCode::Create, OpCode::Multi, OpCode::SetData, OpCode::GetData, OpCode::Sync] {
+        let reply = client.call(op, |writer| writer.bytes(&[0x7f, 0xff, 0xff, 0xff, 0]));
+        assert_eq!(reply.err, ErrorCode::MarshallingError.to_wire(), "{op:?}");
+    }
+    client.put_as(Xid(77), 4711, |_| {});
+    client.flush();
+    let reply = client.receive();
+    let unimplemented = ErrorCode::Unimplemented.to_wire();
+    assert_eq!((reply.xid, reply.err, reply.zxid), (Xid(77), unimplemented, -1));
+    assert_eq!(bystander.create("/alive", b"", PERSISTENT).err, 0);
+}
+
+#[test]
+fn packets_over_the_limit_close_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::new("epoll", 1, folder.path()).with("jute.maxbuffer=1024");
+    let server = setup.start();
+    let mut client = server.client();
+    assert_eq!(client.create("/small", &[1; 800], PERSISTENT).err, 0);
+    client.put(OpCode::Create, |writer| new_node("/big", &[1; 1_024], PERSISTENT).write(writer));
+    client.try_flush();
+    assert!(client.is_closed());
+    assert_eq!(server.client().exists("/big", false).err, ErrorCode::NoNode.to_wire());
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_no_more() {
+    for (backend, cores) in [("io_uring", 2), ("epoll", 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Setup::new(backend, cores, folder.path()).with("maxClientCnxns=3").start();
+        let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+        assert!(Client::connect(server.address, &new_session()).is_none());
+        clients.pop();
+        // The end of that one is seen some time later.
+        while Client::connect(server.address, &new_session()).is_none() {}
+        for client in &mut clients {
+            assert_eq!(client.exists("/", false).err, 0);
+        }
+    }
+}
+
+#[test]
+fn words_are_answered_as_the_whitelist_says() {
+    let (server, _folder) = Server::fresh("io_uring", 2);
+    assert!(server.word("srvr").contains("Mode: standalone\n"));
+    let refused = "ruok is not executed because it is not in the whitelist.\n";
+    assert_eq!(server.word("ruok"), refused);
+    for (backend, cores) in [("io_uring", 3), ("epoll", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::new(backend, cores, folder.path());
+        let server = setup.with("4lw.commands.whitelist=ruok,mntr,stat").start();
+        let mut client = server.client();
+        assert_eq!(client.create("/a", b"12345", PERSISTENT).err, 0);
+        assert_eq!(server.word("ruok"), "imok");
+        assert_eq!(server.word("ruok\n"), "imok");
+        assert!(server.word("stat").contains("Clients:\n /127.0.0.1:"));
+        assert!(server.word("conf").starts_with("conf is not executed"));
+        // Five are always there.
+        assert_eq!(server.metric("zk_znode_count"), 6);
+        assert_eq!(server.metric("zk_outstanding_requests"), 0);
+        let mut stream = server.stream();
+        for byte in b"ruok" {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "imok");
+    }
+}
+
+#[test]
+fn large_values_and_small_ones_go_side_by_side() {
+    const LARGE: usize = 1_000_000;
+    for (backend, cores) in [("io_uring", 2), ("epoll", 2)] {
+        let (server, _folder) = Server::fresh(backend, cores);
+        let mut large = server.client();
+        let mut small = server.client();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..8 {
+                    let value = vec![number; LARGE];
+                    let path = format!("/large{number}");
+                    assert_eq!(large.create(&path, &value, PERSISTENT).err, 0);
+                }
+            });
+            for number in 0..200_u8 {
+                let path = format!("/small{number}");
+                assert_eq!(small.create(&path, &[number], PERSISTENT).err, 0);
+            }
+        });
+        // All are asked for before the first is read: more than the sockets can hold.
+        for number in 0..24 {
+            let path = format!("/large{}", number % 8);
+            small.put(OpCode::GetData, |writer| path_watch(&path, false).write(writer));
+        }
+        small.flush();
+        for number in 0..200_u8 {
+            assert_eq!(large.data(&format!("/small{number}")), Ok(vec![number]));
+        }
+        for number in 0..24 {
+            let reply = small.receive();
+            assert_eq!(reply.err, 0);
+            assert!(reply.body[4..4 + LARGE].iter().all(|byte| *byte == number % 8));
+        }
+        pipeline_large_reads(&mut small);
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_read_ends_with_its_session() {
+    for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::new(backend, cores, folder.path());
+        let setup = setup.with("tickTime=100").with("4lw.commands.whitelist=mntr");
+        let server = setup.with("nio.sessionlessCnxnTimeout=500").start();
+        let request = ConnectRequest { timeout_ms: 200, ..new_session() };
+        let mut client = Client::connect(server.address, &request).unwrap();
+        assert_eq!(client.create("/large", &vec![0; 1_000_000], PERSISTENT).err, 0);
+        for _ in 0..24 {
+            client.put(OpCode::GetData, |writer| path_watch("/large", false).write(writer));
+        }
+        client.flush();
+        // The one that asks is left.
+        let deadline = Instant::now() + DEADLINE;
+        while server.metric("zk_num_alive_connections") > 1 {
+            assert!(Instant::now() < deadline, "the connection is never closed");
+        }
+        assert!(client.is_closed());
+    }
+}
+
+/// Reads whose replies fill the output stand between writes, and all are on their way at once.
+fn pipeline_large_reads(client: &mut Client) {
+    for value in 0..4 {
+        client.put(OpCode::SetData, |writer| set_data("/small0", &[value]).write(writer));
+        for number in 0..4 {
+            let path = format!("/large{number}");
+            client.put(OpCode::GetData, |writer| path_watch(&path, false).write(writer));
+        }
+        client.put(OpCode::GetData, |writer| path_watch("/small0", false).write(writer));
+    }
+    client.flush();
+    for value in 0..4 {
+        let replies: Vec<_> = (0..6).map(|_| client.receive()).collect();
+        assert!(replies.iter().all(|reply| reply.err == 0));
+        assert_eq!(replies[5].body[4], value, "a read sees its session's writes before it only");
+    }
+}

@@ -1,0 +1,165 @@
+//! Starting and stopping: what the exit code says, what is refused, and what damage does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engine::op::OpCode;
+use tempfile::TempDir;
+
+use super::client::{Client, PERSISTENT, new_node};
+use super::server::{Server, Setup};
+
+const ZNODES: u32 = 2_500;
+
+fn path(number: u32) -> String {
+    format!("/node-{number:05}")
+}
+
+fn value(number: u32) -> String {
+    format!("needle-{number:05}")
+}
+
+/// Makes znodes, many requests at a time; all are acknowledged.
+fn fill(server: &Server) {
+    let mut client = server.client();
+    for first in (0..ZNODES).step_by(50) {
+        for number in first..first + 50 {
+            client.put(OpCode::Create, |writer| {
+                new_node(&path(number), value(number).as_bytes(), PERSISTENT).write(writer);
+            });
+        }
+        client.flush();
+        for _ in 0..50 {
+            assert_eq!(client.receive().err, 0);
+        }
+    }
+}
+
+fn check_filled(client: &mut Client) {
+    for number in (0..ZNODES).step_by(7).chain([ZNODES - 1]) {
+        assert_eq!(client.data(&path(number)), Ok(value(number).into_bytes()), "{number}");
+    }
+    // Two more: /zookeeper and the list itself does not count.
+    assert_eq!(client.children("/").len(), ZNODES as usize + 1);
+}
+
+/// The files of the data directory whose names begin so, oldest first.
+fn files(data: &Path, prefix: &str) -> Vec<PathBuf> {
+    let folder = data.join("ringkeeper/generation.1");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let fits = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+    let mut files: Vec<_> = entries.filter(fits).collect();
+    files.sort_unstable();
+    files
+}
+
+/// Inverts a byte of a file.
+fn damage(file: &Path, offset: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[offset] ^= 0xff;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_stop_by_sigterm_keeps_everything_and_exits_with_0() {
+    for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
+        let folder = TempDir::new().unwrap();
+        let setup = Setup::new(backend, cores, folder.path());
+        let server = setup.start();
+        fill(&server);
+        server.terminate();
+        let server = setup.start();
+        check_filled(&mut server.client());
+        server.terminate();
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_replaced_by_an_older_one_and_the_log() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new("epoll", 1, folder.path()).with("snapCount=500");
+    let mut server = setup.start();
+    fill(&server);
+    server.wait_for("snapshot written");
+    server.wait_for("snapshot written");
+    server.terminate();
+    let snapshots = files(folder.path(), "snapshot.");
+    assert!(snapshots.len() >= 2, "{snapshots:?}");
+    let newest = snapshots.last().unwrap();
+    damage(newest, fs::metadata(newest).unwrap().len() as usize / 2);
+    let mut server = setup.start();
+    check_filled(&mut server.client());
+    // Said before the server served.
+    let said = server.seen("snapshot not used");
+    assert!(said.contains(newest.file_name().unwrap().to_str().unwrap()), "{said}");
+    server.terminate();
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_refuses_the_start_by_file_and_offset() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new("io_uring", 1, folder.path());
+    let server = setup.start();
+    fill(&server);
+    server.terminate();
+    let needle = value(ZNODES / 2).into_bytes();
+    let find = |file: &PathBuf| {
+        let bytes = fs::read(file).unwrap();
+        bytes.windows(needle.len()).position(|window| window == needle)
+    };
+    let logs = files(folder.path(), "log.");
+    let found = logs.iter().find_map(|file| Some((file, find(file)?)));
+    let (file, offset) = found.unwrap();
+    damage(file, offset);
+    let (code, log) = setup.refused();
+    assert_eq!(code, 6, "{log}");
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let line = log.lines().find(|line| line.contains("ERROR") && line.contains(name)).unwrap();
+    let numbers = line.split(|char: char| !char.is_ascii_digit());
+    let offsets: Vec<usize> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let near = |named: &usize| *named <= offset && offset - named < 1 << 20 && *named >= 4096;
+    assert!(offsets.iter().any(near), "{offset} was damaged: {line}");
+    // Repaired by hand, it is all there: a refused start has changed nothing.
+    damage(file, offset);
+    let server = setup.start();
+    check_filled(&mut server.client());
+}
+
+#[test]
+fn a_second_server_on_the_same_data_is_refused_and_told_the_pid() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new("epoll", 1, folder.path());
+    let server = setup.start();
+    let (code, log) = setup.refused();
+    assert_eq!(code, 3, "{log}");
+    assert!(log.contains(&format!("process {}:", server.pid())), "{log}");
+    assert_eq!(server.client().create("/a", b"", PERSISTENT).err, 0);
+}
+
+#[test]
+fn a_port_in_use_is_said_so() {
+    let (server, folder) = Server::fresh("epoll", 1);
+    let other = folder.path().join("other");
+    let setup = Setup::new("epoll", 1, &other);
+    let port = server.address.port();
+    let (code, log) = setup.with(&format!("clientPort={port}")).refused();
+    assert_eq!(code, 5, "{log}");
+    assert!(log.contains(&format!("127.0.0.1:{port}: address in use")), "{log}");
+}
+
+#[test]
+fn a_wrong_setting_is_named() {
+    let folder = TempDir::new().unwrap();
+    for (define, key) in [
+        ("tickTime=soon", "tickTime"),
+        ("snapCount=many", "snapCount"),
+        ("maxClientCnxns=1.5", "maxClientCnxns"),
+        ("ringkeeper.cores=-1", "ringkeeper.cores"),
+        ("ringkeeper.backend=kqueue", "ringkeeper.backend"),
+    ] {
+        let (code, log) = Setup::new("epoll", 1, folder.path()).with(define).refused();
+        assert_eq!(code, 2, "{define}: {log}");
+        assert!(log.contains(key), "{define}: {log}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+}
