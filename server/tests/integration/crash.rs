@@ -103,7 +103,7 @@ impl Writer {
     }
 
     /// What there is after `count` requests: the number in the counter, and the znodes.
-    fn state(&self, count: u64) -> (u64, Vec<String>) {
+    fn state(count: u64) -> (u64, Vec<String>) {
         let counter = (0..=count).rev().find(|number| number % 3 == 2).unwrap_or(0);
         let last_joint = count - count % 3;
         let joint = (1..=last_joint).filter(|k| k % 3 == 0 && k + KEPT > last_joint);
@@ -122,7 +122,7 @@ impl Writer {
         let data = String::from_utf8_lossy(&data).into_owned();
         let counter = data.split(' ').nth(1).map_or(0, |number| number.parse().unwrap());
         let found = (counter, names);
-        let fits = (self.acknowledged..=self.sent).find(|count| self.state(*count) == found);
+        let fits = (self.acknowledged..=self.sent).find(|count| Self::state(*count) == found);
         let Some(count) = fits else {
             let (acknowledged, sent) = (self.acknowledged, self.sent);
             panic!("{acknowledged} acknowledged, {sent} sent, and then there is {found:?}");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::client::Client;
 
 /// Longer than anything takes, on however busy a machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How a server is started.
 #[derive(Clone, Debug)]
