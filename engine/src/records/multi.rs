@@ -146,23 +146,39 @@ impl<'a> MultiOps<'a> {
     ///
     // Compat: MultiOperationRecord.deserialize - one bad record spoils the packet; so do a read
     // among writes, and a creation (other than by createTTL) whose flag is unknown or for TTL, or
-    // whose ACL list is null.
+    // whose ACL list is null. A null path is noticed when all has been decoded.
     pub fn read(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut ops = Self { bytes: body, count: 0, kind: Kind::Empty };
+        let mut null_path = None;
         let mut reader = Reader::new(body);
-        while let Some(op) = next_op(&mut reader)? {
+        loop {
+            let header = MultiHeader::read(&mut reader)?;
+            if header.done {
+                break;
+            }
+            let op = match MultiOp::read(header.op, &mut reader) {
+                Err(null @ DecodeError::Null(_)) => {
+                    skip_behind_path(header.op, &mut reader)?;
+                    null_path = Some(null);
+                    continue;
+                }
+                op => op?,
+            };
+            if let MultiOp::Create(op, request) = &op {
+                check_creation(*op, request)?;
+                if request.path.is_none() {
+                    null_path = Some(DecodeError::Null("path"));
+                }
+            }
             let kind = if op.is_read() { Kind::Reads } else { Kind::Writes };
             if ops.kind != Kind::Empty && ops.kind != kind {
                 let value = ops.count as i64;
                 return Err(DecodeError::BadValue { what: "reads and writes mix at", value });
             }
-            if let MultiOp::Create(op, request) = &op {
-                check_creation(*op, request)?;
-            }
             ops.kind = kind;
             ops.count += 1;
         }
-        Ok(ops)
+        null_path.map_or(Ok(ops), Err)
     }
 
     /// How many there are.
@@ -188,11 +204,8 @@ impl<'a> MultiOps<'a> {
 /// What [`DecodeError::Null`] says of a creation without an ACL list.
 pub const NULL_ACL: &str = "ACL list in a multi";
 
-// Compat: CreateOptions; PrepRequestProcessor.getPendingChanges, which every path goes through.
+// Compat: CreateOptions
 fn check_creation(op: OpCode, request: &NewNodeRequest<'_>) -> Result<(), DecodeError> {
-    if request.path.is_none() {
-        return Err(DecodeError::Null("path"));
-    }
     if op == OpCode::CreateTtl {
         return Ok(());
     }
@@ -203,6 +216,15 @@ fn check_creation(op: OpCode, request: &NewNodeRequest<'_>) -> Result<(), Decode
         0..=6 if request.acl.is_null() => Err(DecodeError::Null(NULL_ACL)),
         0..=4 => Ok(()),
         _ => Err(bad_flag),
+    }
+}
+
+/// Takes what follows a null path in the record of type `op`.
+fn skip_behind_path(op: i32, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    match OpCode::from_wire(op) {
+        Some(OpCode::GetData | OpCode::GetChildren) => reader.bool().map(|_| ()),
+        Some(OpCode::SetData) => reader.buf().and_then(|_| reader.i32()).map(|_| ()),
+        _ => reader.i32().map(|_| ()),
     }
 }
 
@@ -284,6 +306,16 @@ mod tests {
         null_acl[3] = 21;
         let ttl = [&null_acl[..27], &[0; 8], &null_acl[27..]].concat();
         assert!(MultiOps::read(&ttl).is_ok());
+        // A null path, in whatever record, is noticed after a null list further on.
+        let null_path = |op: u8, rest: &[u8]| [&[0, 0, 0, op, 0][..], &[0xff; 8], rest].concat();
+        null_acl[3] = 1;
+        for (op, rest) in [(2, &[0; 4][..]), (5, &[0; 8]), (13, &[0; 4]), (4, &[1]), (8, &[1])] {
+            let alone = [null_path(op, rest), encode(&[])].concat();
+            let null = MultiOps::read(&alone).unwrap_err();
+            assert!(matches!(null, DecodeError::Null(what) if what != NULL_ACL));
+            let both = [null_path(op, rest), null_acl.clone()].concat();
+            assert_eq!(MultiOps::read(&both).unwrap_err(), DecodeError::Null(NULL_ACL));
+        }
         let mut unknown = encode(&[delete()]);
         unknown[3] = 99;
         assert!(MultiOps::read(&unknown).is_err());
