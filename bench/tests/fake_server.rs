@@ -33,10 +33,11 @@ fn load(lie: Lie) -> LoadReport {
 }
 
 #[track_caller]
-fn check(lie: Lie, violation: Violation) {
+fn check(lie: Lie, violations: &[Violation]) {
     let report = load(lie);
     let counts = &report.violations.counts;
-    assert!(counts.contains_key(&violation), "{lie:?} gave {counts:?}");
+    let named = violations.iter().any(|violation| counts.contains_key(violation));
+    assert!(named, "{lie:?} gave {counts:?}");
     assert!(!report.is_clean());
     let warned = report.warnings.iter().any(|warning| warning.contains("THE SERVER IS WRONG"));
     assert!(warned, "{:?}", report.warnings);
@@ -66,42 +67,43 @@ fn an_honest_server_is_believed_and_the_counts_agree() {
 
 #[test]
 fn a_swapped_reply_is_noticed() {
-    check(Lie::Reorder, Violation::WrongXid);
+    check(Lie::Reorder, &[Violation::WrongXid]);
 }
 
 #[test]
 fn a_wrong_xid_is_noticed() {
-    check(Lie::WrongXid, Violation::WrongXid);
+    check(Lie::WrongXid, &[Violation::WrongXid]);
 }
 
 #[test]
 fn the_content_of_another_znode_is_noticed() {
-    check(Lie::WrongContent, Violation::WrongContent);
+    check(Lie::WrongContent, &[Violation::WrongContent]);
 }
 
 #[test]
 fn a_value_cut_short_is_noticed() {
-    check(Lie::WrongLength, Violation::WrongLength);
+    check(Lie::WrongLength, &[Violation::WrongLength]);
 }
 
 #[test]
 fn a_falling_zxid_is_noticed() {
-    check(Lie::ZxidBack, Violation::ZxidWentBack);
+    check(Lie::ZxidBack, &[Violation::ZxidWentBack]);
 }
 
 #[test]
 fn an_event_that_nobody_asked_for_is_noticed() {
-    check(Lie::Event, Violation::UninvitedEvent);
+    check(Lie::Event, &[Violation::UninvitedEvent]);
 }
 
 #[test]
 fn a_reply_that_comes_twice_is_noticed() {
-    check(Lie::Twice, Violation::WrongXid);
+    // It answers the next request, or none if that has not been sent yet.
+    check(Lie::Twice, &[Violation::WrongXid, Violation::UninvitedReply]);
 }
 
 #[test]
 fn bytes_that_are_no_frame_are_noticed() {
-    check(Lie::Garbage, Violation::Garbage);
+    check(Lie::Garbage, &[Violation::Garbage]);
 }
 
 #[test]
