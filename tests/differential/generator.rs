@@ -369,7 +369,8 @@ impl Generator {
             ("ruok", &[]),
             ("isro", &[]),
             ("srvr", &["Mode:", "Node count:"]),
-            ("wchs", &[]),
+            // Its other line counts connections whose watches have all fired, too.
+            ("wchs", &["Total watches:"]),
             ("mntr", MONITOR),
         ];
         let (word, lines) = *self.source.random.pick(&words);
