@@ -6,6 +6,16 @@ use std::fmt;
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub i64);
 
+/// A member of an ensemble: the N of its `server.N` line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub i64);
+
+/// A connection to another member, in either direction. The side that opens it numbers it: the
+/// machine those that it dials, with even numbers, the driver those that it accepts, with odd ones.
+/// No number comes twice in the life of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
 /// A client's request number, chosen by the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xid(pub i32);
@@ -29,6 +39,12 @@ pub struct ConnectionId {
 impl SessionId {
     /// No session: what a new client sends, and the owner of what is not ephemeral.
     pub const NONE: Self = Self(0);
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }
 
 impl fmt::Display for SessionId {

@@ -55,3 +55,4 @@ pub mod client_core;
 pub mod order;
 pub mod replica;
 pub mod watch;
+pub mod zab;

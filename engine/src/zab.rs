@@ -1,0 +1,11 @@
+//! Agreement between servers: election, discovery, synchronization, broadcast.
+//!
+//! ```text
+//!   links in  ──> election ──decided──> leader: discovery, synchronization, proposals, commits
+//!   (bytes)          ^                  learner: follower or observer of such a leader
+//!                    └───── lost ───────┘
+//! ```
+//!
+//! The wires are ZooKeeper's own, byte for byte; see `docs/protocol.md`.
+
+pub mod link;
