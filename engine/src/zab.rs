@@ -8,4 +8,6 @@
 //!
 //! The wires are ZooKeeper's own, byte for byte; see `docs/protocol.md`.
 
+pub mod history;
 pub mod link;
+pub mod packet;
