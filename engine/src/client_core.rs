@@ -15,7 +15,7 @@
 //!   * a read runs only when no write of its connection that came before it is unanswered
 //!   * the version never goes back, and no reply or event leaves that belongs to a later version
 //!   * everything held for a connection is bounded: input by one packet and one receive buffer,
-//!     waiting requests by the outstanding limit, output by [`OUTPUT_BYTES_MAX`]
+//!     waiting requests by the outstanding limit, output by [`Config::output_bytes_max`]
 
 mod connection;
 mod deliver;
@@ -48,6 +48,7 @@ pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
 
 /// A connection that lets more than this pile up is closed, bytes. Events and replies to writes
 /// cannot wait, so only they bring a connection here; reads that cannot wait fill half of it.
+/// Where packets may be large, it is more: see [`Config::output_bytes_max`].
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Input held back for a connection before its socket is left unread, bytes.
@@ -75,6 +76,14 @@ pub struct Config {
     /// How long a connection may go without asking for a session, and how long it may go on
     /// reading after its end was decided.
     pub sessionless_timeout: Duration,
+}
+
+impl Config {
+    /// A connection that lets more than this pile up is closed, bytes. Whatever can be written in
+    /// one packet can be read.
+    pub fn output_bytes_max(&self) -> usize {
+        OUTPUT_BYTES_MAX.max(self.packet_bytes_max.saturating_mul(4))
+    }
 }
 
 /// What can happen to a client core.
@@ -217,7 +226,7 @@ impl ClientCore {
                 continue;
             };
             connection.dirty = false;
-            if connection.backlog() > OUTPUT_BYTES_MAX {
+            if connection.backlog() > self.config.output_bytes_max() {
                 let client = connection.peer;
                 tracing::warn!(%client, "closing: it does not read what it is sent");
                 connection.closing = true;

@@ -52,6 +52,15 @@ pub use group::GroupTimes;
 /// A group is sealed at this size even while the log is busy, bytes of transactions.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 
+/// What a transaction has besides what its request brought: header, digest, lengths.
+const TXN_OVERHEAD_BYTES: usize = 4096;
+
+/// The most that one group can have, bytes of transactions: the last one may go beyond what a
+/// group is sealed at.
+pub fn group_bytes_most(rules: &Rules) -> usize {
+    GROUP_BYTES_MAX + rules.txn_bytes_max() + TXN_OVERHEAD_BYTES
+}
+
 /// From this counter on, the next group begins a new epoch.
 pub const ROLLOVER_COUNTER: u32 = 0xF000_0000;
 
@@ -150,6 +159,7 @@ impl Replica {
     ///
     /// Every session of the tree gets its full timeout.
     pub fn new(config: Config, mut tree: Tree, log: TxnLog, now: Now) -> Self {
+        assert!(log.group_bytes_max() >= group_bytes_most(&config.rules), "segments are too short");
         let sessions = Sessions::recover(&config, &tree, now);
         let published = tree.freeze();
         let housekeeping = Housekeeping::new(&config, now.instant);
@@ -240,12 +250,10 @@ impl Replica {
                     self.sessions.disconnect(session, connection);
                 }
             }
-            if self.group.bytes() >= GROUP_BYTES_MAX {
-                self.seal(now, out);
-            }
+            self.seal_if_full(now, out);
         }
         if let Some(round) = submission.collected {
-            self.on_collected(now, round);
+            self.on_collected(now, round, out);
         }
     }
 

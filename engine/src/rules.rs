@@ -28,7 +28,16 @@ impl Rules {
     pub fn txn_bytes_max(&self) -> usize {
         self.packet_bytes_max.saturating_mul(2)
     }
+
+    /// Longest answer to a packet of reads, bytes, give or take one of them. Each may ask for any
+    /// znode, so without a bound a packet could ask for more than there is memory.
+    pub fn multi_read_bytes_max(&self) -> usize {
+        MULTI_READ_BYTES_MAX.max(self.txn_bytes_max())
+    }
 }
+
+/// Longest answer to a packet of reads where packets have the usual size, bytes.
+const MULTI_READ_BYTES_MAX: usize = 32 << 20;
 
 impl Default for Rules {
     fn default() -> Self {

@@ -146,6 +146,14 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// The usual one, with segments long enough for groups of this many bytes.
+    pub fn for_groups(bytes: usize) -> Self {
+        let usual = Self::default();
+        let needed = FRAMES_START + (FRAME_HEADER_BYTES + bytes) as u64;
+        let segment_bytes = usual.segment_bytes.max(needed.next_multiple_of(FRAMES_START));
+        Self { segment_bytes, ..usual }
+    }
+
     /// Bytes of a segment that frames can have.
     fn capacity(&self) -> usize {
         usize::try_from(self.segment_bytes - FRAMES_START).unwrap_or(usize::MAX)

@@ -96,7 +96,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
-    let log = storage.open_log(now.instant, &mut pending);
+    let group_bytes = replica::group_bytes_most(&rules(config));
+    let log = storage.open_log(group_bytes, now.instant, &mut pending);
     let Storage { tree, report, log_end, log: directory, snapshots, data_dir } = storage;
     let cores = cores_count(config);
     let mut replica = Replica::new(replica_config(config, cores), tree, log, now);

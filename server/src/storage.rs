@@ -101,11 +101,12 @@ impl Storage {
         Ok(Self { tree, report, log_end, log, snapshots, data_dir })
     }
 
-    /// The log's writer.
-    pub fn open_log(&self, now: Instant, out: &mut Vec<DiskOp>) -> TxnLog {
+    /// The log's writer, for groups of up to this many bytes.
+    pub fn open_log(&self, group_bytes: usize, now: Instant, out: &mut Vec<DiskOp>) -> TxnLog {
         // Another one at each start; what it must not do is repeat.
         let seed = RandomState::new().hash_one(now);
-        TxnLog::open(LogConfig { seed, ..LogConfig::default() }, self.log_end.clone(), now, out)
+        let config = LogConfig { seed, ..LogConfig::for_groups(group_bytes) };
+        TxnLog::open(config, self.log_end.clone(), now, out)
     }
 }
 

@@ -14,6 +14,8 @@ mod crash;
 mod disk_full;
 #[path = "integration/hostile.rs"]
 mod hostile;
+#[path = "integration/largest.rs"]
+mod largest;
 #[path = "integration/library.rs"]
 mod library;
 #[path = "integration/server.rs"]

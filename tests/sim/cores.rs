@@ -15,7 +15,7 @@ use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
 use engine::session::TimeoutLimits;
 use engine::time::{Instant, WallTime};
-use engine::tree::{OwnerMode, Tree};
+use engine::tree::{Counters, OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 
 use crate::sim::random::Random;
@@ -64,15 +64,21 @@ impl Server {
 
     /// A server with this state.
     pub fn with_tree(seed: u64, cores: u16, tree: Tree) -> Self {
+        Self::with_rules(seed, cores, tree, Rules::default())
+    }
+
+    /// A server with this state and these rules.
+    pub fn with_rules(seed: u64, cores: u16, tree: Tree, rules: Rules) -> Self {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1_700_000_000_000) };
         let mut ops = Vec::new();
         let end = LogEnd { zxid: tree.applied(), ..LogEnd::default() };
-        let log = TxnLog::open(LogConfig::default(), end, now.instant, &mut ops);
+        let log_config = LogConfig::for_groups(replica::group_bytes_most(&rules));
+        let log = TxnLog::open(log_config, end, now.instant, &mut ops);
         let config = replica::Config {
             server_id: 1,
             tick_ms: TICK_MS,
             cores,
-            rules: Rules::default(),
+            rules: rules.clone(),
             container_check_interval: Duration::from_secs(60),
             container_deletions_max: 100,
             container_never_used_max: Duration::ZERO,
@@ -84,9 +90,9 @@ impl Server {
         };
         let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {
-            rules: Rules::default(),
+            packet_bytes_max: rules.packet_bytes_max,
+            rules,
             auth: AuthRules::default(),
-            packet_bytes_max: 1 << 20,
             session_timeouts: TimeoutLimits::of_tick(TICK_MS as i32),
             outstanding_max: 1000,
             sessionless_timeout: Duration::from_secs(10),
@@ -113,6 +119,11 @@ impl Server {
             received: Vec::new(),
             closed: Vec::new(),
         }
+    }
+
+    /// Counters of what is ordered.
+    pub fn counters(&self) -> Counters {
+        self.replica.tree().counters()
     }
 
     /// The server's time.

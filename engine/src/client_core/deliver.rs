@@ -125,10 +125,15 @@ impl ClientCore {
 
     /// Answers reads at the front of a connection's queue, as far as nothing holds them up.
     pub(super) fn run_reads(&mut self, now: Instant, slot: u32) {
+        let output_bytes_max = self.config.output_bytes_max();
         loop {
             let connection = self.connection_at(slot);
             if !connection.can_read() {
                 return;
+            }
+            if connection.backlog() > output_bytes_max {
+                // The end of the turn will close it: no more is made for it.
+                return self.close(slot);
             }
             let Read { xid, op, ref body, ref ids, received } = connection.pop_read();
             self.outstanding -= 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::connection::{Phase, Read, Waiting};
 use super::deliver::ReadRequest;
-use super::{ClientCore, HELD_BYTES_MAX, OUTPUT_BYTES_HIGH, OUTPUT_BYTES_MAX, Output};
+use super::{ClientCore, HELD_BYTES_MAX, OUTPUT_BYTES_HIGH, Output};
 use crate::auth::AuthOutcome;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
@@ -99,7 +99,7 @@ impl ClientCore {
     // in hand wait; a connection without one may always have its first.
     fn may_take(&self, slot: u32) -> bool {
         let connection = self.connections[slot as usize].as_deref();
-        let reads_most = OUTPUT_BYTES_MAX / 2 / self.config.packet_bytes_max.max(1);
+        let reads_most = self.config.output_bytes_max() / 2 / self.config.packet_bytes_max.max(1);
         connection.is_some_and(|connection| {
             connection.queue.is_empty()
                 || (self.outstanding < self.config.outstanding_max

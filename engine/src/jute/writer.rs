@@ -12,6 +12,11 @@ impl<'a> Writer<'a> {
         Self { out }
     }
 
+    /// How many bytes the vector has by now, with those before.
+    pub fn position(&self) -> usize {
+        self.out.len()
+    }
+
     /// The bytes as they are, without a length.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);

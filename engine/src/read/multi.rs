@@ -12,7 +12,8 @@ use crate::records::{MultiHeader, MultiOps, begin_reply};
 /// Answers each read on its own; none leaves a watch.
 ///
 // Compat: FinalRequestProcessor, multiRead. Where the packet holds writes, it has begun its
-// response when it finds out, and sends the end of the list behind the error.
+// response when it finds out, and sends the end of the list behind the error. An answer that is
+// too long for us is a marshalling error; there, the server runs out of memory.
 pub(super) fn multi_read(
     view: &impl View,
     context: &ReadContext<'_>,
@@ -22,11 +23,16 @@ pub(super) fn multi_read(
     let ops = MultiOps::read(body)?;
     let has_writes = ops.kind() == Kind::Writes;
     let err = if has_writes { ErrorCode::MarshallingError.to_wire() } else { 0 };
+    let start = out.len();
     let mut writer = Writer::new(out);
     let frame = begin_reply(&mut writer, context.xid, context.last_zxid.to_wire(), err);
     if !has_writes {
         for op in ops.iter() {
             write_result(view, context, &op, &mut writer);
+            if writer.position() - start > context.rules.multi_read_bytes_max() {
+                out.truncate(start);
+                return Err(ErrorCode::MarshallingError);
+            }
         }
     }
     MultiHeader::END.write(&mut writer);

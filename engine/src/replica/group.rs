@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Now, Output, Replica, housekeeping};
+use super::{GROUP_BYTES_MAX, Now, Output, Replica, housekeeping};
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
@@ -140,6 +140,14 @@ impl Replica {
         }
         let items = std::mem::take(&mut self.group.items);
         self.group.segments.push(Segment { items, version: self.tree.freeze() });
+    }
+
+    /// Closes the open group if it has as much as a group may have. To be called between any two
+    /// transactions, so that each group fits the log.
+    pub(super) fn seal_if_full(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.group.bytes() >= GROUP_BYTES_MAX {
+            self.seal(now, out);
+        }
     }
 
     /// Closes the open group and hands its transactions to the log.

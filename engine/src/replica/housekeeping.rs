@@ -69,7 +69,7 @@ impl Replica {
         if now.instant >= self.housekeeping.container_check {
             self.housekeeping.container_check =
                 now.instant.after(self.config.container_check_interval);
-            self.delete_containers(now);
+            self.delete_containers(now, out);
         }
         if self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
             self.housekeeping.idle_at = None;
@@ -82,13 +82,14 @@ impl Replica {
     /// Deletes empty containers and TTL znodes whose time is over.
     ///
     // Compat: ContainerManager.checkContainers
-    fn delete_containers(&mut self, now: Now) {
+    fn delete_containers(&mut self, now: Now, out: &mut Vec<Output>) {
         for path in self.deletable(now.wall) {
             self.order(now, &Author::server(SessionId::NONE), |tree, context, group| {
                 let Group { txns, effects, .. } = group;
                 prep::delete_container(tree, context, &path, txns, effects);
             });
             self.group.end_txn(None);
+            self.seal_if_full(now, out);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Author, Config, Now, Replica};
+use super::{Author, Config, Now, Output, Replica};
 use crate::collections::FastMap;
 use crate::ids::{ConnectionId, SessionId};
 use crate::order::{Connect, ReplyKind};
@@ -174,10 +174,11 @@ impl Replica {
     }
 
     /// Ends what is still due once every core has told what it heard.
-    pub(super) fn on_collected(&mut self, now: Now, round: u64) {
+    pub(super) fn on_collected(&mut self, now: Now, round: u64, out: &mut Vec<Output>) {
         for session in self.sessions.on_collected(round) {
             tracing::info!(%session, "expiring: nothing heard within its timeout");
             self.close_session(now, session, None);
+            self.seal_if_full(now, out);
         }
     }
 }

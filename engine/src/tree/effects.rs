@@ -33,7 +33,7 @@ pub struct Trigger {
     /// What happened.
     pub event: EventType,
     /// To which znode: a range of [`Effects::paths`].
-    pub path: Range<u32>,
+    pub path: Range<usize>,
     /// The znode's ACL list as of the transaction: who may be told.
     pub acl: AclId,
 }
@@ -62,7 +62,7 @@ impl Effects {
 
     /// The path of `trigger`, which is one of these.
     pub fn path(&self, trigger: &Trigger) -> &str {
-        &self.paths[trigger.path.start as usize..trigger.path.end as usize]
+        &self.paths[trigger.path.clone()]
     }
 
     /// Forgets everything, keeps the memory.
@@ -91,7 +91,7 @@ impl Effects {
         parent_acl: AclId,
     ) {
         let range = self.push_path(path);
-        let slash = path.rfind('/').expect("a child has a parent") as u32;
+        let slash = path.rfind('/').expect("a child has a parent");
         let parent = range.start..range.start + slash.max(1);
         self.triggers.push(Trigger { event, path: range, acl });
         let event = EventType::NodeChildrenChanged;
@@ -104,11 +104,10 @@ impl Effects {
         self.triggers.push(Trigger { event: EventType::NodeDataChanged, path, acl });
     }
 
-    fn push_path(&mut self, path: &str) -> Range<u32> {
+    fn push_path(&mut self, path: &str) -> Range<usize> {
         let start = self.paths.len();
         self.paths.push_str(path);
-        let to = |at: usize| u32::try_from(at).expect("a group has less than 4 GiB of paths");
-        to(start)..to(self.paths.len())
+        start..self.paths.len()
     }
 }
 

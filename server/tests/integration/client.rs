@@ -18,6 +18,7 @@ use super::server::DEADLINE;
 /// The flags of creation modes.
 pub(crate) const PERSISTENT: i32 = 0;
 pub(crate) const EPHEMERAL: i32 = 1;
+pub(crate) const PERSISTENT_SEQUENTIAL: i32 = 2;
 
 /// A session as its client keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
