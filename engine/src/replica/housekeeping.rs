@@ -72,9 +72,11 @@ impl Replica {
             self.delete_containers(now, out);
         }
         if self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
-            self.housekeeping.idle_at = None;
             if self.is_idle() && !self.housekeeping.snapshot_running {
                 self.begin_snapshot(out);
+            } else {
+                // The disk takes its time.
+                self.housekeeping.idle_at = Some(now.instant.after(IDLE));
             }
         }
     }
