@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use engine::epochs::EPOCHS_FIELDS;
 use engine::manifest::MANIFEST_FIELDS;
 use engine::slots::{PAYLOAD_BYTES_MAX, SLOT_FIELDS};
 use engine::txnlog::format::{FRAME_FIELDS, FRAME_MAGIC, SEGMENT_FIELDS, SEGMENT_MAGIC};
@@ -34,6 +35,7 @@ fn the_tables_are_those_of_the_code() {
     check("frame header", FRAME_FIELDS);
     check("slot", SLOT_FIELDS);
     check("manifest payload", MANIFEST_FIELDS);
+    check("epochs payload", EPOCHS_FIELDS);
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub mod rules;
 
 // What is on disk.
 pub mod disk;
+pub mod epochs;
 pub mod manifest;
 pub mod recovery;
 pub mod slots;

@@ -8,6 +8,7 @@
 //!
 //! The wires are ZooKeeper's own, byte for byte; see `docs/protocol.md`.
 
+pub mod data;
 pub mod history;
 pub mod link;
 pub mod packet;

@@ -93,6 +93,9 @@ pub enum Damage {
     /// The directory that the manifest names is not there.
     #[error("the generation in use has no such directory")]
     Generation,
+    /// The record of the server's epochs has the current one above the accepted one.
+    #[error("the epochs contradict each other")]
+    Epochs,
     /// There is something to recover, and nothing says which generation of it counts.
     #[error("no valid record of which generation is in use")]
     Manifest,

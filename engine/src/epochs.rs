@@ -1,0 +1,137 @@
+//! The epochs of a server, kept in a file: which it has accepted, and which its history is of.
+//!
+//! Accepting an epoch is a promise to no leader of an earlier one; the current epoch says whose
+//! history the log goes on from. Both must be durable before anybody is told. They belong to the
+//! server and not to a generation of its data: they stay when the data is replaced.
+//!
+//! Invariants:
+//!
+//!   * accepted >= current
+//!   * neither ever goes back
+
+use crate::disk::{Damage, StorageError, Volume};
+use crate::slots::Slots;
+use crate::zxid::{Epoch, Zxid};
+
+/// The name of the file.
+pub const EPOCHS_NAME: &str = "epochs";
+/// Tells its slots from those of other files.
+pub const EPOCHS_KIND: u32 = 2;
+/// The payload of its slots: name, offset, bytes.
+pub const EPOCHS_FIELDS: &[(&str, usize, usize)] = &[("accepted", 0, 4), ("current", 4, 4)];
+
+/// The two epochs.
+// Compat: QuorumPeer.acceptedEpoch, QuorumPeer.currentEpoch
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// The highest epoch that a leader has proposed and this server has agreed to.
+    pub accepted: Epoch,
+    /// The epoch of the last leader whose history this server has taken over.
+    pub current: Epoch,
+}
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochsFile {
+    slots: Slots,
+    epochs: Epochs,
+}
+
+impl Epochs {
+    /// The epochs of a server whose log reaches to `zxid`: at least that transaction's.
+    ///
+    /// A server that was stopped while it took over a history may have transactions of an epoch
+    /// that it had not made its current one. A log has no gaps, so it holds all that the leader
+    /// of that epoch began with.
+    #[must_use]
+    pub fn reaching(self, zxid: Zxid) -> Self {
+        let current = self.current.max(zxid.epoch());
+        Self { accepted: self.accepted.max(current), current }
+    }
+
+    fn is_sound(self) -> bool {
+        self.accepted >= self.current
+    }
+
+    fn encode(self) -> [u8; 8] {
+        let mut payload = [0; 8];
+        payload[..4].copy_from_slice(&self.accepted.0.to_le_bytes());
+        payload[4..].copy_from_slice(&self.current.0.to_le_bytes());
+        payload
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (accepted, rest) = payload.split_first_chunk()?;
+        let current = rest.first_chunk()?;
+        let epoch = |bytes: &[u8; 4]| Epoch(u32::from_le_bytes(*bytes));
+        Some(Self { accepted: epoch(accepted), current: epoch(current) })
+            .filter(|epochs| epochs.is_sound())
+    }
+}
+
+impl EpochsFile {
+    /// Reads it: none before a server first was a member of an ensemble.
+    pub fn open<V: Volume>(volume: &mut V) -> Result<Option<Self>, StorageError> {
+        let Some(slots) = Slots::open(volume, EPOCHS_NAME, EPOCHS_KIND)? else {
+            return Ok(None);
+        };
+        let damaged = || StorageError::damaged(EPOCHS_NAME, 0, Damage::Epochs);
+        let epochs = Epochs::decode(slots.payload()).ok_or_else(damaged)?;
+        Ok(Some(Self { slots, epochs }))
+    }
+
+    /// Makes it.
+    pub fn create<V: Volume>(volume: &mut V, epochs: Epochs) -> Result<Self, StorageError> {
+        assert!(epochs.is_sound(), "{epochs:?}");
+        let slots = Slots::create(volume, EPOCHS_NAME, EPOCHS_KIND, &epochs.encode())?;
+        Ok(Self { slots, epochs })
+    }
+
+    /// What it holds.
+    pub fn epochs(&self) -> Epochs {
+        self.epochs
+    }
+
+    /// Changes them; durable when this returns, and after a crash as before or as now.
+    pub fn write<V: Volume>(&mut self, volume: &mut V, epochs: Epochs) -> Result<(), StorageError> {
+        let before = self.epochs;
+        let rises = epochs.accepted >= before.accepted && epochs.current >= before.current;
+        assert!(epochs.is_sound() && rises, "{before:?} cannot become {epochs:?}");
+        self.slots.write(volume, &epochs.encode())?;
+        self.epochs = epochs;
+        Ok(())
+    }
+
+    /// Repeats the last change in the other slot, so that later damage to one of them does not
+    /// bring older epochs back. Nobody needs to wait for it.
+    pub fn settle<V: Volume>(&mut self, volume: &mut V) -> Result<(), StorageError> {
+        self.slots.write(volume, &self.epochs.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epochs(accepted: u32, current: u32) -> Epochs {
+        Epochs { accepted: Epoch(accepted), current: Epoch(current) }
+    }
+
+    #[test]
+    fn epochs_survive_their_encoding_unless_they_contradict_each_other() {
+        assert_eq!(Epochs::decode(&epochs(7, 3).encode()), Some(epochs(7, 3)));
+        assert_eq!(Epochs::decode(&epochs(3, 7).encode()), None);
+        assert_eq!(Epochs::decode(&epochs(7, 3).encode()[..7]), None);
+    }
+
+    #[test]
+    fn a_log_raises_the_epochs_that_it_reaches_beyond() {
+        let check = |before, epoch, after| {
+            assert_eq!(Epochs::reaching(before, Zxid::new(Epoch(epoch), 9)), after);
+        };
+        check(epochs(0, 0), 0, epochs(0, 0));
+        check(epochs(4, 2), 1, epochs(4, 2));
+        check(epochs(4, 2), 3, epochs(4, 3));
+        check(epochs(4, 2), 5, epochs(5, 5));
+    }
+}
