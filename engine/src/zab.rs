@@ -9,6 +9,11 @@
 //! The wires are ZooKeeper's own, byte for byte; see `docs/protocol.md`.
 
 pub mod data;
+pub mod election;
+pub mod hello;
 pub mod history;
 pub mod link;
+pub mod members;
+pub mod notification;
 pub mod packet;
+pub mod vote;

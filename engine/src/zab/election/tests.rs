@@ -1,0 +1,507 @@
+//! Every message in every state, and what is done about it.
+
+use super::*;
+use crate::zab::hello::Hello;
+use crate::zab::link::Plane;
+use crate::zab::members::{Groups, Member};
+
+const ME: i64 = 3;
+
+/// An elector that all others have connected to; what it does is read in brief.
+struct World {
+    elector: Elector,
+    now: u64,
+    out: Vec<LinkOp>,
+}
+
+fn members(voters: &[i64], observers: &[i64]) -> Vec<Member> {
+    let member =
+        |id: &i64, is_observer| Member { id: ServerId(*id), is_observer, text: String::new() };
+    let voters = voters.iter().map(|id| member(id, false));
+    voters.chain(observers.iter().map(|id| member(id, true))).collect()
+}
+
+fn own(epoch: u32, last: Option<u64>) -> OwnState {
+    OwnState { last: last.map(Zxid), current_epoch: Epoch(epoch) }
+}
+
+/// (leader, zxid, epoch, round)
+type Numbers = (i64, i64, i64, i64);
+
+fn payload(state: PeerState, (leader, zxid, epoch, round): Numbers) -> Vec<u8> {
+    let vote = Vote {
+        leader: ServerId(leader),
+        zxid: Zxid::from_wire(zxid),
+        epoch: Epoch(epoch as u32),
+        round: ElectionRound(round),
+    };
+    Notification::message(state, Some(&vote), vote.round, "")
+}
+
+use PeerState::{Following, Leading, Looking as Look, Observing};
+
+impl World {
+    /// Of `me` among five voters 1 to 5 and the observer 9, in round 1.
+    fn new(me: i64, own: OwnState) -> Self {
+        let members = Members::majority(&members(&[1, 2, 3, 4, 5], &[9]), 0).unwrap();
+        let mut world = Self::of(me, members);
+        world.look(own);
+        world.out.clear();
+        world
+    }
+
+    fn of(me: i64, members: Members) -> Self {
+        let config = ElectorConfig {
+            me: ServerId(me),
+            is_observer: false,
+            members: Arc::new(members),
+            my_election_address: "me:2".to_owned(),
+            finalize_wait: Duration::from_millis(200),
+            notification_interval_min: Duration::from_millis(200),
+            notification_interval_max: Duration::from_mins(1),
+            connect_timeout: Duration::from_secs(5),
+            tick: Duration::from_secs(2),
+            fast: true,
+        };
+        Self { elector: Elector::new(config), now: 0, out: Vec::new() }
+    }
+
+    /// Every other member connects. Links are named by twice the id, plus one.
+    fn connect(mut self) -> Self {
+        for id in [1, 2, 4, 5, 9] {
+            let link = LinkId(2 * id + 1);
+            if ServerId(id as i64) > self.elector.config.me {
+                self.link(LinkEvent::Accepted { link, plane: Plane::Election });
+                self.link(LinkEvent::Received(link, &Hello::encode(ServerId(id as i64), "h:1")));
+            } else {
+                self.link(LinkEvent::Connected(Self::dialled(id as i64)));
+            }
+        }
+        self.out.clear();
+        self
+    }
+
+    /// The link that the elector has dialled a smaller id with, in ascending order.
+    fn dialled(id: i64) -> LinkId {
+        LinkId(4 * id as u64)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO.after(Duration::from_millis(self.now))
+    }
+
+    fn look(&mut self, own: OwnState) -> &mut Self {
+        self.elector.look(self.now(), own, &mut self.out);
+        self
+    }
+
+    fn link(&mut self, event: LinkEvent<'_>) {
+        self.elector.on_link(self.now(), event, &mut self.out);
+    }
+
+    fn hear(&mut self, sender: i64, state: PeerState, numbers: Numbers) -> &mut Self {
+        let id = sender as u64;
+        let accepted = ServerId(sender) > self.elector.config.me;
+        let link = if accepted { LinkId(2 * id + 1) } else { Self::dialled(sender) };
+        self.link(LinkEvent::Received(link, &payload(state, numbers)));
+        self
+    }
+
+    fn pass(&mut self, ms: u64) -> &mut Self {
+        self.now += ms;
+        self.elector.on_timeout(self.now(), &mut self.out);
+        self
+    }
+
+    /// What has been sent since the last look: to whom, and what.
+    #[track_caller]
+    fn check_sent(&mut self, expect: &[(&[i64], PeerState, Numbers)]) -> &mut Self {
+        let mut sent: Vec<(Vec<i64>, PeerState, Numbers)> = Vec::new();
+        for op in self.out.drain(..) {
+            let LinkOp::Send { link, bytes } = op else { continue };
+            let id = if link.0 % 2 == 1 { (link.0 - 1) / 2 } else { link.0 / 4 } as i64;
+            let n = Notification::decode(&bytes[4..]).unwrap();
+            let numbers = (n.leader.0, n.zxid, n.epoch, n.round.0);
+            match sent.last_mut() {
+                Some((ids, state, last)) if (*state, *last) == (n.state, numbers) => ids.push(id),
+                _ => sent.push((vec![id], n.state, numbers)),
+            }
+        }
+        let expect: Vec<_> =
+            expect.iter().map(|(ids, state, numbers)| (ids.to_vec(), *state, *numbers)).collect();
+        assert_eq!(sent, expect);
+        self
+    }
+
+    #[track_caller]
+    fn check_decided(&mut self, expect: Option<(Role, Numbers)>) -> &mut Self {
+        let decided = self.elector.decided().map(|Decision { vote, role }| {
+            let zxid = vote.zxid.map_or(-1, Zxid::to_wire);
+            (role, (vote.leader.0, zxid, i64::from(vote.epoch.0), vote.round.0))
+        });
+        assert_eq!(decided, expect);
+        self
+    }
+}
+
+const OTHERS: &[i64] = &[1, 2, 4, 5];
+
+/// Three of five that looks in round 1 with its log at 7 in epoch 1.
+fn looking() -> World {
+    World::new(ME, own(1, Some(7))).connect()
+}
+
+#[test]
+fn votes_of_those_that_look_too() {
+    #[track_caller]
+    fn check(sender: i64, heard: Numbers, sent: &[(&[i64], PeerState, Numbers)]) {
+        looking().hear(sender, Look, heard).check_sent(sent).check_decided(None);
+    }
+    // Better: adopted, and passed on.
+    check(4, (4, 7, 1, 1), &[(OTHERS, Look, (4, 7, 1, 1))]);
+    check(1, (2, 8, 1, 1), &[(OTHERS, Look, (2, 8, 1, 1))]);
+    check(1, (1, 0, 2, 1), &[(OTHERS, Look, (1, 0, 2, 1))]);
+    // Equal or worse: counted.
+    check(4, (ME, 7, 1, 1), &[]);
+    check(4, (4, 6, 1, 1), &[]);
+    check(1, (1, 7, 1, 1), &[]);
+    // A later round: adopted, with the better of its vote and ours.
+    check(4, (4, 7, 1, 5), &[(OTHERS, Look, (4, 7, 1, 5))]);
+    check(4, (4, 6, 1, 5), &[(OTHERS, Look, (ME, 7, 1, 5))]);
+    // An earlier round: it is told, and its vote ignored.
+    check(4, (4, 9, 1, 0), &[(&[4], Look, (ME, 7, 1, 1))]);
+    // No data; nobody that could lead; nonsense.
+    check(4, (4, -1, 0, 1), &[]);
+    check(4, (9, 9, 1, 1), &[]);
+    check(4, (77, 9, 1, 1), &[]);
+}
+
+#[test]
+fn a_later_round_begins_from_our_own_vote() {
+    let mut world = looking();
+    world.hear(5, Look, (5, 9, 1, 1)).check_sent(&[(OTHERS, Look, (5, 9, 1, 1))]);
+    world.hear(4, Look, (4, 6, 1, 2)).check_sent(&[(OTHERS, Look, (ME, 7, 1, 2))]);
+    // What was cast before is not counted any more.
+    world.hear(1, Look, (ME, 7, 1, 2)).hear(2, Look, (ME, 7, 1, 1)).pass(200);
+    world.check_decided(None).hear(2, Look, (ME, 7, 1, 2)).check_decided(None).pass(200);
+    world.check_decided(Some((Role::Leading, (ME, 7, 1, 2))));
+}
+
+#[test]
+fn a_quorum_waits_unless_everybody_is_known() {
+    let vote = (ME, 7, 1, 1);
+    let mut world = looking();
+    world.hear(1, Look, vote).check_decided(None).hear(2, Look, vote).check_decided(None);
+    world.pass(199).check_decided(None).pass(1).check_decided(Some((Role::Leading, vote)));
+
+    // All have cast this vote.
+    let mut world = looking();
+    world.hear(1, Look, vote).hear(2, Look, vote).hear(4, Look, vote).check_decided(None);
+    world.hear(5, Look, vote).check_decided(Some((Role::Leading, vote))).check_decided(None);
+
+    // One disagrees, one has gone without a word: both could know better.
+    let mut world = looking();
+    world.hear(1, Look, vote).hear(2, Look, vote).hear(4, Look, vote).hear(5, Look, (5, 1, 1, 1));
+    world.check_decided(None);
+    let mut world = looking();
+    world.link(LinkEvent::Closed(LinkId(11)));
+    world.hear(1, Look, vote).hear(2, Look, vote).hear(4, Look, vote).check_decided(None);
+
+    // Following is an answer.
+    let mut world = looking();
+    let better = (4, 8, 1, 1);
+    world.hear(4, Look, better).hear(1, Look, better).hear(2, Following, better);
+    world.check_decided(None).hear(5, Look, better);
+    world.check_decided(Some((Role::Following, better)));
+}
+
+#[test]
+fn a_refusal_of_this_round_is_an_answer() {
+    let vote = (ME, 7, 1, 1);
+    let mut world = World::new(ME, own(1, Some(7)));
+    let refused = |link| LinkEvent::Failed { link, refused: true };
+    world.link(LinkEvent::Connected(LinkId(4)));
+    world.link(LinkEvent::Connected(LinkId(8)));
+    world.link(refused(LinkId(12)));
+    world.hear(1, Look, vote).hear(2, Look, vote).check_decided(None);
+    let failed = LinkEvent::Failed { link: LinkId(16), refused: false };
+    world.link(failed);
+    world.check_decided(None);
+    // The next dial is refused.
+    world.pass(10);
+    world.link(refused(LinkId(20)));
+    world.check_decided(Some((Role::Leading, vote)));
+}
+
+#[test]
+fn a_better_vote_within_the_wait_begins_it_anew() {
+    let (vote, better) = ((ME, 7, 1, 1), (5, 9, 1, 1));
+    let mut world = looking();
+    world.hear(1, Look, vote).hear(2, Look, vote).pass(150).hear(5, Look, better);
+    world.check_decided(None).pass(100).check_decided(None);
+    world.hear(1, Look, better).pass(199).check_decided(None);
+    world.pass(1).check_decided(Some((Role::Following, better)));
+}
+
+#[test]
+fn those_that_have_a_leader_show_it() {
+    let joined = Some((Role::Following, (1, 4, 6, 9)));
+    // Of a later round, or an earlier one: a quorum, and the leader among it. Epoch and leader
+    // count, not what they were elected with.
+    let mut world = looking();
+    world.hear(1, Leading, (1, 4, 6, 9)).hear(2, Following, (1, 4, 6, 9)).check_decided(None);
+    world.hear(4, Following, (1, 2, 5, 9)).check_decided(None);
+    world.hear(5, Following, (1, 4, 6, 8)).check_decided(Some((Role::Following, (1, 4, 6, 8))));
+    assert_eq!(world.elector.round(), ElectionRound(8));
+    let mut world = looking();
+    world.hear(2, Following, (1, 4, 6, 9)).hear(4, Following, (1, 4, 6, 9));
+    world.hear(5, Following, (1, 4, 6, 9)).check_decided(None);
+    world.hear(1, Leading, (1, 4, 6, 9)).check_decided(joined);
+
+    // One that looks again does not follow any more; observers and strangers never count.
+    let mut world = looking();
+    world.hear(2, Following, (1, 4, 6, 9)).hear(1, Leading, (1, 4, 6, 9));
+    world.hear(2, Look, (2, 4, 6, 0)).hear(4, Following, (1, 4, 6, 9)).check_decided(None);
+    world.hear(9, Following, (1, 4, 6, 9)).hear(5, Observing, (1, 4, 6, 9)).check_decided(None);
+
+    // In our round, votes of those that look count with the others.
+    let mut world = looking();
+    world.hear(4, Look, (4, 8, 1, 1)).hear(1, Following, (4, 8, 1, 1)).check_decided(None);
+    world.hear(4, Leading, (4, 8, 1, 1));
+    world.check_decided(Some((Role::Following, (4, 8, 1, 1))));
+}
+
+#[test]
+fn others_make_us_lead_only_in_our_round_and_with_data() {
+    let (now, before) = ((ME, 7, 1, 1), (ME, 7, 1, 4));
+    let mut world = looking();
+    world.hear(1, Following, now).check_decided(None);
+    world.hear(2, Following, now).check_decided(Some((Role::Leading, now)));
+    let mut world = looking();
+    world.hear(1, Following, before).hear(2, Following, before).hear(4, Following, before);
+    world.check_decided(None);
+    for me in [own(1, None), own(0, None)] {
+        let mut world = World::new(ME, me).connect();
+        world.hear(1, Following, now).hear(2, Following, now).hear(4, Following, now);
+        world.check_decided(None);
+    }
+}
+
+/// Three follows two, with all in agreement.
+fn following() -> World {
+    let mut world = looking();
+    let vote = (2, 8, 1, 1);
+    for id in OTHERS {
+        world.hear(*id, Look, vote);
+    }
+    world.check_decided(Some((Role::Following, vote)));
+    world.out.clear();
+    world
+}
+
+#[test]
+fn those_that_look_are_answered_by_one_that_has_decided() {
+    let vote = (2, 8, 1, 1);
+    let mut world = following();
+    world.hear(1, Look, (1, 7, 1, 1)).check_sent(&[(&[1], Following, vote)]);
+    world.hear(9, Look, (9, 7, 1, 1)).check_sent(&[(&[9], Following, vote)]);
+    world.hear(1, Following, vote).hear(2, Leading, vote).hear(1, Observing, vote);
+    world.hear(9, Observing, vote).check_sent(&[]);
+    world.elector.established(Epoch(2));
+    let established = (2, 8, 2, 1);
+    world.hear(5, Look, (5, 99, 1, 7)).check_sent(&[(&[5], Following, established)]);
+    world.check_decided(None);
+    assert!(!world.elector.reopened());
+    // And the one that comes up is told unasked.
+    world.link(LinkEvent::Closed(LinkId(11)));
+    world.link(LinkEvent::Accepted { link: LinkId(111), plane: Plane::Election });
+    world.link(LinkEvent::Received(LinkId(111), &Hello::encode(ServerId(5), "h:1")));
+    world.check_sent(&[(&[55], Following, established)]);
+}
+
+#[test]
+fn a_decision_is_reopened_by_a_better_vote_until_discovery_is_over() {
+    let better = (5, 9, 1, 1);
+    let mut world = following();
+    world.hear(5, Look, better).check_sent(&[]);
+    assert!(world.elector.reopened());
+    // What comes in between is not lost, and the round goes on.
+    world.hear(4, Look, better);
+    world.look(own(1, Some(7))).check_sent(&[(OTHERS, Look, (2, 8, 1, 1)), (OTHERS, Look, better)]);
+    assert!(!world.elector.reopened());
+    world.check_decided(None);
+    world.hear(1, Look, better).hear(2, Look, better);
+    world.check_decided(Some((Role::Following, better)));
+
+    // A vote that is better and of a later round; the same of an earlier one.
+    let mut world = following();
+    world.hear(5, Look, (5, 9, 1, 0));
+    assert!(!world.elector.reopened());
+    world.hear(5, Look, (5, 9, 1, 3));
+    assert!(world.elector.reopened());
+    world.look(own(1, Some(7)));
+    assert_eq!(world.elector.round(), ElectionRound(3));
+}
+
+#[test]
+fn a_decision_is_reopened_when_those_who_made_it_leave() {
+    let mut world = following();
+    world.hear(1, Look, (1, 7, 1, 2)).hear(4, Look, (1, 7, 1, 2));
+    assert!(!world.elector.reopened());
+    world.hear(5, Look, (1, 7, 1, 2));
+    assert!(world.elector.reopened());
+    let mut world = following();
+    world.hear(2, Look, (1, 7, 1, 2));
+    assert!(world.elector.reopened(), "the leader has gone on");
+
+    let mut world = following();
+    world.elector.config.fast = false;
+    world.hear(2, Look, (5, 9, 1, 2));
+    assert!(!world.elector.reopened(), "as ZooKeeper does it");
+}
+
+#[test]
+fn after_two_quick_decisions_in_vain_the_next_waits() {
+    let mut world = looking();
+    for round in [1, 2, 3] {
+        let vote = (ME, 7, 1, round);
+        for id in OTHERS {
+            world.hear(*id, Look, vote);
+        }
+        if round < 3 {
+            world.check_decided(Some((Role::Leading, vote)));
+            world.look(own(1, Some(7)));
+        } else {
+            world.check_decided(None).pass(200).check_decided(Some((Role::Leading, vote)));
+        }
+    }
+    // Not because of those that are long past.
+    world.look(own(1, Some(7))).pass(2000).look(own(1, Some(7)));
+    for id in OTHERS {
+        world.hear(*id, Look, (ME, 7, 1, 5));
+    }
+    world.check_decided(Some((Role::Leading, (ME, 7, 1, 5))));
+}
+
+#[test]
+fn without_data_a_server_neither_votes_nor_counts() {
+    let mut world = World::new(ME, own(0, None)).connect();
+    world.pass(200).check_sent(&[(OTHERS, Look, (ME, -1, 0, 1))]);
+    world.hear(1, Look, (1, 5, 1, 1)).hear(2, Look, (1, 5, 1, 1)).hear(4, Look, (1, 5, 1, 1));
+    world.hear(5, Look, (1, 5, 1, 1)).pass(1000).check_decided(None);
+    // But it joins.
+    world.hear(1, Leading, (1, 5, 2, 1)).hear(2, Following, (1, 5, 2, 1)).check_decided(None);
+    world.hear(4, Following, (1, 5, 2, 1));
+    world.check_decided(Some((Role::Following, (1, 5, 2, 1))));
+}
+
+#[test]
+fn a_new_ensemble_needs_every_voter_and_none_with_data() {
+    let mut world = World::new(ME, own(0, None)).connect();
+    for id in [1, 2, 4] {
+        world.hear(id, Look, (id, -1, 0, 1));
+    }
+    world.check_sent(&[]).check_decided(None);
+    assert_eq!(world.elector.missing(), [ServerId(5)]);
+    // Another may have heard of the last one already.
+    world.hear(4, Look, (4, 0, 0, 1)).hear(5, Look, (5, -1, 0, 1));
+    world.check_sent(&[(OTHERS, Look, (ME, 0, 0, 1)), (OTHERS, Look, (4, 0, 0, 1))]);
+    world.hear(5, Look, (5, 0, 0, 1)).check_sent(&[(OTHERS, Look, (5, 0, 0, 1))]);
+
+    for full in [(5, 1, 0, 1), (5, 0, 1, 1)] {
+        let mut world = World::new(ME, own(0, None)).connect();
+        for id in [1, 2, 4] {
+            world.hear(id, Look, (id, -1, 0, 1));
+        }
+        world.hear(5, Look, full).pass(200).check_sent(&[(OTHERS, Look, (ME, -1, 0, 1))]);
+    }
+    // One that has a leader is not empty, whatever it said before.
+    let mut world = World::new(ME, own(0, None)).connect();
+    for id in [1, 2, 4] {
+        world.hear(id, Look, (id, -1, 0, 1));
+    }
+    world.hear(4, Following, (2, 0, 0, 1)).hear(5, Look, (5, -1, 0, 1)).check_sent(&[]);
+    assert_eq!(world.elector.missing(), [ServerId(4)]);
+}
+
+#[test]
+fn a_voter_that_is_alone_leads() {
+    let mut world = World::of(ME, Members::majority(&members(&[ME], &[]), 0).unwrap());
+    world.look(own(0, None)).check_decided(Some((Role::Leading, (ME, 0, 0, 1))));
+    world.look(own(4, Some(9))).check_decided(Some((Role::Leading, (ME, 9, 4, 2))));
+}
+
+#[test]
+fn an_observer_proposes_nobody_and_follows_the_voters() {
+    let mut world = World::new(9, own(3, Some(99)));
+    for id in 1..=5 {
+        world.link(LinkEvent::Connected(LinkId(4 * id)));
+    }
+    let nobody = (i64::MIN, i64::MIN, i64::MIN, 1);
+    let vote = (4, 7, 1, 1);
+    world.out.clear();
+    world.pass(200).check_sent(&[(&[1, 2, 3, 4, 5], Look, nobody)]);
+    world.hear(1, Look, vote).hear(2, Look, vote).check_decided(None);
+    world.hear(3, Look, vote).pass(200).check_decided(Some((Role::Observing, vote)));
+    world.out.clear();
+    world.hear(1, Look, (1, 6, 1, 1)).check_sent(&[(&[1], Observing, vote)]);
+
+    let mut world = World::new(9, own(3, Some(99)));
+    for id in 1..=5 {
+        world.link(LinkEvent::Connected(LinkId(4 * id)));
+    }
+    world.hear(4, Leading, (4, 7, 2, 5)).hear(1, Following, (4, 7, 2, 5));
+    world.hear(2, Following, (4, 7, 2, 5));
+    world.check_decided(Some((Role::Observing, (4, 7, 2, 5))));
+}
+
+#[test]
+fn a_voter_without_weight_never_wins() {
+    let groups = Groups {
+        groups: vec![(1, [1, 2, 3, 4, 5].map(ServerId).to_vec())],
+        weights: vec![(ServerId(5), 0)],
+    };
+    let hierarchy = Members::hierarchical(&members(&[1, 2, 3, 4, 5], &[9]), &groups, 0).unwrap();
+    let mut world = World::of(ME, hierarchy);
+    world.look(own(1, Some(7)));
+    world = world.connect();
+    world.hear(5, Look, (5, 9, 9, 1)).check_sent(&[]);
+}
+
+#[test]
+fn what_is_no_notification_is_ignored() {
+    let mut world = looking();
+    let mut short = payload(Look, (5, 9, 1, 1));
+    short.truncate(4 + 27);
+    short[3] = 27;
+    world.link(LinkEvent::Received(LinkId(11), &short));
+    world.check_sent(&[]);
+    let mut state = payload(Look, (5, 9, 1, 1));
+    state[7] = 4;
+    world.link(LinkEvent::Received(LinkId(11), &state));
+    world.check_sent(&[]).hear(5, Look, (5, 9, 1, 1));
+    world.check_sent(&[(OTHERS, Look, (5, 9, 1, 1))]);
+}
+
+#[test]
+fn before_the_first_election_nothing_is_said() {
+    let hierarchy = Members::majority(&members(&[1, 2, 3, 4, 5], &[9]), 0).unwrap();
+    let mut world = World::of(ME, hierarchy);
+    let link = LinkId(11);
+    world.link(LinkEvent::Accepted { link, plane: Plane::Election });
+    assert!(world.elector.owns(link) && !world.elector.owns(LinkId(13)));
+    world.link(LinkEvent::Received(link, &Hello::encode(ServerId(5), "h:1")));
+    world.hear(5, Look, (5, 9, 1, 1));
+    assert_eq!(world.out, []);
+}
+
+#[test]
+fn votes_are_sent_again_less_and_less_often() {
+    let mut world = looking();
+    for ms in [200, 400, 800, 1600] {
+        world.pass(ms - 1).check_sent(&[]);
+        world.pass(1).check_sent(&[(OTHERS, Look, (ME, 7, 1, 1))]);
+    }
+    let until = world.elector.next_timeout().unwrap();
+    assert_eq!(until.since(world.now()), Duration::from_millis(3200));
+}
