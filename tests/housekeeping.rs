@@ -40,6 +40,7 @@ impl World {
             memory_bytes_max: None,
             snapshot_txns: SNAPSHOT_TXNS,
             snapshot_log_bytes: u64::MAX,
+            history_bytes: 0,
         };
         let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
         let mut world = Self { replica, now, snapshots: Vec::new() };

@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::auth::AuthRules;
 use crate::btree::Version;
 use crate::ids::{ConnectionId, CoreId, SessionId};
-use crate::order::{Batch, Order, Submission};
+use crate::order::{Batch, Order, Service, Submission};
 use crate::rules::Rules;
 use crate::session::TimeoutLimits;
 use crate::time::Instant;
@@ -106,6 +106,8 @@ pub enum Input<'a> {
     /// This version is published with the batch of this number, and no batch up to it that the
     /// core has not had concerns it.
     Published(Version, u64),
+    /// What clients get from now on.
+    Service(Service),
     /// Everything that was in the sockets when round `.0` of a collection began has been passed in.
     Collected(u64),
     /// Time passed, or the turn is over: nothing else to tell.
@@ -137,6 +139,7 @@ pub struct ClientCore {
     connections: Vec<Option<Box<Connection>>>,
     connections_count: usize,
     watches: WatchTable,
+    service: Service,
     version: Version,
     /// The number of the last batch.
     batch: u64,
@@ -166,6 +169,7 @@ impl ClientCore {
             connections: Vec::new(),
             connections_count: 0,
             watches: WatchTable::new(),
+            service: Service::Serving,
             version,
             batch,
             submission: Submission::new(core),
@@ -207,10 +211,11 @@ impl ClientCore {
             Input::Answer(id, text) => self.on_answer(id, text),
             Input::Batch(batch) => self.on_batch(now, &batch),
             Input::Published(version, batch) => {
-                assert!(batch > self.batch && version.number() >= self.version.number());
+                assert!(batch > self.batch);
                 self.version = version;
                 self.batch = batch;
             }
+            Input::Service(service) => self.on_service(service),
             Input::Collected(round) => self.submission.collected = Some(round),
             Input::Tick => self.on_tick(now),
         }
@@ -272,6 +277,20 @@ impl ClientCore {
             let reads = connection.filter(|connection| connection.backlog() <= OUTPUT_BYTES_HIGH);
             if let Some(session) = reads.and_then(|connection| connection.session) {
                 submission.touched.push((session, now));
+            }
+        }
+    }
+
+    /// Parked connections keep what they send until there is service again.
+    fn on_service(&mut self, service: Service) {
+        self.service = service;
+        if service != Service::Closed {
+            return;
+        }
+        for slot in 0..self.connections.len() {
+            let admin = |connection: &Connection| connection.phase == Phase::Admin;
+            if self.connections[slot].as_deref().is_some_and(|connection| !admin(connection)) {
+                self.close(slot as u32);
             }
         }
     }

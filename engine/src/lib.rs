@@ -57,3 +57,6 @@ pub mod order;
 pub mod replica;
 pub mod watch;
 pub mod zab;
+
+// A whole server.
+pub mod quorum_peer;

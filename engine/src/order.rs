@@ -98,6 +98,17 @@ pub struct Connect {
     pub timeout_ms: i32,
 }
 
+/// What clients get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Answers.
+    Serving,
+    /// Nothing, for a while: their connections and requests are kept.
+    Parked,
+    /// Closed connections.
+    Closed,
+}
+
 /// One proposal group on its way to the client cores.
 #[derive(Debug)]
 pub struct Batch {

@@ -171,7 +171,7 @@ pub fn execute(
     match prepared {
         Ok(txn) => {
             let outcome = commit(tree, context, &txn, txns, effects);
-            write_reply(context, &txn, &outcome, replies);
+            write_reply(context.xid, context.zxid, &txn, &outcome, replies);
         }
         Err(code) => refuse(tree, context, code, txns, effects, replies),
     }
@@ -285,17 +285,17 @@ fn commit(
     outcome
 }
 
-/// Appends the whole reply to a request that became `txn`.
-fn write_reply(
-    context: &WriteContext<'_>,
-    txn: &Txn<'_>,
-    outcome: &Outcome,
-    replies: &mut Vec<u8>,
-) {
+/// Appends the whole reply to a request that became `txn`, also where another server prepared it.
+pub fn write_reply(xid: Xid, zxid: Zxid, txn: &Txn<'_>, outcome: &Outcome, replies: &mut Vec<u8>) {
     let err = if let Outcome::Error(code) = outcome { *code } else { 0 };
     let mut writer = Writer::new(replies);
-    let frame = begin_reply(&mut writer, context.xid, context.zxid.to_wire(), err);
-    write_result(txn, outcome, &mut writer);
+    let frame = begin_reply(&mut writer, xid, zxid.to_wire(), err);
+    match (txn, outcome) {
+        (Txn::Multi(txns), Outcome::Multi(outcomes)) => {
+            multi::write_results(txns, outcomes, &mut writer);
+        }
+        _ => write_result(txn, outcome, &mut writer),
+    }
     writer.end_part(frame);
 }
 

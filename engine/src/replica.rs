@@ -12,16 +12,23 @@
 //!
 //! Ladder: `prepared (tree.applied) >= sealed >= durable >= published`.
 //!
+//! Alone, what is durable is committed. In an ensemble (`quorum_peer`) a leader's groups become
+//! proposals and a quorum commits them; a learner logs its leader's proposals, forwards what its
+//! own clients ask for, and applies what the leader says is committed.
+//!
 //! Invariants:
 //!
-//!   * nothing is published before the log says that it is durable
+//!   * nothing is published before it is committed and durable here
 //!   * groups are published in the order in which they were sealed, with contiguous numbers
 //!   * a session has at most one connection; only requests from that one are ordered
 
 mod group;
 mod housekeeping;
+mod leading;
+mod learning;
 mod room;
 mod sessions;
+mod transition;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,21 +40,25 @@ use crate::disk::{DiskDone, DiskOp};
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, SessionId, Xid};
 use crate::op::OpCode;
-use crate::order::{Batch, Order, ReplyKind, Request, Submission};
+use crate::order::{Batch, Connect, Order, ReplyKind, Request, Submission};
 use crate::prep::{self, WriteContext};
 use crate::records::write_bare_reply;
 use crate::rules::Rules;
 use crate::time::{Instant, WallTime};
 use crate::tree::Tree;
 use crate::txnlog::TxnLog;
+use crate::zab::history::{History, Run};
 use crate::zxid::{Epoch, Zxid};
 
 use group::{Group, SealedGroup};
 use housekeeping::Housekeeping;
+use learning::Learning;
 use room::Shortage;
 use sessions::Sessions;
+use transition::Parked;
 
 pub use group::GroupTimes;
+pub use learning::ProposalError;
 
 /// A group is sealed at this size even while the log is busy, bytes of transactions.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -91,6 +102,23 @@ pub struct Config {
     pub snapshot_txns: u64,
     /// A snapshot is due after this many bytes of log.
     pub snapshot_log_bytes: u64,
+    /// How much of the log is kept in memory for learners, bytes.
+    pub history_bytes: usize,
+}
+
+/// Who decides what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The disk: there is no ensemble.
+    Alone,
+    /// Nobody at the moment.
+    Waiting,
+    /// A quorum of the servers that this one leads.
+    Leading,
+    /// The leader that this one learns from, but not before it says UPTODATE.
+    Synchronizing,
+    /// The leader that this one learns from.
+    Learning,
 }
 
 /// What can happen to a replica.
@@ -147,11 +175,22 @@ pub struct Replica {
     sessions: Sessions,
     group: Group,
     sealed: VecDeque<SealedGroup>,
+    /// The head when the last group was sealed.
+    sealed_version: Version,
     published: Version,
     batches: u64,
     housekeeping: Housekeeping,
     /// What was short when it was last looked at.
     shortage: Option<Shortage>,
+    mode: Mode,
+    /// Everything up to here is committed. Alone, the log knows.
+    committed: Zxid,
+    history: History,
+    /// What was logged since the leader last looked.
+    proposals: Vec<Run>,
+    learning: Learning,
+    /// What clients wanted while there was no leader.
+    parked: Vec<Parked>,
 }
 
 impl Replica {
@@ -164,16 +203,23 @@ impl Replica {
         let published = tree.freeze();
         let housekeeping = Housekeeping::new(&config, now.instant);
         Self {
+            history: History::new(log.durable(), config.history_bytes),
             config,
             tree,
             log,
             sessions,
             group: Group::default(),
             sealed: VecDeque::new(),
+            sealed_version: published.clone(),
             published,
             batches: 0,
             housekeeping,
             shortage: None,
+            mode: Mode::Alone,
+            committed: Zxid::ZERO,
+            proposals: Vec::new(),
+            learning: Learning::default(),
+            parked: Vec::new(),
         }
     }
 
@@ -209,8 +255,25 @@ impl Replica {
 
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let others = [self.sessions.next_timeout(), self.log.next_timeout()];
+        let log = self.log.next_timeout();
+        if !self.orders() {
+            return log;
+        }
+        let others = [self.sessions.next_timeout(), log];
         others.into_iter().flatten().chain([self.housekeeping.next_timeout()]).min()
+    }
+
+    /// Whether transactions are made here.
+    fn orders(&self) -> bool {
+        matches!(self.mode, Mode::Alone | Mode::Leading)
+    }
+
+    /// Everything up to here may be shown to clients.
+    fn visible(&self) -> Zxid {
+        match self.mode {
+            Mode::Alone => self.log.durable(),
+            _ => self.committed.min(self.log.durable()),
+        }
     }
 
     /// Advances by one input and appends what must be done about it to `out`.
@@ -225,6 +288,8 @@ impl Replica {
 
     /// Ends a turn: seals the open group if the log has time for it.
     pub fn finish_turn(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.log_proposals(now, out);
+        self.apply_committed(now, out);
         if !self.group.is_empty()
             && (!self.group.has_txns()
                 || self.log.submitted() == self.log.durable()
@@ -237,27 +302,54 @@ impl Replica {
 
     fn on_submission(&mut self, now: Now, submission: Submission, out: &mut Vec<Output>) {
         for &(session, heard) in &submission.touched {
-            self.sessions.touch(session, heard);
+            self.touch(session, heard);
         }
         for order in submission.orders {
             match order {
                 Order::Request(request) => {
                     let body = &submission.bodies[request.body.clone()];
-                    self.on_request(now, &request, body);
+                    self.on_request(now, request, body);
                 }
-                Order::Connect(connect) => self.on_connect(now, &connect),
+                Order::Connect(connect) => self.on_connect(now, connect),
                 Order::Disconnected { connection, session } => {
                     self.sessions.disconnect(session, connection);
                 }
             }
             self.seal_if_full(now, out);
         }
-        if let Some(round) = submission.collected {
+        if let Some(round) = submission.collected
+            && self.orders()
+        {
             self.on_collected(now, round, out);
         }
     }
 
-    fn on_request(&mut self, now: Now, request: &Request, body: &[u8]) {
+    /// A session showed signs of life at one of this server's connections.
+    fn touch(&mut self, session: SessionId, heard: Instant) {
+        if self.orders() {
+            self.sessions.touch(session, heard);
+        } else {
+            self.learning.touched.push(session);
+        }
+    }
+
+    fn on_request(&mut self, now: Now, request: Request, body: &[u8]) {
+        match self.mode {
+            Mode::Alone | Mode::Leading => self.order_request(now, &request, body),
+            Mode::Learning => self.forward_request(request, body),
+            Mode::Waiting | Mode::Synchronizing => self.park_request(request, body),
+        }
+    }
+
+    fn on_connect(&mut self, now: Now, connect: Connect) {
+        match self.mode {
+            Mode::Alone | Mode::Leading => self.connect(now, &connect),
+            Mode::Learning => self.forward_connect(&connect),
+            Mode::Waiting | Mode::Synchronizing => self.parked.push(Parked::Connect(connect)),
+        }
+    }
+
+    fn order_request(&mut self, now: Now, request: &Request, body: &[u8]) {
         if !self.sessions.is_attached(request.session, request.connection) {
             // The session is over, or moved on to another connection: this one is being closed
             // and hears nothing more.
@@ -333,7 +425,9 @@ impl Replica {
     /// counter of this one is used up.
     fn next_zxid(&self) -> Zxid {
         let applied = self.tree.applied();
-        if applied.counter() >= ROLLOVER_COUNTER && !self.group.has_txns() {
+        // In an ensemble only an election begins an epoch, and its leader sees to it in time.
+        let due = applied.counter() >= ROLLOVER_COUNTER && self.mode == Mode::Alone;
+        if due && !self.group.has_txns() {
             return Zxid::new(Epoch(applied.epoch().0 + 1), 1);
         }
         applied.next().expect("a rollover comes before the counter ends")
@@ -372,6 +466,9 @@ impl Replica {
         let mut ops = Vec::new();
         self.log.on_timeout(now.instant, &mut ops);
         out.extend(ops.into_iter().map(Output::Disk));
+        if !self.orders() {
+            return;
+        }
         if let Some(round) = self.sessions.begin_collection(now.instant) {
             out.push(Output::Collect(round));
         }

@@ -187,6 +187,7 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         memory_bytes_max: config.memory_bytes_max,
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
+        history_bytes: 0,
     }
 }
 

@@ -87,6 +87,7 @@ impl Server {
             memory_bytes_max: None,
             snapshot_txns: u64::MAX,
             snapshot_log_bytes: u64::MAX,
+            history_bytes: 0,
         };
         let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {

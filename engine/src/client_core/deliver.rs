@@ -32,7 +32,6 @@ impl ClientCore {
                     self.deliver(now, batch, item, reply);
                 }
             }
-            assert!(segment.version.number() >= self.version.number());
             self.version = segment.version.clone();
             while let Some(slot) = self.released.pop() {
                 self.run_reads(now, slot);

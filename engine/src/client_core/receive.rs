@@ -10,7 +10,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
 use crate::jute::{Reader, Writer};
 use crate::op::OpCode;
-use crate::order::{Order, Request};
+use crate::order::{Order, Request, Service};
 use crate::records::{self, AuthPacket, OpClass, op_class};
 use crate::time::Instant;
 
@@ -98,6 +98,9 @@ impl ClientCore {
     // Compat: ServerCnxn.incrOutstandingAndCheckThrottle - beyond the limit, those with requests
     // in hand wait; a connection without one may always have its first.
     fn may_take(&self, slot: u32) -> bool {
+        if self.service != Service::Serving {
+            return false;
+        }
         let connection = self.connections[slot as usize].as_deref();
         let reads_most = self.config.output_bytes_max() / 2 / self.config.packet_bytes_max.max(1);
         connection.is_some_and(|connection| {
@@ -129,6 +132,11 @@ impl ClientCore {
             if connection.phase == Phase::New && prefix.iter().all(u8::is_ascii_lowercase) {
                 connection.phase = Phase::Admin;
                 out.push(Output::FourLetter(connection.id, *prefix, rest[4..].to_vec()));
+                return bytes.len();
+            }
+            if self.service == Service::Closed {
+                // Compat: NIOServerCnxn.readConnectRequest - there is no server to talk to.
+                self.close(slot);
                 return bytes.len();
             }
             let len = i32::from_be_bytes(*prefix);

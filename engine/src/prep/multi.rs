@@ -1,12 +1,12 @@
 //! Multi: several writes as one transaction, all or none.
 
-use super::{WriteContext, change, commit, create, refuse, write_result};
+use super::{WriteContext, change, commit, create, refuse, write_reply, write_result};
 use crate::error_code::ErrorCode;
 use crate::jute::Writer;
 use crate::op::OpCode;
 use crate::records::multi::{Kind, MultiOp};
 use crate::records::{MultiHeader, MultiOps, NewNodeRequest, begin_reply};
-use crate::tree::{Effects, Tree};
+use crate::tree::{Effects, Outcome, Tree};
 use crate::txn::codec::MultiEncoder;
 use crate::txn::{Txn, TxnError};
 
@@ -87,13 +87,28 @@ fn apply_each(
             return Err(fail(ErrorCode::MarshallingError));
         }
         let outcome = tree.apply(&header, &txn, effects);
-        MultiHeader::write_result(result_type(&txn), &mut writer);
-        write_result(&txn, &outcome, &mut writer);
+        write_part(&txn, &outcome, &mut writer);
     }
     MultiHeader::END.write(&mut writer);
     writer.end_part(frame);
     encoder.end(tree.digest(), txns);
     Ok(())
+}
+
+/// Appends the results of a multi that was prepared before, perhaps by another server.
+pub(super) fn write_results(txns: &[Txn<'_>], outcomes: &[Outcome], writer: &mut Writer<'_>) {
+    for (txn, outcome) in txns.iter().zip(outcomes) {
+        write_part(txn, outcome, writer);
+    }
+    MultiHeader::END.write(writer);
+}
+
+fn write_part(txn: &Txn<'_>, outcome: &Outcome, writer: &mut Writer<'_>) {
+    if let Outcome::Error(code) = outcome {
+        return MultiHeader::write_error(*code, writer);
+    }
+    MultiHeader::write_result(result_type(txn), writer);
+    write_result(txn, outcome, writer);
 }
 
 /// Checks one operation.
@@ -142,13 +157,7 @@ fn fail(
     effects: &mut Effects,
     replies: &mut Vec<u8>,
 ) {
-    let mut writer = Writer::new(replies);
-    let frame = begin_reply(&mut writer, context.xid, context.zxid.to_wire(), 0);
-    for error in &errors {
-        MultiHeader::write_error(error.0, &mut writer);
-    }
-    MultiHeader::END.write(&mut writer);
-    writer.end_part(frame);
     let txn = Txn::Multi(errors.into_iter().map(Txn::Error).collect());
-    commit(tree, context, &txn, txns, effects);
+    let outcome = commit(tree, context, &txn, txns, effects);
+    write_reply(context.xid, context.zxid, &txn, &outcome, replies);
 }

@@ -1,13 +1,15 @@
 //! Proposal groups: open, sealed, published.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::{GROUP_BYTES_MAX, Now, Output, Replica, housekeeping};
+use super::{GROUP_BYTES_MAX, Mode, Now, Output, Replica, housekeeping};
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
 use crate::tree::Effects;
 use crate::txnlog::format;
+use crate::zab::history::Run;
 use crate::zxid::Zxid;
 
 /// The group that requests are added to.
@@ -22,6 +24,8 @@ pub(super) struct Group {
     opened: Instant,
     segments: Vec<Segment>,
     items: Vec<Item>,
+    /// The last of the transactions that are in the log already.
+    applied_to: Option<Zxid>,
     /// Where the transaction or answer that is being made begins.
     mark: Mark,
 }
@@ -38,10 +42,10 @@ struct Mark {
 #[derive(Debug)]
 pub(super) struct SealedGroup {
     /// Its last transaction; none if it has only answers.
-    last: Option<Zxid>,
-    batch: Batch,
-    opened: Instant,
-    sealed: Instant,
+    pub(super) last: Option<Zxid>,
+    pub(super) batch: Batch,
+    pub(super) opened: Instant,
+    pub(super) sealed: Instant,
 }
 
 /// When a group went through the stages of the write path.
@@ -106,6 +110,32 @@ impl Group {
         };
     }
 
+    /// Starts a transaction that is in the log already.
+    pub(super) fn begin_logged(&mut self, zxid: Zxid, now: Instant) {
+        if self.is_empty() {
+            self.opened = now;
+        }
+        self.applied_to = Some(zxid);
+        self.begin_plain(zxid);
+    }
+
+    /// Ends a transaction that is in the log already.
+    pub(super) fn end_logged(&mut self, reply: Option<Reply>) {
+        self.push(reply);
+    }
+
+    /// Where the reply lies that was appended since the last beginning.
+    pub(super) fn reply_frame(&self) -> Range<usize> {
+        self.mark.replies..self.replies.len()
+    }
+
+    /// Whoever waits for replies in this group.
+    pub(super) fn connections(&self) -> Vec<ConnectionId> {
+        let segments = self.segments.iter().flat_map(|segment| &segment.items);
+        let items = segments.chain(&self.items);
+        items.filter_map(|item| Some(item.reply.as_ref()?.connection)).collect()
+    }
+
     /// Ends a reply that needs no transaction.
     pub(super) fn end_plain(&mut self, connection: ConnectionId, xid: Xid) {
         let frame = self.mark.replies..self.replies.len();
@@ -156,13 +186,10 @@ impl Replica {
         let group = std::mem::take(&mut self.group);
         self.batches += 1;
         let last = group.first.map(|first| {
-            let mut ops = Vec::new();
-            self.log.append(now.instant, (first, group.last), &group.txns, &mut ops);
-            out.extend(ops.into_iter().map(Output::Disk));
-            let (txns, bytes) = (group.last.0 - first.0 + 1, group.txns.len() as u64);
-            self.housekeeping.logged(&self.config, now.instant, txns, bytes);
+            self.log_run(now, Run { first, last: group.last, txns: Arc::new(group.txns) }, out);
             group.last
         });
+        let last = last.or(group.applied_to);
         let batch = Batch {
             number: self.batches,
             segments: group.segments,
@@ -170,19 +197,37 @@ impl Replica {
             replies: group.replies,
         };
         let opened = if last.is_some() { group.opened } else { now.instant };
+        self.sealed_version = batch.version().clone();
         self.sealed.push_back(SealedGroup { last, batch, opened, sealed: now.instant });
     }
 
-    /// Publishes what the log has made durable, in order.
+    /// Hands transactions to the log, and keeps them for learners.
+    pub(super) fn log_run(&mut self, now: Now, run: Run, out: &mut Vec<Output>) {
+        let mut ops = Vec::new();
+        self.log.append(now.instant, (run.first, run.last), &run.txns, &mut ops);
+        out.extend(ops.into_iter().map(Output::Disk));
+        let (txns, bytes) = (run.last.0 - run.first.0 + 1, run.txns.len() as u64);
+        self.housekeeping.logged(&self.config, now.instant, txns, bytes);
+        if self.mode == Mode::Leading {
+            self.proposals.push(run.clone());
+        }
+        if self.mode != Mode::Alone {
+            self.history.push(run, self.committed);
+        }
+    }
+
+    /// Publishes what is committed and durable here, in order.
     pub(super) fn publish_durable(&mut self, now: Now, out: &mut Vec<Output>) {
-        let durable = self.log.durable();
+        let visible = self.visible();
         while let Some(group) = self.sealed.front() {
-            if group.last.is_some_and(|last| last > durable) {
+            if group.last.is_some_and(|last| last > visible) {
                 break;
             }
             let group = self.sealed.pop_front().expect("it was just there");
             let version = group.batch.version().clone();
-            assert!(version.zxid() <= durable, "published {} of {durable}", version.zxid());
+            // The state with which a leader begins has a zxid of its own.
+            let shown = version.zxid();
+            assert!(shown <= visible || shown.counter() == 0, "published {shown} of {visible}");
             assert!(version.number() >= self.published.number());
             self.published = version;
             if group.last.is_some() {

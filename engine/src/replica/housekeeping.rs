@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::group::Group;
-use super::{Author, Config, GroupTimes, Now, Output, Replica, SnapshotWritten};
+use super::{Author, Config, GroupTimes, Mode, Now, Output, Replica, SnapshotWritten};
 use crate::ids::SessionId;
 use crate::prep;
 use crate::time::{Instant, WallTime};
@@ -52,6 +52,14 @@ impl Housekeeping {
 
     pub(super) fn next_timeout(&self) -> Instant {
         self.idle_at.map_or(self.container_check, |at| at.min(self.container_check))
+    }
+
+    /// The state is another one: a snapshot under way is none of it.
+    pub(super) fn reset(&mut self) {
+        self.txns_since_snapshot = 0;
+        self.bytes_since_snapshot = 0;
+        self.snapshot_running = false;
+        self.idle_at = None;
     }
 
     /// Counts what went to the log, or what was replayed from it.
@@ -134,6 +142,10 @@ impl Replica {
 
     /// Asks for a snapshot of what is published if enough has been logged since the last one.
     pub(super) fn request_snapshot(&mut self, out: &mut Vec<Output>) {
+        if matches!(self.mode, Mode::Waiting | Mode::Synchronizing) {
+            // What is in the log may have to go again.
+            return;
+        }
         let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
             || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
         if due && !self.housekeeping.snapshot_running {
@@ -156,7 +168,9 @@ impl Replica {
         result: Result<SnapshotWritten, Zxid>,
         out: &mut Vec<Output>,
     ) {
-        self.housekeeping.snapshot_running = false;
+        if !std::mem::take(&mut self.housekeeping.snapshot_running) {
+            return;
+        }
         if let Ok(written) = result {
             let mut ops = Vec::new();
             self.log.purge(written.log_needed_after, &mut ops);

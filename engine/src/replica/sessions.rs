@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Author, Config, Now, Output, Replica};
 use crate::collections::FastMap;
-use crate::ids::{ConnectionId, SessionId};
+use crate::error_code::ErrorCode;
+use crate::ids::{ConnectionId, LinkId, SessionId};
 use crate::order::{Connect, ReplyKind};
 use crate::prep;
 use crate::session::{Due, ExpiryQueue, SessionIds};
@@ -17,8 +18,19 @@ use crate::tree::{self, Tree};
 /// A session that has not ended.
 #[derive(Debug)]
 struct Session {
-    /// The connection that serves it now.
+    /// The connection of this server that serves it now.
     connection: Option<ConnectionId>,
+    /// The learner that serves it now.
+    owner: Option<LinkId>,
+}
+
+impl Session {
+    /// One that nobody serves yet.
+    const IDLE: Self = Self { connection: None, owner: None };
+
+    fn at(connection: ConnectionId) -> Self {
+        Self { connection: Some(connection), owner: None }
+    }
 }
 
 /// A round of asking all cores what they heard.
@@ -60,7 +72,7 @@ impl Sessions {
         while let Some((session, timeout_ms)) = cursor.next_session() {
             sessions.ids.observe(session);
             sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
-            sessions.open.insert(session, Session { connection: None });
+            sessions.open.insert(session, Session::IDLE);
         }
         sessions
     }
@@ -120,13 +132,85 @@ impl Sessions {
         Some(self.rounds)
     }
 
+    /// Only what is connected here counts from now on; the leader looks after expiry.
+    pub(super) fn learn(&mut self) {
+        self.open.retain(|_, session| session.connection.is_some());
+        self.expiry.clear();
+        self.collecting = None;
+    }
+
+    /// All sessions of the tree count from now on, each with its full timeout.
+    pub(super) fn lead(&mut self, tree: &Tree, now: Now) {
+        self.expiry.clear();
+        self.collecting = None;
+        let mut cursor = tree::sessions(tree.view());
+        while let Some((session, timeout_ms)) = cursor.next_session() {
+            self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
+            self.open.entry(session).or_insert(Session::IDLE).owner = None;
+        }
+    }
+
+    /// A session that the state got from a leader.
+    pub(super) fn observe(&mut self, session: SessionId) {
+        self.ids.observe(session);
+    }
+
+    /// A new session that is connected here.
+    pub(super) fn attach(
+        &mut self,
+        session: SessionId,
+        connection: ConnectionId,
+    ) -> Option<ConnectionId> {
+        self.open.insert(session, Session::at(connection)).and_then(|open| open.connection)
+    }
+
+    /// Whether there is such a session.
+    pub(super) fn is_open(&self, session: SessionId) -> bool {
+        self.open.contains_key(&session)
+    }
+
+    /// Sessions that are connected here, in order of their ids.
+    pub(super) fn connected(&self) -> Vec<SessionId> {
+        let connected = self.open.iter().filter(|(_, open)| open.connection.is_some());
+        let mut sessions: Vec<_> = connected.map(|(session, _)| *session).collect();
+        sessions.sort_unstable();
+        sessions
+    }
+
+    /// Begins to track a session that a learner has opened.
+    pub(super) fn track(&mut self, now: Instant, session: SessionId, timeout_ms: i32) {
+        self.expiry.track(now, session, timeout_ms.unsigned_abs());
+    }
+
+    /// A session goes to a learner; the connection here that served it until now.
+    pub(super) fn hand_to(&mut self, session: SessionId, link: LinkId) -> Option<ConnectionId> {
+        let owned = Session { connection: None, owner: Some(link) };
+        self.open.insert(session, owned).and_then(|open| open.connection)
+    }
+
+    /// Whether a learner may ask something for a session.
+    ///
+    // Compat: SessionTrackerImpl.checkSession - who asks first owns a session that nobody does.
+    pub(super) fn check(&mut self, session: SessionId, link: LinkId) -> Result<(), ErrorCode> {
+        let open = self.open.get_mut(&session).ok_or(ErrorCode::SessionExpired)?;
+        if open.connection.is_some() || open.owner.is_some_and(|owner| owner != link) {
+            return Err(ErrorCode::SessionMoved);
+        }
+        open.owner = Some(link);
+        Ok(())
+    }
+
     /// Notes the answer of one core. With the last one, the sessions that have expired.
     fn on_collected(&mut self, round: u64) -> Vec<SessionId> {
         let mut expired = Vec::new();
         let Some(mut collection) = self.collecting.take() else {
             return expired;
         };
-        assert_eq!(collection.round, round, "one collection at a time");
+        if collection.round != round {
+            // An answer to a round that was given up when the leader changed.
+            self.collecting = Some(collection);
+            return expired;
+        }
         collection.missing -= 1;
         if collection.missing == 0 {
             self.expiry.expire(collection.due, &mut expired);
@@ -141,16 +225,15 @@ impl Replica {
     /// Opens a session, or attaches a connection to one.
     ///
     // Compat: ZooKeeperServer.createSession, reopenSession
-    pub(super) fn on_connect(&mut self, now: Now, connect: &Connect) {
+    pub(super) fn connect(&mut self, now: Now, connect: &Connect) {
         let timeout_ms = connect.timeout_ms;
         let connection = connect.connection;
         if connect.session == SessionId::NONE {
-            let open = &self.sessions.open;
-            let session = self.sessions.ids.allocate(|id| open.contains_key(&id));
+            let session = self.allocate_session();
             self.create_session(now, session, timeout_ms);
             self.group.answer_last(connection, ReplyKind::Attached { session, timeout_ms });
             self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
-            self.sessions.open.insert(session, Session { connection: Some(connection) });
+            self.sessions.open.insert(session, Session::at(connection));
             return;
         }
         let session = connect.session;
@@ -158,7 +241,8 @@ impl Replica {
         let Some(open) = open else {
             return self.answer(connection, ReplyKind::Refused);
         };
-        let previous = open.connection.replace(connection);
+        let previous = open.connection;
+        *open = Session::at(connection);
         self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
         if let Some(previous) = previous {
             self.answer(previous, ReplyKind::Close);
@@ -166,7 +250,13 @@ impl Replica {
         self.answer(connection, ReplyKind::Attached { session, timeout_ms });
     }
 
-    fn create_session(&mut self, now: Now, session: SessionId, timeout_ms: i32) {
+    /// An id for a new session of this server.
+    pub(super) fn allocate_session(&mut self) -> SessionId {
+        let view = self.tree.view();
+        self.sessions.ids.allocate(|id| tree::session(view, id).is_some())
+    }
+
+    pub(super) fn create_session(&mut self, now: Now, session: SessionId, timeout_ms: i32) {
         self.order(now, &Author::server(session), |tree, context, group| {
             prep::create_session(tree, context, timeout_ms, &mut group.txns, &mut group.effects);
         });

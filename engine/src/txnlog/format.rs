@@ -17,7 +17,7 @@ pub const FEATURES_KNOWN: u64 = 0;
 /// Where the first frame of a segment is.
 pub const FRAMES_START: u64 = BLOCK_BYTES as u64;
 /// The length in front of a transaction.
-const TXN_LENGTH_BYTES: usize = 4;
+pub const TXN_LENGTH_BYTES: usize = 4;
 
 /// One field of a table: name, offset, bytes.
 pub type Field = (&'static str, usize, usize);

@@ -115,7 +115,7 @@ pub struct PacketReader {
 
 impl PacketReader {
     /// Takes the next packet, if all of it is there.
-    pub fn next(&mut self) -> Result<Option<Packet>, DecodeError> {
+    pub fn take(&mut self) -> Result<Option<Packet>, DecodeError> {
         self.stream.take(read)
     }
 }
@@ -301,7 +301,7 @@ mod tests {
             let mut packets = Vec::new();
             for piece in bytes.chunks(piece) {
                 reader.stream.push(piece);
-                while let Some(packet) = reader.next().unwrap() {
+                while let Some(packet) = reader.take().unwrap() {
                     packets.push(packet);
                 }
             }
@@ -322,7 +322,7 @@ mod tests {
         for len in 0..bytes.len() {
             let mut reader = PacketReader::default();
             reader.stream.push(&bytes[..len]);
-            assert_eq!(reader.next(), Ok(None), "{len} bytes");
+            assert_eq!(reader.take(), Ok(None), "{len} bytes");
         }
         for at in 0..bytes.len() {
             for value in [0, 0x7f, 0x80, 0xff] {
@@ -331,7 +331,7 @@ mod tests {
                 let mut reader = PacketReader::default();
                 reader.stream.push(&bytes);
                 // Any result will do; a length that is claimed is never allocated.
-                drop(reader.next());
+                drop(reader.take());
             }
         }
     }
@@ -342,7 +342,7 @@ mod tests {
             let mut reader = PacketReader::default();
             reader.stream.push(&i32::to_be_bytes(kind));
             let error = DecodeError::BadValue { what: "packet type", value: i64::from(kind) };
-            assert_eq!(reader.next(), Err(error));
+            assert_eq!(reader.take(), Err(error));
         }
     }
 
@@ -353,7 +353,7 @@ mod tests {
         info.write(PacketKind::FollowerInfo, Epoch(4), &mut bytes);
         let mut reader = PacketReader::default();
         reader.stream.push(&bytes);
-        let packet = reader.next().unwrap().unwrap();
+        let packet = reader.take().unwrap().unwrap();
         assert_eq!(packet.zxid, 4 << 32);
         assert_eq!(LearnerInfo::read(&packet.data), Ok(info));
         let old = LearnerInfo { protocol: 0, config_version: 0, ..info };

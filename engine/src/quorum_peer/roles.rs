@@ -1,0 +1,287 @@
+//! How a member comes by its role, and loses it.
+
+use std::time::Duration;
+
+use super::{Member, QuorumPeer, Role, Writing};
+use crate::ids::ServerId;
+use crate::order::Service;
+use crate::replica::{Now, Output as ReplicaOutput, Replica};
+use crate::txnlog::{LogConfig, LogEnd, TxnLog};
+use crate::zab::data::{DataDone, DataOp};
+use crate::zab::election::{Decision, OwnState, Role as Elected};
+use crate::zab::leader::Leader;
+use crate::zab::learner::{Begin, Learner, Progress};
+use crate::zab::link::{LinkEvent, LinkOp, Plane};
+use crate::zab::outbox::{Lost, Outbox};
+use crate::zxid::{Epoch, Zxid};
+
+/// A leader that refuses is dialled again after this: it opens its port when it knows that it was
+/// elected, which may be later than others know it.
+const REDIAL_DELAY: Duration = Duration::from_millis(1);
+/// Each time twice as long, up to this.
+const REDIAL_DELAY_MAX: Duration = Duration::from_millis(20);
+/// How often; then it is given up. Together more than ZooKeeper's two waits of 200 ms.
+const REDIALS_MAX: u32 = 25;
+
+impl QuorumPeer {
+    pub(super) fn on_tick(&mut self, now: Now) {
+        let Some(member) = &mut self.member else { return };
+        let (replica, out) = (&mut self.replica, &mut self.outbox);
+        member.elector.on_timeout(now.instant, &mut out.links);
+        if member.grace_ends.is_some_and(|at| at <= now.instant) {
+            member.serve(Service::Closed, out);
+        }
+        let result = match &mut member.role {
+            Role::Leading(leader) => leader.on_timeout(now, out),
+            Role::Learning(learner) => learner.on_timeout(now),
+            Role::Dialling { leader, at } if *at <= now.instant => {
+                let leader = *leader;
+                member.dial(now, leader, replica, out);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(lost) = result {
+            member.lose(now, lost, replica, out);
+        }
+    }
+
+    pub(super) fn on_link(&mut self, now: Now, event: LinkEvent<'_>) {
+        let member = self.member.as_mut().expect("a server alone has no links");
+        let (replica, out) = (&mut self.replica, &mut self.outbox);
+        let link = match event {
+            LinkEvent::Accepted { link, plane } => {
+                match (plane, &mut member.role) {
+                    (Plane::Election, _) => {
+                        member.elector.on_link(now.instant, event, &mut out.links);
+                    }
+                    (Plane::Learner, Role::Leading(leader)) => {
+                        leader.on_link(now, event, replica, out);
+                    }
+                    (Plane::Learner, _) => out.links.push(LinkOp::Close(link)),
+                }
+                return;
+            }
+            LinkEvent::Connected(link)
+            | LinkEvent::Failed { link, .. }
+            | LinkEvent::Received(link, _)
+            | LinkEvent::Drained(link)
+            | LinkEvent::Closed(link) => link,
+        };
+        if member.elector.owns(link) {
+            return member.elector.on_link(now.instant, event, &mut out.links);
+        }
+        let result = match &mut member.role {
+            Role::Leading(leader) => {
+                leader.on_link(now, event, replica, out);
+                Ok(Progress::None)
+            }
+            Role::Learning(learner) if learner.link() == link => match event {
+                LinkEvent::Failed { refused: true, .. } if member.dials <= REDIALS_MAX => {
+                    let delay = REDIAL_DELAY * (1 << member.dials.min(6));
+                    let at = now.instant.after(delay.min(REDIAL_DELAY_MAX));
+                    let leader = learner.leader();
+                    member.role = Role::Dialling { leader, at };
+                    Ok(Progress::None)
+                }
+                event => learner.on_link(now, event, replica, out),
+            },
+            _ => Ok(Progress::None),
+        };
+        member.make_progress(now, result, replica, out);
+    }
+
+    pub(super) fn on_data(&mut self, now: Now, done: DataDone) {
+        let member = self.member.as_mut().expect("a server alone has no such data");
+        let (replica, out) = (&mut self.replica, &mut self.outbox);
+        member.writing = Writing::Nothing;
+        match done {
+            DataDone::Epochs(epochs) => member.epochs = epochs,
+            DataDone::CannotTruncate(_) => member.wants_tree = true,
+            DataDone::Truncated(_) | DataDone::Replaced(_) => {}
+        }
+        let result = match (&mut member.role, done) {
+            (Role::Leading(leader), DataDone::Epochs(epochs)) => {
+                leader.on_epochs(now, epochs, replica, out);
+                Ok(Progress::None)
+            }
+            (Role::Learning(learner), done) => learner.on_data(now, done, replica, out),
+            _ => Ok(Progress::None),
+        };
+        member.make_progress(now, result, replica, out);
+        if let Some(lost) = member.lost.take() {
+            member.lose(now, lost, replica, out);
+        }
+    }
+
+    /// Ends a turn: roles go on with what has become durable, elections with what was heard.
+    pub(super) fn advance(&mut self, now: Now) {
+        let Some(member) = &mut self.member else { return };
+        let (replica, out) = (&mut self.replica, &mut self.outbox);
+        let result = match &mut member.role {
+            Role::Leading(leader) => {
+                leader.broadcast(now, replica, out);
+                if replica.wants_new_epoch() {
+                    Err(Lost("the zxids of this epoch are nearly used up"))
+                } else {
+                    Ok(Progress::None)
+                }
+            }
+            Role::Learning(learner) => learner.finish_turn(now, replica, out),
+            _ => Ok(Progress::None),
+        };
+        member.make_progress(now, result, replica, out);
+        member.note_establishment(out);
+        member.look_for_leader(now, replica, out);
+    }
+}
+
+impl Member {
+    fn serve(&mut self, service: Service, out: &mut Outbox) {
+        if self.service != service {
+            self.service = service;
+            out.service.push(service);
+        }
+        if service != Service::Parked {
+            self.grace_ends = None;
+        }
+    }
+
+    /// Does what a role has led to, until it leads to nothing more.
+    fn make_progress(
+        &mut self,
+        now: Now,
+        mut result: Result<Progress, Lost>,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) {
+        loop {
+            match out.data.last() {
+                None => {}
+                Some(DataOp::Epochs(_)) => self.writing = Writing::Epochs,
+                Some(DataOp::Truncate(_) | DataOp::Replace(_)) => self.writing = Writing::State,
+            }
+            match result {
+                Ok(Progress::None) => return,
+                Err(lost) => return self.lose(now, lost, replica, out),
+                Ok(Progress::Reloaded(tree, log)) => {
+                    // Nobody who was connected has seen this state.
+                    self.serve(Service::Closed, out);
+                    let log = self.open_log(now, log, out);
+                    replica.reload(now, *tree, log, &mut out.replica);
+                }
+                Ok(Progress::UpToDate(base)) => {
+                    let Role::Learning(learner) = &self.role else { return };
+                    let (leader, epoch) = (learner.leader(), learner.epoch());
+                    let repeated = epoch > self.served;
+                    self.served = epoch;
+                    (self.has_data, self.wants_tree) = (true, false);
+                    self.elector.established(epoch);
+                    tracing::info!(%leader, epoch = epoch.0, "up to date");
+                    replica.serve(now, base, repeated, &mut out.replica);
+                    self.serve(Service::Serving, out);
+                }
+            }
+            let Role::Learning(learner) = &mut self.role else { return };
+            result = learner.go_on(now, replica, out);
+        }
+    }
+
+    fn open_log(&mut self, now: Now, end: LogEnd, out: &mut Outbox) -> TxnLog {
+        self.openings += 1;
+        let seed = self.config.log.seed.wrapping_add(self.openings);
+        let mut ops = Vec::new();
+        let log = TxnLog::open(LogConfig { seed, ..self.config.log }, end, now.instant, &mut ops);
+        out.replica.extend(ops.into_iter().map(ReplicaOutput::Disk));
+        log
+    }
+
+    /// A leader that has just got its quorum serves.
+    fn note_establishment(&mut self, out: &mut Outbox) {
+        if let Role::Leading(leader) = &self.role
+            && let Some(epoch) = leader.established()
+            && self.served != epoch
+        {
+            self.served = epoch;
+            self.has_data = true;
+            self.elector.established(epoch);
+            self.serve(Service::Serving, out);
+        }
+    }
+
+    /// The role is over: back to looking for a leader. While the data are being changed, that must
+    /// come to its end first.
+    fn lose(&mut self, now: Now, lost: Lost, replica: &mut Replica, out: &mut Outbox) {
+        if self.writing == Writing::State {
+            self.lost = Some(lost);
+            return;
+        }
+        tracing::warn!("looking for a leader: {lost}");
+        match std::mem::replace(&mut self.role, Role::Settling) {
+            Role::Leading(leader) => leader.close(out),
+            Role::Learning(learner) => out.links.push(LinkOp::Close(learner.link())),
+            Role::Settling | Role::Looking | Role::Dialling { .. } => {}
+        }
+        replica.wait(now, &mut out.replica);
+        if self.service == Service::Serving {
+            let parks = !self.config.grace.is_zero();
+            self.serve(if parks { Service::Parked } else { Service::Closed }, out);
+            self.grace_ends = parks.then(|| now.instant.after(self.config.grace));
+        }
+    }
+
+    fn look_for_leader(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
+        if self.elector.reopened() && !matches!(self.role, Role::Settling | Role::Looking) {
+            self.lose(now, Lost("there is a better candidate"), replica, out);
+        }
+        let settled = replica.is_settled() && self.writing == Writing::Nothing;
+        if matches!(self.role, Role::Settling) && settled {
+            self.role = Role::Looking;
+            let last = self.has_data.then(|| replica.last_durable());
+            let own = OwnState { last, current_epoch: self.epochs.current };
+            self.elector.look(now.instant, own, &mut out.links);
+        }
+        if let Some(decision) = self.elector.decided() {
+            self.take_role(now, decision, replica, out);
+        }
+    }
+
+    fn take_role(&mut self, now: Now, decision: Decision, replica: &mut Replica, out: &mut Outbox) {
+        let leader = decision.vote.leader;
+        tracing::info!(%leader, role = ?decision.role, "elected");
+        // A leader without any history was elected because nobody has one: an ensemble begins.
+        let fresh = decision.vote.zxid == Some(Zxid::ZERO) && decision.vote.epoch == Epoch(0);
+        self.begins = fresh && !self.has_data;
+        match decision.role {
+            Elected::Leading => {
+                let (members, timing) = (self.config.members.clone(), self.config.timing);
+                let role = Leader::new(self.config.me, members, timing, self.epochs, now, out);
+                self.role = Role::Leading(Box::new(role));
+                self.make_progress(now, Ok(Progress::None), replica, out);
+            }
+            Elected::Following | Elected::Observing => {
+                replica.learn();
+                self.dials = 0;
+                self.dial(now, leader, replica, out);
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Now, leader: ServerId, replica: &Replica, out: &mut Outbox) {
+        self.dials += 1;
+        let link = self.links.next();
+        out.links.push(LinkOp::Dial { link, peer: leader, plane: Plane::Learner });
+        let has_data = (self.has_data || self.begins) && !self.wants_tree;
+        let begin = Begin {
+            me: self.config.me,
+            is_observer: self.config.is_observer,
+            leader,
+            config_version: 0,
+            epochs: self.epochs,
+            last: has_data.then(|| replica.last_durable()),
+            mode: self.config.mode,
+        };
+        let learner = Learner::new(begin, self.config.timing, link, now);
+        self.role = Role::Learning(Box::new(learner));
+    }
+}

@@ -1,0 +1,176 @@
+//! What a leader's replica does for its learners: their requests become transactions in the order
+//! in which they come, whatever is wrong with them, so that each is answered in its turn.
+
+use super::{Author, Mode, Now, Output, Replica, Run};
+use crate::acl::Id;
+use crate::error_code::ErrorCode;
+use crate::ids::{LinkId, SessionId};
+use crate::jute::Reader;
+use crate::op::OpCode;
+use crate::order::ReplyKind;
+use crate::prep;
+use crate::records::OpClass;
+use crate::records::op_class;
+use crate::tree;
+use crate::zab::history::History;
+use crate::zab::packet::ForwardedRequest;
+use crate::zxid::Zxid;
+
+use super::group::Group;
+
+impl Replica {
+    /// Takes the request that a learner forwards.
+    ///
+    // Compat: PrepRequestProcessor.pRequest, for requests with an owner
+    pub fn order_forwarded(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        request: &ForwardedRequest,
+        body: &[u8],
+        ids: &[Id],
+        out: &mut Vec<Output>,
+    ) {
+        self.order_for(now, link, request, body, ids);
+        self.seal_if_full(now, out);
+    }
+
+    fn order_for(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        request: &ForwardedRequest,
+        body: &[u8],
+        ids: &[Id],
+    ) {
+        assert_eq!(self.mode, Mode::Leading, "only a leader takes requests of others");
+        let session = request.session;
+        if request.op == OpCode::CreateSession.to_wire() {
+            return self.open_forwarded(now, link, session, body);
+        }
+        let author = Author { session, xid: request.xid, ids };
+        let close = request.op == OpCode::CloseSession.to_wire();
+        let checked = self.sessions.check(session, link);
+        match checked {
+            Err(code) => self.order_refusal(now, &author, code),
+            Ok(()) if close => {
+                self.sessions.remove(session);
+                self.order(now, &author, |tree, context, group| {
+                    let Group { txns, effects, replies, .. } = group;
+                    prep::close_session(tree, context, txns, effects, replies);
+                });
+            }
+            Ok(()) => self.order_write(now, &author, request.op, body),
+        }
+        self.group.end_txn(None);
+    }
+
+    fn order_write(&mut self, now: Now, author: &Author<'_>, op: i32, body: &[u8]) {
+        let OpClass::Write(op) = op_class(op) else {
+            return self.order_refusal(now, author, ErrorCode::Unimplemented);
+        };
+        match prep::decode(op, body) {
+            Ok(write) if self.refuses(&write) => {
+                self.order_refusal(now, author, ErrorCode::SystemError);
+            }
+            Ok(write) => self.order(now, author, |tree, context, group| {
+                let Group { txns, effects, replies, .. } = group;
+                prep::execute(tree, context, write, txns, effects, replies);
+            }),
+            Err(_) => self.order_refusal(now, author, ErrorCode::MarshallingError),
+        }
+    }
+
+    fn order_refusal(&mut self, now: Now, author: &Author<'_>, code: ErrorCode) {
+        self.order(now, author, |tree, context, group| {
+            let Group { txns, effects, replies, .. } = group;
+            prep::refuse(tree, context, code, txns, effects, replies);
+        });
+    }
+
+    /// Opens a session under the id that the learner has chosen.
+    fn open_forwarded(&mut self, now: Now, link: LinkId, session: SessionId, body: &[u8]) {
+        let Ok(timeout_ms) = Reader::new(body).i32() else {
+            let author = Author::server(session);
+            self.order_refusal(now, &author, ErrorCode::MarshallingError);
+            return self.group.end_txn(None);
+        };
+        self.create_session(now, session, timeout_ms);
+        self.sessions.track(now.instant, session, timeout_ms);
+        self.sessions.hand_to(session, link);
+    }
+
+    /// Whether a session may be attached to at a learner; if so, it is that learner's from now on.
+    ///
+    // Compat: Leader.revalidateSession
+    pub fn revalidate(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        session: SessionId,
+        timeout_ms: i32,
+    ) -> bool {
+        if self.mode != Mode::Leading || !self.sessions.is_open(session) {
+            return false;
+        }
+        self.sessions.track(now.instant, session, timeout_ms);
+        if let Some(previous) = self.sessions.hand_to(session, link) {
+            self.answer(previous, ReplyKind::Close);
+        }
+        true
+    }
+
+    /// A learner has heard of a session.
+    pub fn touch_forwarded(&mut self, now: Now, session: SessionId) {
+        if self.mode == Mode::Leading {
+            self.sessions.touch(session, now.instant);
+        }
+    }
+
+    /// What was logged since the last call, to be proposed.
+    pub fn take_proposals(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.proposals)
+    }
+
+    /// The last transaction that was made: a sync is done when it is committed.
+    pub fn last_made(&self) -> Zxid {
+        self.tree.applied()
+    }
+
+    /// A quorum has everything up to here on disk.
+    pub fn commit(&mut self, zxid: Zxid) {
+        assert!(zxid >= self.committed, "{zxid} is committed behind {}", self.committed);
+        assert!(zxid <= self.log.submitted(), "{zxid} was never logged");
+        self.committed = zxid;
+    }
+
+    /// Everything up to here is committed.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// The last transactions of the log.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The last transaction that was made or logged.
+    pub fn last_logged(&self) -> Zxid {
+        self.log.submitted()
+    }
+
+    /// The last transaction that survives a loss of power.
+    pub fn last_durable(&self) -> Zxid {
+        self.log.durable()
+    }
+
+    /// Whether the zxids of this epoch are nearly used up, and nothing is under way.
+    pub fn wants_new_epoch(&self) -> bool {
+        self.tree.applied().counter() >= super::ROLLOVER_COUNTER && self.is_idle()
+    }
+
+    /// The timeout of a session, milliseconds.
+    pub fn session_timeout(&self, session: SessionId) -> Option<i32> {
+        tree::session(self.tree.view(), session)
+    }
+}

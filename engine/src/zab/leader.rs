@@ -1,0 +1,419 @@
+//! The leader: finds an epoch, brings learners up to date, proposes and commits.
+//!
+//! ```text
+//!   gathering ──quorum of FOLLOWERINFO──> accepting ──durable──> proposing (LEADERINFO)
+//!     ──quorum of ACKEPOCH──> adopting ──durable──> synchronizing (DIFF, TRUNC, SNAP; NEWLEADER)
+//!     ──quorum of ACK──> broadcasting (UPTODATE; PROPOSAL, COMMIT, INFORM)
+//! ```
+//!
+//! Invariants:
+//!
+//!   * no epoch is proposed that this server has not durably accepted
+//!   * nothing is committed that a quorum of voters does not have on disk, this server's own disk
+//!     counted like any other
+//!   * what a learner is sent is in zxid order and without gaps
+//!
+// Compat: Leader, LearnerHandler
+
+mod broadcast;
+mod handler;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::data::DataOp;
+use super::link::{LinkEvent, LinkOp, Plane};
+use super::members::Members;
+use super::outbox::{Lost, Outbox, Timing};
+use super::packet::{self, LearnerInfo, Packet, PacketKind};
+use crate::epochs::Epochs;
+use crate::ids::{LinkId, ServerId};
+use crate::jute::DecodeError;
+use crate::replica::{Now, Replica};
+use crate::time::Instant;
+use crate::zxid::{Epoch, Zxid};
+
+use handler::{Handler, Step};
+
+/// A server that leads, or is about to.
+#[derive(Debug)]
+pub struct Leader {
+    me: ServerId,
+    members: Arc<Members>,
+    timing: Timing,
+    epochs: Epochs,
+    stage: Stage,
+    handlers: BTreeMap<LinkId, Handler>,
+    /// When to give up unless a quorum is synchronized.
+    deadline: Instant,
+    ping_at: Instant,
+    /// Every second round of pings ends a tick.
+    tick_ends: bool,
+    /// Syncs of learners: each is done when this is committed.
+    syncs: VecDeque<(Zxid, LinkId)>,
+}
+
+/// How far the leader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Gathering,
+    Accepting(Epoch),
+    Proposing(Epoch),
+    Adopting(Epoch),
+    Synchronizing(Epoch),
+    Broadcasting(Epoch),
+}
+
+/// What a learner did wrong: its link closes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    #[error("{kind:?} is not expected now")]
+    Unexpected { kind: PacketKind },
+    #[error("server {0} is not a voter of this ensemble")]
+    Stranger(ServerId),
+    #[error("its state, {its:?}, is ahead of the leader's, {ours:?}")]
+    Ahead { its: (Epoch, Zxid), ours: (Epoch, Zxid) },
+    #[error("it does not take what it is sent")]
+    Backlog,
+    #[error("nothing was heard of it for too long")]
+    Silent,
+    #[error("it takes too long to log a proposal")]
+    Slow,
+}
+
+impl Leader {
+    /// Begins: this server was elected.
+    pub fn new(
+        me: ServerId,
+        members: Arc<Members>,
+        timing: Timing,
+        epochs: Epochs,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Self {
+        out.links.push(LinkOp::OpenLearnerPort);
+        let mut leader = Self {
+            me,
+            members,
+            timing,
+            epochs,
+            stage: Stage::Gathering,
+            handlers: BTreeMap::new(),
+            deadline: now.instant.after(timing.init()),
+            ping_at: now.instant.after(timing.tick / 2),
+            tick_ends: false,
+            syncs: VecDeque::new(),
+        };
+        leader.advance_epoch(out);
+        leader
+    }
+
+    /// The epoch, once a quorum is synchronized.
+    pub fn established(&self) -> Option<Epoch> {
+        if let Stage::Broadcasting(epoch) = self.stage { Some(epoch) } else { None }
+    }
+
+    /// Learners: how many there are, how many of them are voters that are up to date.
+    pub fn learners(&self) -> (usize, usize) {
+        let synced = self
+            .handlers
+            .values()
+            .filter(|handler| handler.step == Step::Active && !handler.is_observer);
+        (self.handlers.len(), synced.count())
+    }
+
+    /// When to call [`Leader::on_timeout`].
+    pub fn next_timeout(&self) -> Instant {
+        match self.stage {
+            Stage::Broadcasting(_) => self.ping_at,
+            _ => self.ping_at.min(self.deadline),
+        }
+    }
+
+    /// Leadership is over: learners find out by their links.
+    pub fn close(self, out: &mut Outbox) {
+        out.links.push(LinkOp::CloseLearnerPort);
+        out.links.extend(self.handlers.into_keys().map(LinkOp::Close));
+    }
+
+    /// Whether the link is a learner's.
+    pub fn owns(&self, link: LinkId) -> bool {
+        self.handlers.contains_key(&link)
+    }
+
+    /// Something happened to a link of the learner port.
+    pub fn on_link(
+        &mut self,
+        now: Now,
+        event: LinkEvent<'_>,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) {
+        match event {
+            LinkEvent::Accepted { link, plane: Plane::Learner } => {
+                self.handlers.insert(link, Handler::new(now.instant));
+            }
+            LinkEvent::Received(link, bytes) => self.on_bytes(now, link, bytes, replica, out),
+            LinkEvent::Drained(link) => self.go_on_sending(link, out),
+            LinkEvent::Closed(link) => {
+                if let Some(handler) = self.handlers.remove(&link) {
+                    tracing::info!(server = ?handler.server, "a learner is gone");
+                }
+            }
+            LinkEvent::Accepted { .. } | LinkEvent::Connected(_) | LinkEvent::Failed { .. } => {}
+        }
+    }
+
+    fn on_bytes(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        bytes: &[u8],
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) {
+        let Some(handler) = self.handlers.get_mut(&link) else { return };
+        handler.heard = now.instant;
+        handler.reader.stream.push(bytes);
+        loop {
+            let Some(handler) = self.handlers.get_mut(&link) else { return };
+            let result = match handler.reader.take() {
+                Ok(None) => return,
+                Ok(Some(packet)) => self.on_packet(now, link, &packet, replica, out),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(fault) = result {
+                return self.drop_learner(link, &fault, out);
+            }
+        }
+    }
+
+    pub(super) fn drop_learner(&mut self, link: LinkId, fault: &Fault, out: &mut Outbox) {
+        let handler = self.handlers.remove(&link).expect("it just did this");
+        tracing::warn!(server = ?handler.server, "closing the link to a learner: {fault}");
+        out.links.push(LinkOp::Close(link));
+    }
+
+    fn on_packet(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        packet: &Packet,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let handler = self.handlers.get_mut(&link).expect("it sent this");
+        match (handler.step, packet.kind) {
+            (Step::Introducing, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
+                let info = LearnerInfo::read(&packet.data)?;
+                let is_observer = packet.kind == PacketKind::ObserverInfo;
+                if !is_observer && !self.members.is_voter(info.server) {
+                    return Err(Fault::Stranger(info.server));
+                }
+                handler.introduce(info.server, is_observer, packet.zxid);
+                self.replace_older(link, info.server, out);
+                self.advance_epoch(out);
+                self.send_epoch(link, out);
+            }
+            (Step::AckingEpoch, PacketKind::AckEpoch) => {
+                self.on_ack_epoch(now, link, packet, replica, out)?;
+            }
+            (Step::AckingLeader, PacketKind::Ack) => {
+                handler.step = Step::Synchronized;
+                self.advance_leadership(now, replica, out);
+                self.send_up_to_date(out);
+            }
+            (Step::Synchronized | Step::Active, PacketKind::Ack) => {
+                let zxid = Zxid::from_wire(packet.zxid).unwrap_or(Zxid::ZERO);
+                if zxid.counter() != 0 {
+                    handler.on_ack(zxid, now.instant);
+                    self.advance_commit(replica, out);
+                }
+            }
+            (Step::Active, PacketKind::Request) => {
+                self.on_request(now, link, packet, replica, out)?;
+            }
+            (Step::Active, PacketKind::Revalidate) => {
+                let (session, timeout_ms) = packet::read_sessions(&packet.data)
+                    .next()
+                    .ok_or(Fault::Unexpected { kind: packet.kind })?;
+                let valid = replica.revalidate(now, link, session, timeout_ms);
+                let mut bytes = Vec::new();
+                packet::write_revalidated(session, valid, &mut bytes);
+                handler.send(link, bytes, out);
+            }
+            (_, PacketKind::Ping) => {
+                for (session, _) in packet::read_sessions(&packet.data) {
+                    replica.touch_forwarded(now, session);
+                }
+            }
+            (_, kind) => return Err(Fault::Unexpected { kind }),
+        }
+        Ok(())
+    }
+
+    /// A server has one link at a time: a new one says that the older is broken.
+    fn replace_older(&mut self, link: LinkId, server: ServerId, out: &mut Outbox) {
+        let same = |(other, handler): (&LinkId, &Handler)| {
+            (*other != link && handler.server == Some(server)).then_some(*other)
+        };
+        if let Some(older) = self.handlers.iter().find_map(same) {
+            self.handlers.remove(&older);
+            out.links.push(LinkOp::Close(older));
+        }
+    }
+
+    /// Proposes an epoch above all that a quorum has accepted.
+    fn advance_epoch(&mut self, out: &mut Outbox) {
+        if self.stage != Stage::Gathering {
+            return;
+        }
+        let introduced = |handler: &&Handler| handler.step != Step::Introducing;
+        if !self.has_quorum(|handler| introduced(&handler)) {
+            return;
+        }
+        let accepted = self.handlers.values().filter(introduced).map(|handler| handler.accepted);
+        let highest = accepted.chain([self.epochs.accepted]).max().expect("there is our own");
+        let epoch = Epoch(highest.0 + 1);
+        self.stage = Stage::Accepting(epoch);
+        out.data.push(DataOp::Epochs(Epochs { accepted: epoch, ..self.epochs }));
+    }
+
+    /// The epochs are durable.
+    pub fn on_epochs(&mut self, now: Now, epochs: Epochs, replica: &mut Replica, out: &mut Outbox) {
+        self.epochs = epochs;
+        match self.stage {
+            Stage::Accepting(epoch) if epochs.accepted == epoch => {
+                self.stage = Stage::Proposing(epoch);
+                let links: Vec<_> = self.handlers.keys().copied().collect();
+                for link in links {
+                    self.send_epoch(link, out);
+                }
+                self.advance_epoch_acks(out);
+            }
+            Stage::Adopting(epoch) if epochs.current == epoch => {
+                replica.adopt(now, &mut out.replica);
+                self.stage = Stage::Synchronizing(epoch);
+                let links: Vec<_> = self.handlers.keys().copied().collect();
+                for link in links {
+                    self.synchronize(now, link, replica, out);
+                }
+                self.advance_leadership(now, replica, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn epoch_proposed(&self) -> Option<Epoch> {
+        match self.stage {
+            Stage::Gathering | Stage::Accepting(_) => None,
+            Stage::Proposing(epoch)
+            | Stage::Adopting(epoch)
+            | Stage::Synchronizing(epoch)
+            | Stage::Broadcasting(epoch) => Some(epoch),
+        }
+    }
+
+    fn send_epoch(&mut self, link: LinkId, out: &mut Outbox) {
+        let Some(epoch) = self.epoch_proposed() else { return };
+        let Some(handler) = self.handlers.get_mut(&link) else { return };
+        if handler.step == Step::Introduced {
+            let mut bytes = Vec::new();
+            packet::write_leader_info(epoch, &mut bytes);
+            handler.send(link, bytes, out);
+            handler.step = Step::AckingEpoch;
+        }
+    }
+
+    /// A learner accepts the epoch, and says where its log ends.
+    ///
+    // Compat: Leader.waitForEpochAck
+    fn on_ack_epoch(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        packet: &Packet,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let established = self.established().is_some();
+        let handler = self.handlers.get_mut(&link).expect("it sent this");
+        let last = Zxid::from_wire(packet.zxid);
+        let current = packet.data.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        if let (Ok(current), Some(last)) = (u32::try_from(current), last) {
+            let (its, ours) =
+                ((Epoch(current), last), (self.epochs.current, replica.last_logged()));
+            if !established && its > ours {
+                return Err(Fault::Ahead { its, ours });
+            }
+            handler.accepts = true;
+        }
+        handler.last = last;
+        handler.step = Step::Waiting;
+        self.advance_epoch_acks(out);
+        self.synchronize(now, link, replica, out);
+        Ok(())
+    }
+
+    fn advance_epoch_acks(&mut self, out: &mut Outbox) {
+        let Stage::Proposing(epoch) = self.stage else { return };
+        if self.has_quorum(|handler| handler.accepts) {
+            self.stage = Stage::Adopting(epoch);
+            out.data.push(DataOp::Epochs(Epochs { accepted: epoch, current: epoch }));
+        }
+    }
+
+    /// A quorum that has the history makes it the ensemble's.
+    fn advance_leadership(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
+        let Stage::Synchronizing(epoch) = self.stage else { return };
+        if self.has_quorum(|handler| handler.step == Step::Synchronized) {
+            self.stage = Stage::Broadcasting(epoch);
+            tracing::info!(epoch = epoch.0, "leading");
+            replica.establish(now, epoch, &mut out.replica);
+            self.send_up_to_date(out);
+        }
+    }
+
+    fn send_up_to_date(&mut self, out: &mut Outbox) {
+        if self.established().is_none() {
+            return;
+        }
+        for (&link, handler) in &mut self.handlers {
+            if handler.step == Step::Synchronized {
+                let mut bytes = Vec::new();
+                packet::write(PacketKind::UpToDate, -1, None, &mut bytes);
+                handler.send(link, bytes, out);
+                handler.step = Step::Active;
+            }
+        }
+    }
+
+    /// Whether this server and the voters that do are a quorum.
+    fn has_quorum(&self, does: impl Fn(&Handler) -> bool) -> bool {
+        let voters = self.handlers.values().filter(|handler| !handler.is_observer && does(handler));
+        let voters: Vec<_> = voters.filter_map(|handler| handler.server).collect();
+        self.members.is_quorum(|id| id == self.me || voters.contains(&id))
+    }
+
+    /// Time passed.
+    pub fn on_timeout(&mut self, now: Now, out: &mut Outbox) -> Result<(), Lost> {
+        if self.established().is_none() && now.instant >= self.deadline {
+            return Err(Lost("no quorum of followers within initLimit"));
+        }
+        if now.instant < self.ping_at {
+            return Ok(());
+        }
+        self.ping_at = now.instant.after(self.timing.tick / 2);
+        self.drop_silent(now.instant, out);
+        let ends = self.tick_ends;
+        self.tick_ends = !ends;
+        let quorum = self.has_quorum(|handler| handler.step == Step::Active);
+        if ends && self.established().is_some() && !quorum {
+            return Err(Lost("no quorum of synchronized followers"));
+        }
+        self.ping(out);
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! One learner as its leader sees it, and how it is brought up to date.
+
+use super::{Leader, Stage};
+use crate::btree::Version;
+use crate::ids::{LinkId, ServerId};
+use crate::jute::Writer;
+use crate::replica::{Now, Replica};
+use crate::time::Instant;
+use crate::zab::history::Place;
+use crate::zab::link::LinkOp;
+use crate::zab::outbox::Outbox;
+use crate::zab::packet::{self, PacketKind, PacketReader, SNAP_SIGNATURE};
+use crate::zookeeper_files::TreeWriter;
+use crate::zxid::{Epoch, Zxid};
+
+/// How much of a tree is sent before what was sent before has left, bytes.
+const SNAP_PIECE_BYTES: usize = 256 << 10;
+
+/// How far a learner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing is known of it.
+    Introducing,
+    /// It waits for an epoch.
+    Introduced,
+    /// It was told the epoch.
+    AckingEpoch,
+    /// It waits to be brought up to date.
+    Waiting,
+    /// Everything up to NEWLEADER is on its way.
+    AckingLeader,
+    /// It has the leader's history on disk.
+    Synchronized,
+    /// It serves.
+    Active,
+}
+
+/// One learner.
+#[derive(Debug)]
+pub(super) struct Handler {
+    pub(super) step: Step,
+    pub(super) server: Option<ServerId>,
+    pub(super) is_observer: bool,
+    pub(super) reader: PacketReader,
+    /// The epoch that it had accepted before.
+    pub(super) accepted: Epoch,
+    /// It accepts this leader's epoch.
+    pub(super) accepts: bool,
+    /// Where its log ends; none if it has no data.
+    pub(super) last: Option<Zxid>,
+    /// It has everything up to here on disk.
+    pub(super) acked: Zxid,
+    /// It was sent proposals up to here.
+    pub(super) proposed: Zxid,
+    /// Since when a proposal waits for its ACK.
+    pub(super) waiting_since: Option<Instant>,
+    pub(super) heard: Instant,
+    sending: Option<Box<Sending>>,
+}
+
+/// A tree that is being sent.
+#[derive(Debug)]
+struct Sending {
+    version: Version,
+    writer: TreeWriter,
+    /// What must follow it.
+    behind: Vec<u8>,
+}
+
+impl Handler {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            step: Step::Introducing,
+            server: None,
+            is_observer: false,
+            reader: PacketReader::default(),
+            accepted: Epoch(0),
+            accepts: false,
+            last: None,
+            acked: Zxid::ZERO,
+            proposed: Zxid::ZERO,
+            waiting_since: None,
+            heard: now,
+            sending: None,
+        }
+    }
+
+    pub(super) fn introduce(&mut self, server: ServerId, is_observer: bool, zxid: i64) {
+        self.server = Some(server);
+        self.is_observer = is_observer;
+        self.accepted = Zxid::from_wire(zxid).map_or(Epoch(0), Zxid::epoch);
+        self.step = Step::Introduced;
+    }
+
+    /// Sends, behind a tree that is under way.
+    pub(super) fn send(&mut self, link: LinkId, bytes: Vec<u8>, out: &mut Outbox) {
+        match &mut self.sending {
+            Some(sending) => sending.behind.extend_from_slice(&bytes),
+            None => out.links.push(LinkOp::Send { link, bytes }),
+        }
+    }
+
+    /// How much waits behind a tree.
+    pub(super) fn backlog(&self) -> usize {
+        self.sending.as_ref().map_or(0, |sending| sending.behind.len())
+    }
+
+    /// Whether proposals and commits concern it.
+    pub(super) fn takes_broadcasts(&self) -> bool {
+        matches!(self.step, Step::AckingLeader | Step::Synchronized | Step::Active)
+    }
+
+    pub(super) fn on_ack(&mut self, zxid: Zxid, now: Instant) {
+        self.acked = self.acked.max(zxid);
+        self.waiting_since = (self.acked < self.proposed).then_some(now);
+    }
+
+    /// Sends the next piece of a tree, and what follows it when it is complete.
+    fn send_tree(&mut self, link: LinkId, out: &mut Outbox) {
+        let Some(sending) = &mut self.sending else { return };
+        let Sending { version, writer, behind } = &mut **sending;
+        let mut bytes = Vec::with_capacity(SNAP_PIECE_BYTES + 4096);
+        if writer.write(version, SNAP_PIECE_BYTES, &mut bytes) {
+            Writer::new(&mut bytes).string(SNAP_SIGNATURE);
+            bytes.append(behind);
+            self.sending = None;
+        }
+        out.links.push(LinkOp::Send { link, bytes });
+    }
+}
+
+impl Leader {
+    /// There is room for more of a tree.
+    pub(super) fn go_on_sending(&mut self, link: LinkId, out: &mut Outbox) {
+        if let Some(handler) = self.handlers.get_mut(&link) {
+            handler.send_tree(link, out);
+        }
+    }
+
+    /// Brings a learner to the end of the log: from here on it gets every proposal and commit.
+    ///
+    // Compat: LearnerHandler.syncFollower, Leader.startForwarding
+    pub(super) fn synchronize(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        replica: &Replica,
+        out: &mut Outbox,
+    ) {
+        let (epoch, committed) = match self.stage {
+            // All of the log becomes the ensemble's history.
+            Stage::Synchronizing(epoch) => (epoch, replica.last_logged()),
+            Stage::Broadcasting(epoch) => (epoch, replica.committed()),
+            _ => return,
+        };
+        let Some(handler) = self.handlers.get_mut(&link) else { return };
+        if handler.step != Step::Waiting {
+            return;
+        }
+        let history = replica.history();
+        let place = match handler.last.map_or(Place::Unknown, |last| history.place(last)) {
+            // What is still outstanding it must log, and acknowledge, to this leader.
+            Place::Behind(zxid) if zxid > committed => {
+                let same = zxid.epoch() == committed.epoch();
+                if same { Place::Cut(committed) } else { Place::Unknown }
+            }
+            place => place,
+        };
+        let mut bytes = Vec::new();
+        let from = match place {
+            Place::Behind(zxid) => {
+                packet::write_bare(PacketKind::Diff, committed, &mut bytes);
+                zxid
+            }
+            Place::Cut(zxid) => {
+                let zxid = zxid.min(committed);
+                packet::write_bare(PacketKind::Trunc, zxid, &mut bytes);
+                zxid
+            }
+            Place::Unknown => {
+                let version = replica.published().clone();
+                let zxid = version.zxid();
+                packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
+                handler.send(link, std::mem::take(&mut bytes), out);
+                let (writer, behind) = (TreeWriter::new(), Vec::new());
+                handler.sending = Some(Box::new(Sending { version, writer, behind }));
+                zxid
+            }
+        };
+        let (server, last) = (handler.server, handler.last);
+        tracing::info!(?server, ?last, ?place, %committed, "synchronizing a learner");
+        for (zxid, txn) in history.behind(from) {
+            if zxid > committed && handler.is_observer {
+                break;
+            }
+            packet::write(PacketKind::Proposal, zxid.to_wire(), Some(txn), &mut bytes);
+            if zxid <= committed {
+                packet::write_bare(PacketKind::Commit, zxid, &mut bytes);
+            }
+        }
+        let zxid = Zxid::new(epoch, 0).to_wire();
+        let config = self.members.text().as_bytes();
+        packet::write(PacketKind::NewLeader, zxid, Some(config), &mut bytes);
+        handler.send(link, bytes, out);
+        handler.send_tree(link, out);
+        // Its ACK of NEWLEADER says that it has these on disk, and no more.
+        handler.acked = committed;
+        handler.proposed = replica.last_logged();
+        handler.waiting_since = (handler.proposed > committed).then_some(now.instant);
+        handler.step = Step::AckingLeader;
+    }
+}
