@@ -8,6 +8,7 @@
 //! indexes of ephemerals, containers and TTL znodes agree with the owners of the znodes; the
 //! digest is the one that Java's servers compute.
 
+mod acl_sweep;
 mod acls;
 mod digest;
 mod effects;
@@ -24,6 +25,7 @@ mod store;
 mod tests;
 mod znode;
 
+pub use acl_sweep::{AclLists, acl_lists};
 pub use acls::{AclId, acl};
 pub use effects::{Effects, EffectsMark, EventType, Outcome, Trigger};
 pub use export::ExportCursor;
@@ -97,7 +99,8 @@ impl Tree {
         let meta = meta::read(&map).ok_or(OpenError)?;
         let quotas = Quotas::load(&map);
         let store = Store::new(map);
-        let mut tree = Self { store, meta, quotas, acls: Interner::default(), scratch: Vec::new() };
+        let acls = Interner::of(meta.acl_newest);
+        let mut tree = Self { store, meta, quotas, acls, scratch: Vec::new() };
         if tree.meta.mode != mode {
             tree.change_mode(mode);
         }
@@ -146,7 +149,9 @@ impl Tree {
         assert!(zxid >= self.meta.applied, "{zxid} is before {}", self.meta.applied);
         self.meta.applied = zxid;
         self.store.put(keyspace::meta_key().as_bytes(), &self.meta.encode());
-        self.store.map.freeze(zxid)
+        let version = self.store.map.freeze(zxid);
+        self.sweep_acls();
+        version
     }
 
     /// Drops everything that was applied after `version` was frozen.
@@ -169,7 +174,8 @@ impl Tree {
     pub fn rollback_to(&mut self, savepoint: Savepoint, effects: &mut Effects) {
         self.store.rollback();
         if self.meta.acl_newest != savepoint.meta.acl_newest {
-            self.acls.clear();
+            // No sweep goes on within a multi, so what it knows still holds.
+            self.acls.forget(|_| true);
         }
         self.meta = savepoint.meta;
         if self.quotas.changes() != savepoint.quota_changes {

@@ -1,6 +1,6 @@
 //! Interned ACL lists: a znode holds the id of its list, and equal lists have one id.
 //!
-//! Lists that no znode uses any more stay; the walk of a snapshot drops them.
+//! Lists that no znode uses any more stay until a sweep drops them: `acl_sweep`.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,7 @@ use crate::acl::AclBytes;
 use crate::btree::View;
 use crate::keyspace::{self, Spot};
 
+use super::acl_sweep::Sweep;
 use super::store::Store;
 
 /// An interned ACL list. It resolves in every version that has a znode with it.
@@ -43,9 +44,15 @@ pub fn acl(view: &impl View, id: AclId) -> AclBytes<'_> {
 pub(super) struct Interner {
     recent: Vec<(Vec<u8>, AclId)>,
     next: usize,
+    pub(super) sweep: Sweep,
 }
 
 impl Interner {
+    /// For a tree whose newest list has this id.
+    pub(super) fn of(newest: u32) -> Self {
+        Self { sweep: Sweep::of(newest), ..Self::default() }
+    }
+
     /// The id of `list`, a new one if there is none; `newest` is the newest id so far.
     pub(super) fn intern(
         &mut self,
@@ -61,20 +68,28 @@ impl Interner {
             return AclId::OPEN;
         }
         if let Some((_, id)) = self.recent.iter().find(|(recent, _)| recent == list) {
+            self.sweep.mark(*id);
             return *id;
         }
-        let id = Self::look_up(store, newest, list);
+        let id = self.look_up(store, newest, list);
+        self.sweep.mark(id);
         self.remember(list, id);
         id
     }
 
     /// Forgets everything: ids that a rollback took back must not be handed out again.
     pub(super) fn clear(&mut self) {
-        self.recent.clear();
+        self.forget(|_| true);
+        self.sweep.interrupt();
+    }
+
+    /// Forgets recent lists that are there no more.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(AclId) -> bool) {
+        self.recent.retain(|(_, id)| !is_gone(*id));
         self.next = 0;
     }
 
-    fn look_up(store: &mut Store, newest: &mut u32, list: &[u8]) -> AclId {
+    fn look_up(&mut self, store: &mut Store, newest: &mut u32, list: &[u8]) -> AclId {
         let prefix = keyspace::acl_hash_prefix(list);
         let has_this_list = |id: &[u8]| {
             let id = parse_id(id);
@@ -83,7 +98,8 @@ impl Interner {
         match keyspace::locate_hashed(store, &prefix, has_this_list) {
             Spot::Occupied { value, .. } => parse_id(&value),
             Spot::Vacant(key) => {
-                *newest = newest.checked_add(1).expect("less than 2^32 lists are ever interned");
+                *newest = free_id(store, *newest);
+                self.sweep.count_new();
                 store.put(keyspace::acl_key(*newest).as_bytes(), list);
                 store.put(key.as_bytes(), &newest.to_be_bytes());
                 AclId(*newest)
@@ -104,7 +120,19 @@ impl Interner {
     }
 }
 
-fn parse_id(bytes: &[u8]) -> AclId {
+/// The next id behind `newest` that no list has. They begin anew when all were used once.
+fn free_id(store: &Store, newest: u32) -> u32 {
+    let mut id = newest;
+    loop {
+        id = id.wrapping_add(1);
+        // There is no memory for so many lists that this would go round.
+        if id != AclId::OPEN.0 && store.get(keyspace::acl_key(id).as_bytes()).is_none() {
+            return id;
+        }
+    }
+}
+
+pub(super) fn parse_id(bytes: &[u8]) -> AclId {
     AclId(u32::from_be_bytes(bytes.try_into().expect("the id of a list has 4 bytes")))
 }
 
@@ -128,6 +156,21 @@ mod tests {
             assert_eq!(acl(&store, id), list(number));
         }
         assert_eq!(newest, 20);
+    }
+
+    #[test]
+    fn ids_begin_anew_and_pass_over_those_in_use() {
+        let mut store = Store::default();
+        let mut newest = 0;
+        let mut interner = Interner::default();
+        let mut intern = |newest: &mut u32, number: usize| {
+            let list = [Acl { perms: READ, id: Id::new("digest", format!("u{number}:x")) }];
+            interner.intern(&mut store, newest, &AclBytes::encode(&list))
+        };
+        assert_eq!((intern(&mut newest, 1), intern(&mut newest, 2)), (AclId(1), AclId(2)));
+        newest = u32::MAX - 1;
+        assert_eq!((intern(&mut newest, 3), intern(&mut newest, 4)), (AclId(u32::MAX), AclId(3)));
+        assert_eq!((intern(&mut newest, 1), newest), (AclId(1), 3));
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl TreeBuilder {
         self.tree.meta.applied = applied;
         self.tree.quotas = Quotas::load(&self.tree.store.map);
         self.tree.recount_quotas();
+        self.tree.acls = Interner::of(self.tree.meta.acl_newest);
         Ok(self.tree)
     }
 
