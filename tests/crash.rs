@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use engine::disk::{StorageError, Volume};
 use engine::manifest::Manifest;
-use engine::recovery::{self, Recovered, Source, snapshot_name, temporary_name};
+use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
 use engine::tree::{Effects, OwnerMode, Tree};
 use engine::txn::codec;
 use engine::txnlog::plan_segment;
@@ -116,11 +116,11 @@ struct Snapshots<'a> {
 }
 
 impl Source for Snapshots<'_> {
-    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String> {
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let mut bytes = [0; 12];
         self.disk.read_at(name, 0, &mut bytes).unwrap();
         if bytes != snapshot_bytes(zxid) {
-            return Err("it is not whole".to_owned());
+            return Err(Unusable::Damaged("it is not whole".to_owned()));
         }
         Ok(tree_at(self.model, zxid))
     }

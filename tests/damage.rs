@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use engine::disk::{Damage, StorageError, StorageErrorKind, Volume};
-use engine::recovery::{self, Source, snapshot_name};
+use engine::recovery::{self, Source, Unusable, snapshot_name};
 use engine::tree::{OwnerMode, Tree};
 use engine::txnlog::format::{
     FRAMES_START, FrameHeader, FrameKind, SegmentHeader, parse_segment_name, push_txn, segment_name,
@@ -194,9 +194,10 @@ fn a_log_that_begins_with_a_snapshot_does_not_reach_back_further() {
 struct Passing(Vec<Zxid>);
 
 impl Source for Passing {
-    fn load(&mut self, _name: &str, zxid: Zxid) -> Result<Tree, String> {
+    fn load(&mut self, _name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let passes = self.0.contains(&zxid);
-        passes.then(|| Tree::new(OwnerMode::Plain)).ok_or_else(|| "it is not whole".to_owned())
+        let damaged = || Unusable::Damaged("it is not whole".to_owned());
+        passes.then(|| Tree::new(OwnerMode::Plain)).ok_or_else(damaged)
     }
 
     fn fresh(&mut self) -> Tree {

@@ -13,7 +13,7 @@
 //!     written, never to less
 //!   * a state is never put together over a gap
 
-use crate::disk::{Damage, StorageError, Volume};
+use crate::disk::{Damage, StorageError, StorageErrorKind, Volume};
 use crate::tree::{Effects, Tree};
 use crate::txn::codec;
 use crate::txnlog::LogEnd;
@@ -28,10 +28,26 @@ pub const SNAPSHOTS_KEPT_MIN: usize = 2;
 /// Where trees come from.
 pub trait Source {
     /// The tree that the snapshot in this file holds, checked; or why it can't be used.
-    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String>;
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, Unusable>;
 
     /// The tree that no transaction has touched.
     fn fresh(&mut self) -> Tree;
+}
+
+/// Why a snapshot can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Something is wrong with it: an older one may do.
+    Damaged(String),
+    /// A later ringkeeper wrote it, with this version or these features. Whatever else is there,
+    /// this one must not go on from it.
+    Newer(StorageErrorKind),
+}
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self::Damaged(reason)
+    }
 }
 
 /// What recovery has made of the disk.
@@ -88,6 +104,27 @@ pub fn recover<S: Volume, L: Volume>(
     source: &mut impl Source,
 ) -> Result<Recovered, StorageError> {
     remove_unfinished(snapshots)?;
+    let (recovered, scanned) = load(snapshots, logs, source)?;
+    segments::settle(logs, &scanned)?;
+    set_aside(snapshots, &recovered.report.rejected)?;
+    Ok(recovered)
+}
+
+/// The same state, from files that nobody is writing to, and without changing any of them. Nobody
+/// may go on from it: it is as durable as the files are.
+pub fn read<S: Volume, L: Volume>(
+    snapshots: &S,
+    logs: &L,
+    source: &mut impl Source,
+) -> Result<Recovered, StorageError> {
+    load(snapshots, logs, source).map(|(recovered, _)| recovered)
+}
+
+fn load<S: Volume, L: Volume>(
+    snapshots: &S,
+    logs: &L,
+    source: &mut impl Source,
+) -> Result<(Recovered, ScanReport), StorageError> {
     let mut report = Report::default();
     let found = list_snapshots(snapshots)?;
     let mut loaded = None;
@@ -98,7 +135,8 @@ pub fn recover<S: Volume, L: Volume>(
                 loaded = Some((*zxid, tree));
                 break;
             }
-            Err(reason) => report.rejected.push((name, reason)),
+            Err(Unusable::Damaged(reason)) => report.rejected.push((name, reason)),
+            Err(Unusable::Newer(kind)) => return Err(StorageError { file: name, offset: 0, kind }),
         }
     }
     report.snapshot = loaded.as_ref().map(|(zxid, _)| *zxid);
@@ -112,12 +150,10 @@ pub fn recover<S: Volume, L: Volume>(
         scanned => scanned?,
     };
     check_reach(&scanned, &found)?;
-    segments::settle(logs, &scanned)?;
-    set_aside(snapshots, &report.rejected)?;
     (report.frames, report.bytes, report.txns) = (scanned.frames, scanned.bytes, scanned.txns);
-    report.torn = scanned.torn;
+    report.torn.clone_from(&scanned.torn);
     report.digest_mismatch = replay.digest_mismatch;
-    Ok(Recovered { tree: replay.tree, log: scanned.end, report })
+    Ok((Recovered { tree: replay.tree, log: scanned.end.clone(), report }, scanned))
 }
 
 /// Snapshots that a plan is made from or for.

@@ -30,8 +30,8 @@ pub use acls::{AclId, acl};
 pub use effects::{Effects, EffectsMark, EventType, Outcome, Trigger};
 pub use export::ExportCursor;
 pub(crate) use export::walk;
-pub use import::{ImportError, TreeBuilder};
-pub use meta::{Counters, counters, digest};
+pub use import::{ImportError, LostEphemerals, TreeBuilder};
+pub use meta::{Counters, counters, digest, owner_mode};
 pub use owner::{CONTAINER_OWNER, Owner, OwnerMode, ttl_owner};
 pub use quota::QuotaNumbers;
 pub use read::{

@@ -23,7 +23,7 @@ pub use names::{Compression, FileName, Selection};
 pub use restore::{Report, Restore, RestoreError};
 pub use snappy::SnappyReader;
 pub use snapshot_reader::{Loaded, SnapshotError, SnapshotReader, TreeDigest, looks_whole};
-pub use snapshot_writer::{WriteOptions, write_snapshot};
+pub use snapshot_writer::{WriteOptions, write_packed_snapshot, write_snapshot};
 pub use stream::{AsDecodeError, Stream};
 pub use tree_reader::{TreeReadError, TreeReader};
 pub use tree_writer::TreeWriter;

@@ -215,7 +215,7 @@ fn a_missing_transaction_is_reported() {
     assert_eq!((report.gaps, report.replayed), (1, END.0 - 1));
     assert_eq!(report.first_different, Some(Zxid(6)));
     assert!(Restore::from_nothing(OwnerMode::Plain).apply(&[1, 2, 3]).is_err());
-    assert_eq!(FileName::snapshot(END), "snapshot.24");
+    assert_eq!(FileName::snapshot(END, Compression::None), "snapshot.24");
 }
 
 /// A snapshot of a root and `/a`, whose ACL list, number 5, is missing.

@@ -55,8 +55,8 @@ pub struct Config {
     pub sessionless_timeout: Duration,
     /// Transactions between two snapshots, about.
     pub snap_count: u32,
-    /// Which old snapshots are removed.
-    pub cleaning: Cleaning,
+    /// How many snapshots stay when old ones are removed.
+    pub snapshots_kept: u32,
     /// Whether TTL znodes exist.
     pub extended_types: bool,
     /// Whether TTL owners have the form of ZooKeeper 3.5.3.
@@ -100,15 +100,6 @@ pub struct Listen {
     pub host: Option<IpAddr>,
     /// The port; 0 takes any that is free.
     pub port: u16,
-}
-
-/// Which old snapshots, with their logs, are removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cleaning {
-    /// How many snapshots stay.
-    pub snapshots_min: u32,
-    /// How often to look; `None`: never.
-    pub interval: Option<Duration>,
 }
 
 /// How empty containers and expired TTL znodes are removed.

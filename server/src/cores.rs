@@ -25,6 +25,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
+use engine::btree::Version;
 use engine::client_core::{self, ClientCore};
 use engine::disk::DiskOp;
 use engine::ids::CoreId;
@@ -33,6 +34,7 @@ use engine::zxid::Zxid;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::door;
 use crate::ring::{self, Backend, Ring, Waker};
 use crate::snapshots::Snapshots;
 
@@ -104,6 +106,18 @@ impl Stopper {
     }
 }
 
+/// Tells others than cores what was published.
+#[derive(Clone, Debug)]
+pub struct Publications {
+    shared: Arc<Shared>,
+}
+
+impl door::State for Publications {
+    fn published(&self) -> Version {
+        self.shared.published().version.clone()
+    }
+}
+
 /// The running cores.
 #[derive(Debug)]
 pub struct Cores {
@@ -156,6 +170,11 @@ impl Cores {
     /// What stops the cores, from any thread.
     pub fn stopper(&self) -> Stopper {
         Stopper { shared: Arc::clone(&self.shared) }
+    }
+
+    /// What was published, at any time.
+    pub fn publications(&self) -> Publications {
+        Publications { shared: Arc::clone(&self.shared) }
     }
 
     /// Waits for the end of all cores.

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod cores;
 pub mod disk;
+pub mod door;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;

@@ -4,7 +4,7 @@
 //! device comes first. A snapshot gets its name only when all of it is durable.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -92,8 +92,27 @@ impl Worker {
 /// of power too; how many bytes it has.
 pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     let zxid = version.zxid();
+    let mut writer = SnapshotWriter::new(version);
+    write_named(directory, zxid, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
+}
+
+/// Writes what comes from `source` as the snapshot file of `zxid`, in the same way. Whether it is
+/// one is for the caller to see.
+pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io::Result<u64> {
+    write_named(directory, zxid, |chunk| {
+        let limit = CHUNK_BYTES as u64;
+        Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
+    })
+}
+
+/// `fill` appends the next chunk, and says whether there is more.
+fn write_named(
+    directory: &Path,
+    zxid: Zxid,
+    fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
+) -> io::Result<u64> {
     let temporary = directory.join(temporary_name(zxid));
-    let result = write_file(&temporary, version).and_then(|bytes| {
+    let result = write_file(&temporary, fill).and_then(|bytes| {
         fs::rename(&temporary, directory.join(snapshot_name(zxid)))?;
         sync_directory(directory)?;
         Ok(bytes)
@@ -105,14 +124,16 @@ pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     result
 }
 
-fn write_file(path: &Path, version: Version) -> io::Result<u64> {
+fn write_file(
+    path: &Path,
+    mut fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
+) -> io::Result<u64> {
     let mut file = File::create(path)?;
-    let mut writer = SnapshotWriter::new(version);
     let mut chunk = Vec::with_capacity(2 * CHUNK_BYTES);
     let began = Instant::now();
     let mut bytes = 0;
     loop {
-        let more = writer.fill(&mut chunk, CHUNK_BYTES);
+        let more = fill(&mut chunk)?;
         file.write_all(&chunk)?;
         // Written out as we go: one sync at the end of a large file would hold up the log.
         file.sync_data()?;

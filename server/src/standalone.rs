@@ -15,6 +15,8 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::cores::{Cores, Duty, Facts, Limits, Plan};
 use crate::disk::Disk;
+use crate::disk::data_dir::DIRECTORY_NAME;
+use crate::door::Door;
 use crate::exit::ExitCode;
 use crate::four_letter::report::ConfigReport;
 use crate::ring::{self, Backend, RingError};
@@ -70,8 +72,7 @@ impl RunError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Ensemble(_) => ExitCode::BadInvocation,
-            Self::Storage(error) if error.is_damage() => ExitCode::Damaged,
-            Self::Storage(_) => ExitCode::DataDir,
+            Self::Storage(error) => error.exit_code(),
             Self::Ring(_) => ExitCode::System,
             Self::Listen { .. } => ExitCode::Address,
             Self::Core(_) => ExitCode::Storage,
@@ -104,12 +105,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     replica.replayed(now, report.txns, report.bytes);
     let listeners = bind(config)?;
     let port = listeners[0].local_addr().map_or(0, |address| address.port());
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, ?backend, cores, "serving clients");
-        }
-    }
-    let kept = config.cleaning.snapshots_min as usize;
+    let addresses: Vec<_> = listeners.iter().flat_map(TcpListener::local_addr).collect();
+    let kept = config.snapshots_kept as usize;
     let background = Box::new(move |done: crate::cores::Completions| {
         let wake = done.clone();
         let disk =
@@ -119,6 +116,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let duty = Duty { replica, pending, background, listeners };
     let running = Cores::start(plan(config, cores, backend, port), clock, duty);
     let running = running.map_err(RunError::Core)?;
+    let _door = open_door(config, &running);
     let stopper = running.stopper();
     let watching = signals::watch(move |stop| match stop {
         Stop::Soon => {
@@ -128,9 +126,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         Stop::Now => std::process::abort(),
     });
     watching.map_err(RunError::Core)?;
+    for address in addresses {
+        tracing::info!(%address, ?backend, cores, "serving clients");
+    }
     let result = running.join().map_err(RunError::Core);
     drop(data_dir);
     result
+}
+
+/// A server without its door serves all the same.
+fn open_door(config: &Config, cores: &Cores) -> Option<Door> {
+    let directory = config.data_dir.join(DIRECTORY_NAME);
+    let door = Door::open(&directory, cores.publications());
+    let warn = |error: &io::Error| tracing::warn!("no backup while the server runs: {error}");
+    door.inspect_err(warn).ok()
 }
 
 fn choose_backend(config: &Config) -> Result<Backend, RingError> {

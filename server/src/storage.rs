@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use engine::btree::Map;
-use engine::disk::{DiskOp, StorageError};
+use engine::disk::{DiskOp, StorageError, StorageErrorKind};
 use engine::manifest::MANIFEST_NAME;
-use engine::recovery::{self, Recovered, Report};
+use engine::recovery::{self, Recovered, Report, Unusable};
+use engine::snapshot::format::{FEATURES_KNOWN, FORMAT_VERSION};
 use engine::snapshot::{Snapshot, SnapshotError};
 use engine::time::Instant;
-use engine::tree::{OwnerMode, Tree};
+use engine::tree::{self, OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
 
-use crate::disk::data_dir::{DIRECTORY_NAME, DataDir, DataDirError, IMPORT_MARK};
+use crate::disk::data_dir::{
+    DIRECTORY_NAME, DataDir, DataDirError, EXPORT_MARK, IMPORT_MARK, StoppedData,
+};
 use crate::disk::volume::Directory;
+use crate::exit::ExitCode;
 
 /// Where ZooKeeper keeps its data below the same directories.
 pub const ZOOKEEPER_FOLDER: &str = "version-2";
@@ -42,20 +46,39 @@ pub enum OpenError {
     ZooKeeperData(PathBuf),
     /// An import has written its data, and was ended before the last step.
     #[error(
-        "{}: an import was not finished: run `ringkeeper import` with the same configuration again",
+        "{}: an import or a backup was not finished: run it with the same arguments again",
         .0.display()
     )]
     UnfinishedImport(PathBuf),
+    /// The data was handed back to a ZooKeeper, which goes on with it.
+    #[error(
+        "{} was handed to a ZooKeeper by `ringkeeper export --in-place`: move it away, or, to go \
+         on from what it was then, remove the file `{EXPORT_MARK}` in it",
+        .0.display()
+    )]
+    Exported(PathBuf),
+    /// There is nothing to read.
+    #[error("{} holds no data of a ringkeeper", .0.display())]
+    Nothing(PathBuf),
 }
 
 impl OpenError {
+    /// What the process tells whoever started it.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.is_damage() { ExitCode::Damaged } else { ExitCode::DataDir }
+    }
+
     /// Whether it is the data that is wrong, and not the access to it.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Storage(error) | Self::DataDir(DataDirError::Storage(error)) => {
                 error.damage().is_some()
             }
-            Self::DataDir(_) | Self::ZooKeeperData(_) | Self::UnfinishedImport(_) => false,
+            Self::DataDir(_)
+            | Self::ZooKeeperData(_)
+            | Self::UnfinishedImport(_)
+            | Self::Exported(_)
+            | Self::Nothing(_) => false,
         }
     }
 }
@@ -94,7 +117,8 @@ impl Storage {
         refuse_zookeeper_data(place)?;
         let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
         let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
-        let mut source = Files { directory: snapshots.path().to_owned(), mode: place.mode };
+        let directory = snapshots.path().to_owned();
+        let mut source = Files { directory, mode: place.mode, keeps_mode: false };
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
         let Recovered { tree, log: log_end, report } = recovered;
         log_report(&report, &tree);
@@ -110,10 +134,53 @@ impl Storage {
     }
 }
 
+/// Data of a server that has stopped, which nobody can start while this lives.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The state after the log's last transaction.
+    pub tree: Tree,
+    /// What was read.
+    pub report: Report,
+    /// Held as long as the state is used.
+    pub data: StoppedData,
+}
+
+impl Stopped {
+    /// Reads what a server would start with, and changes nothing. Owners of znodes are read as the
+    /// server has read them.
+    pub fn read(place: &Place<'_>) -> Result<Self, OpenError> {
+        let root = place.data_dir.join(DIRECTORY_NAME);
+        if root.join(IMPORT_MARK).exists() {
+            return Err(OpenError::UnfinishedImport(root));
+        }
+        let data = StoppedData::open(place.data_dir, place.data_log_dir)?;
+        let Some(data) = data else { return Err(OpenError::Nothing(root)) };
+        let directory = data.snapshots.path().to_owned();
+        let mut source = Files { directory, mode: place.mode, keeps_mode: true };
+        let recovered = recovery::read(&data.snapshots, &data.logs, &mut source)?;
+        Ok(Self { tree: recovered.tree, report: recovered.report, data })
+    }
+}
+
+/// Opens a snapshot file with all checks, owners as it has them.
+pub fn open_snapshot(path: &Path) -> Result<Tree, String> {
+    let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or("it has no name")?;
+    let zxid = recovery::parse_snapshot_name(name).ok_or("its name is not a snapshot's")?;
+    let mut files = Files { directory, mode: OwnerMode::default(), keeps_mode: true };
+    recovery::Source::load(&mut files, name, zxid).map_err(|unusable| match unusable {
+        Unusable::Damaged(reason) => reason,
+        Unusable::Newer(kind) => kind.to_string(),
+    })
+}
+
 fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
     let root = place.data_dir.join(DIRECTORY_NAME);
     if root.join(IMPORT_MARK).exists() {
         return Err(OpenError::UnfinishedImport(root));
+    }
+    if root.join(EXPORT_MARK).exists() {
+        return Err(OpenError::Exported(root));
     }
     if root.join(MANIFEST_NAME).exists() {
         return Ok(());
@@ -148,22 +215,39 @@ fn log_report(report: &Report, tree: &Tree) {
 struct Files {
     directory: PathBuf,
     mode: OwnerMode,
+    /// Owners stay as the snapshot has them, whatever the mode.
+    keeps_mode: bool,
 }
 
 impl recovery::Source for Files {
-    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, String> {
+    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let path = self.directory.join(name);
         let file = File::open(&path).map_err(|error| error.to_string())?;
-        let snapshot = Snapshot::open(&file).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::open(&file).map_err(unusable)?;
         if snapshot.zxid() != zxid {
-            return Err(format!("its zxid is {}", snapshot.zxid()));
+            return Err(format!("its zxid is {}", snapshot.zxid()).into());
         }
         check(&file, &snapshot)?;
-        Tree::open(Map::open(snapshot), self.mode).map_err(|error| error.to_string())
+        let map = Map::open(snapshot);
+        let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
+        let tree = Tree::open(map, mode.unwrap_or(self.mode));
+        Ok(tree.map_err(|error| error.to_string())?)
     }
 
     fn fresh(&mut self) -> Tree {
         Tree::new(self.mode)
+    }
+}
+
+fn unusable(error: SnapshotError) -> Unusable {
+    match error {
+        SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
+            Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
+        }
+        SnapshotError::Unsupported { features, .. } if features & !FEATURES_KNOWN != 0 => {
+            Unusable::Newer(StorageErrorKind::Features(features & !FEATURES_KNOWN))
+        }
+        error => Unusable::Damaged(error.to_string()),
     }
 }
 

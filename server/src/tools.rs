@@ -1,16 +1,22 @@
 //! What the binary does besides serving.
 
+mod backup;
+mod export;
+mod handover;
 mod import;
 mod zookeeper;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use engine::zookeeper_files::Compression;
 
 use crate::cli::{argument, key_and_value};
 use crate::config::{Config, ConfigError, Sources};
 use crate::exit::ExitCode;
+use backup::BackupError;
+use export::ExportError;
 use import::ImportError;
 
 /// The tools, with their arguments.
@@ -23,6 +29,19 @@ pub enum Tool {
     /// renamed to `version-2.imported-by-ringkeeper`, and a file takes its place, so that no
     /// ZooKeeper starts from what is out of date. Nothing is changed if anything is wrong.
     Import(Import),
+    /// Writes the data of a server that has stopped as a data directory for a ZooKeeper.
+    ///
+    /// The snapshot is read back and compared, digest included, before it gets its name; nothing
+    /// is overwritten. With `--in-place`, the ZooKeeper goes on where ringkeeper was: `version-2`
+    /// comes back with the present data, and `ringkeeper` is renamed, so that no server starts
+    /// from what is out of date.
+    Export(Export),
+    /// Copies the state of a server, running or stopped, to a directory to start from.
+    ///
+    /// Every write that a client was told of before is in the copy, and nothing of a later one is
+    /// there without all before it. A running server goes on meanwhile; this must run on its
+    /// machine, as its user or as root.
+    Backup(Backup),
 }
 
 /// Where data lies.
@@ -57,15 +76,59 @@ pub struct Import {
     force: bool,
 }
 
+/// The arguments of `ringkeeper export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// The dataDir of the ZooKeeper that is to start from it; made if need be.
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    to: Option<PathBuf>,
+
+    /// Hands the data back to the ZooKeeper whose configuration this is.
+    #[arg(long, conflicts_with = "to")]
+    in_place: bool,
+
+    /// How the snapshot is packed (snapshot.compression.method); each ZooKeeper reads all of them.
+    #[arg(long, value_enum, default_value_t = CompressionName::None)]
+    compression: CompressionName,
+
+    /// Goes on where the logged digests say that the tree is not what it was.
+    #[arg(long)]
+    force: bool,
+}
+
+/// The arguments of `ringkeeper backup`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Where the copy goes: a dataDir that holds no data, made if need be.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompressionName {
+    /// Not at all.
+    None,
+    /// As gzip does.
+    Gz,
+    /// As snappy-java does.
+    Snappy,
+}
+
 /// Why a tool did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The data cannot be taken over.
+    /// The data cannot be taken over, handed over or copied.
     #[error("{0}")]
-    Import(String, ExitCode),
+    Failed(String, ExitCode),
     /// What is to be said cannot be written.
     #[error("writing the report: {0}")]
     Report(#[from] io::Error),
@@ -73,7 +136,19 @@ pub enum ToolError {
 
 impl From<ImportError> for ToolError {
     fn from(error: ImportError) -> Self {
-        Self::Import(error.to_string(), error.exit_code())
+        Self::Failed(error.to_string(), error.exit_code())
+    }
+}
+
+impl From<BackupError> for ToolError {
+    fn from(error: BackupError) -> Self {
+        Self::Failed(error.to_string(), error.exit_code())
+    }
+}
+
+impl From<ExportError> for ToolError {
+    fn from(error: ExportError) -> Self {
+        Self::Failed(error.to_string(), error.exit_code())
     }
 }
 
@@ -82,7 +157,7 @@ impl ToolError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::BadInvocation,
-            Self::Import(_, code) => *code,
+            Self::Failed(_, code) => *code,
             Self::Report(_) => ExitCode::Unexpected,
         }
     }
@@ -96,8 +171,26 @@ impl Tool {
                 let imported = import::run(&data.load()?, force)?;
                 write!(out, "{imported}")?;
             }
+            Self::Backup(Backup { data, to }) => {
+                write!(out, "{}", backup::run(&data.load()?, &to)?)?;
+            }
+            Self::Export(Export { data, to, in_place: _, compression, force }) => {
+                let compression = compression.into();
+                let request = export::Request { to, compression, force };
+                write!(out, "{}", export::run(&data.load()?, &request)?)?;
+            }
         }
         Ok(out.flush()?)
+    }
+}
+
+impl From<CompressionName> for Compression {
+    fn from(name: CompressionName) -> Self {
+        match name {
+            CompressionName::None => Self::None,
+            CompressionName::Gz => Self::Gzip,
+            CompressionName::Snappy => Self::Snappy,
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "test code fails and reports so")]
 
+#[path = "integration/backup.rs"]
+mod backup;
 #[path = "integration/client.rs"]
 mod client;
 #[path = "integration/crash.rs"]

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "tools/export.rs"]
+mod export;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -206,6 +209,22 @@ fn what_is_damaged_or_incomplete_is_refused_and_left_alone() {
 }
 
 #[test]
+fn ttl_znodes_are_not_dropped_unless_one_insists() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    put(data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
+    let import = |more: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["import", "--data-dir"]).arg(data).args(more).output().unwrap()
+    };
+    check_refused(&import(&[]), 2, "1 TTL znodes would be lost");
+    check_refused(&import(&[]), 2, "-D extendedTypesEnabled=true");
+    assert!(data.join("version-2").is_dir() && !data.join("ringkeeper").exists());
+    let said = report(&import(&["--force"]));
+    assert!(said.contains("DOUBT      1 TTL znodes") && said.contains("znodes     25"), "{said}");
+}
+
+#[test]
 fn an_import_that_was_ended_is_finished_by_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
@@ -216,13 +235,13 @@ fn an_import_that_was_ended_is_finished_by_the_next_one() {
     fs::write(ours.join("generation.1/snapshot.0000000000000024"), b"part").unwrap();
     fs::write(ours.join("importing"), b"").unwrap();
     let serve = || Command::new(BINARY).arg("--data-dir").arg(data).output().unwrap();
-    check_refused(&serve(), 3, "import was not finished");
+    check_refused(&serve(), 3, "was not finished");
     assert!(report(&tool("import", data, &[])).contains("replayed   36"));
     // Ended before the directory was renamed.
     fs::remove_file(data.join("version-2")).unwrap();
     fs::rename(data.join(KEPT), data.join("version-2")).unwrap();
     fs::write(ours.join("importing"), b"").unwrap();
-    check_refused(&serve(), 3, "import was not finished");
+    check_refused(&serve(), 3, "was not finished");
     assert!(report(&tool("import", data, &[])).contains("finished an import"));
     assert!(data.join(KEPT).is_dir() && !ours.join("importing").exists());
     assert_eq!(Server::start(data).data(STATS), b"count=6,bytes=5");

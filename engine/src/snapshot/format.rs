@@ -95,12 +95,17 @@ impl Superblock {
         let page_bytes = u32_at(block, PAGE_BYTES_AT);
         let features = u64_at(block, FEATURES_AT);
         let unsupported = SnapshotError::Unsupported { version, features, page_bytes };
-        if version != FORMAT_VERSION {
-            return Err(unsupported);
-        }
         let (said, found) = (u32_at(block, CHECKSUM_AT), crc32c::crc32c(&block[..CHECKSUM_AT]));
+        let damaged = SnapshotError::SuperblockDamaged { offset, said, found };
+        if version != FORMAT_VERSION {
+            let mut ours = *block;
+            ours[VERSION_AT..PAGE_BYTES_AT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+            // Of this format after all, but for a damaged number.
+            let is_ours = said == crc32c::crc32c(&ours[..CHECKSUM_AT]);
+            return Err(if is_ours { damaged } else { unsupported });
+        }
         if said != found {
-            return Err(SnapshotError::SuperblockDamaged { offset, said, found });
+            return Err(damaged);
         }
         if features & !FEATURES_KNOWN != 0 || page_bytes as usize != PAGE_BYTES {
             return Err(unsupported);
@@ -140,6 +145,10 @@ mod tests {
     fn a_later_format_is_named() {
         let mut block = SUPERBLOCK.encode();
         block[VERSION_AT] = 2;
+        let error = Superblock::decode(&block, 0).unwrap_err().to_string();
+        assert!(error.starts_with("superblock at offset 0"), "a damaged number: {error}");
+        let checksum = crc32c::crc32c(&block[..CHECKSUM_AT]);
+        block[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         let error = Superblock::decode(&block, 0).unwrap_err();
         assert_eq!(error.to_string(), "format version 2, features 0x0, pages of 4096 bytes");
     }

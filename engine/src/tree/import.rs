@@ -9,7 +9,7 @@ use crate::zxid::Zxid;
 
 use super::acls::Interner;
 use super::meta::Meta;
-use super::owner::OwnerMode;
+use super::owner::{OwnerKind, OwnerMode};
 use super::quota::Quotas;
 use super::store::Store;
 use super::{AclId, Effects, Tree, path, read, znode};
@@ -116,10 +116,19 @@ impl TreeBuilder {
     }
 }
 
+/// Ephemerals whose sessions are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostEphemerals {
+    /// All of them.
+    pub count: u64,
+    /// Those that a server with extended types takes for TTL znodes.
+    pub ttls: u64,
+}
+
 impl Tree {
     /// Deletes ephemerals of sessions that do not exist, and says how many there were: what a
     /// server does with what it read from ZooKeeper's files, before it serves.
-    pub fn delete_lost_ephemerals(&mut self) -> u64 {
+    pub fn delete_lost_ephemerals(&mut self) -> LostEphemerals {
         // Compat: ZooKeeperServer.loadData, "clean up dead sessions".
         let mut lost = Vec::new();
         let prefix = Key::new(Space::Ephemeral);
@@ -134,12 +143,17 @@ impl Tree {
             }
         }
         let mut effects = Effects::new();
-        let mut count = 0;
+        let mut result = LostEphemerals::default();
         for path in lost {
+            let owner = znode(&self.store, &path).map_or(0, |znode| znode.stat().ephemeral_owner);
             effects.clear();
-            count += u64::from(self.delete(self.meta.applied, &path, &mut effects).is_ok());
+            if self.delete(self.meta.applied, &path, &mut effects).is_ok() {
+                result.count += 1;
+                let is_ttl = OwnerKind::of(owner, OwnerMode::Extended) == OwnerKind::Ttl;
+                result.ttls += u64::from(is_ttl);
+            }
         }
-        count
+        result
     }
 }
 
@@ -190,12 +204,13 @@ mod tests {
         let mut builder = TreeBuilder::new(OwnerMode::Plain);
         builder.session(SessionId(1), 5);
         builder.znode("", None, AclId::OPEN, stat(0, 0)).unwrap();
-        for (path, owner) in [("/kept", 1), ("/lost", 2), ("/stays", 0)] {
+        let ttl = crate::tree::ttl_owner(5000).unwrap();
+        for (path, owner) in [("/kept", 1), ("/lost", 2), ("/stays", 0), ("/ttl", ttl)] {
             builder.znode(path, None, AclId::OPEN, stat(0, owner)).unwrap();
         }
         let mut tree = builder.finish(Zxid(9)).unwrap();
-        assert_eq!(tree.delete_lost_ephemerals(), 1);
-        assert_eq!(tree.delete_lost_ephemerals(), 0);
+        assert_eq!(tree.delete_lost_ephemerals(), LostEphemerals { count: 2, ttls: 1 });
+        assert_eq!(tree.delete_lost_ephemerals(), LostEphemerals::default());
         assert!(znode(tree.view(), "/lost").is_none() && znode(tree.view(), "/kept").is_some());
         assert_eq!(tree.counters().ephemerals_count, 1);
     }

@@ -49,6 +49,11 @@ pub fn digest(view: &impl View) -> u64 {
     read(view).map_or(0, |meta| meta.digest)
 }
 
+/// How a version has read the owners of its znodes; none if it has no state.
+pub fn owner_mode(view: &impl View) -> Option<OwnerMode> {
+    read(view).map(|meta| meta.mode)
+}
+
 pub(super) fn read(view: &impl View) -> Option<Meta> {
     Meta::decode(&view.get(keyspace::meta_key().as_bytes())?)
 }

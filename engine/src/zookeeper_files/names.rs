@@ -13,6 +13,17 @@ pub enum Compression {
     Snappy,
 }
 
+impl Compression {
+    /// What ends the name of a file that is packed so.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Gzip => ".gz",
+            Self::Snappy => ".snappy",
+        }
+    }
+}
+
 /// What a name in `version-2` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileName {
@@ -51,8 +62,8 @@ impl FileName {
     }
 
     /// The name of a snapshot.
-    pub fn snapshot(zxid: Zxid) -> String {
-        format!("snapshot.{:x}", zxid.0)
+    pub fn snapshot(zxid: Zxid, compression: Compression) -> String {
+        format!("snapshot.{:x}{}", zxid.0, compression.suffix())
     }
 }
 
@@ -114,8 +125,10 @@ mod tests {
         for name in ["snapshot", "log", "snapshot.x", "log.-1", "acceptedEpoch", "", "xlog.1"] {
             check(name, None);
         }
-        let name = FileName::snapshot(Zxid(0x1_0000_000a));
-        check(&name, snapshot(0x1_0000_000a, Compression::None));
+        for compression in [Compression::None, Compression::Gzip, Compression::Snappy] {
+            let name = FileName::snapshot(Zxid(0x1_0000_000a), compression);
+            check(&name, snapshot(0x1_0000_000a, compression));
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Report {
     pub unknown_acls: u64,
     /// Ephemerals of sessions that were gone; they were deleted.
     pub lost_ephemerals: u64,
+    /// How many of those are TTL znodes to a server with extended types.
+    pub lost_ttls: u64,
 }
 
 /// A replay under way.
@@ -106,7 +108,8 @@ impl Restore {
     /// The tree, ready to serve, and what was met on the way.
     pub fn finish(mut self) -> (Tree, Report) {
         self.report.missing_end = self.whole_at.map(|digest| digest.zxid);
-        self.report.lost_ephemerals = self.tree.delete_lost_ephemerals();
+        let lost = self.tree.delete_lost_ephemerals();
+        (self.report.lost_ephemerals, self.report.lost_ttls) = (lost.count, lost.ttls);
         (self.tree, self.report)
     }
 

@@ -1,8 +1,8 @@
 //! The stream format of snappy-java: a header, then blocks with a length in front of each.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
-use snap::raw::{Decoder, decompress_len};
+use snap::raw::{Decoder, Encoder, decompress_len};
 
 /// The first bytes of the stream; two version numbers follow.
 pub(super) const MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
@@ -14,6 +14,8 @@ const HEADER_BYTES: usize = MAGIC.len() + 8;
 const VERSION: u32 = 1;
 /// No block can be unpacked to more than so many times its size.
 const EXPANSION_MAX: usize = 64;
+/// How much of the stream goes in a block, as snappy-java does it.
+const BLOCK_BYTES: usize = 32 << 10;
 
 /// Unpacks while reading.
 #[derive(Debug)]
@@ -110,6 +112,59 @@ impl<R: Read> Read for SnappyReader<R> {
     }
 }
 
+/// Packs what is written to it.
+#[derive(Debug)]
+pub(super) struct SnappyWriter<W> {
+    target: W,
+    /// Less than a block.
+    block: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl<W: Write> SnappyWriter<W> {
+    /// Writes the header of a stream to `target`.
+    pub(super) fn new(mut target: W) -> io::Result<Self> {
+        target.write_all(&MAGIC)?;
+        target.write_all(&VERSION.to_be_bytes())?;
+        target.write_all(&VERSION.to_be_bytes())?;
+        Ok(Self { target, block: Vec::with_capacity(BLOCK_BYTES), packed: Vec::new() })
+    }
+
+    /// Writes what is left of the stream.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if !self.block.is_empty() {
+            self.write_block()?;
+        }
+        self.target.flush()
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        self.packed.resize(snap::raw::max_compress_len(self.block.len()), 0);
+        let bytes = Encoder::new().compress(&self.block, &mut self.packed).map_err(bad)?;
+        let length = u32::try_from(bytes).expect("a block is small");
+        self.target.write_all(&length.to_be_bytes())?;
+        self.target.write_all(&self.packed[..bytes])?;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for SnappyWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        if self.block.len() == BLOCK_BYTES {
+            self.write_block()?;
+        }
+        Ok(taken)
+    }
+
+    /// Does nothing but with whole blocks: the last one is written by [`SnappyWriter::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        self.target.flush()
+    }
+}
+
 fn bad(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
@@ -143,6 +198,18 @@ mod tests {
         assert_eq!(unpack(&once).unwrap(), text);
         assert_eq!(unpack(&[&once[..], &once[..]].concat()).unwrap(), text.repeat(2));
         assert_eq!(unpack(&packed(b"", 1)).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_was_packed_comes_back() {
+        for bytes in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5] {
+            let text: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+            let mut packed = Vec::new();
+            let mut writer = SnappyWriter::new(&mut packed).unwrap();
+            writer.write_all(&text).unwrap();
+            writer.finish().unwrap();
+            assert_eq!(unpack(&packed).unwrap(), text, "{bytes} bytes");
+        }
     }
 
     #[test]

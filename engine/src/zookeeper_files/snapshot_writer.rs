@@ -2,12 +2,15 @@
 
 use std::io::{self, Write};
 
+use flate2::write::GzEncoder;
 use simd_adler32::Adler32;
 
 use crate::btree::Version;
 use crate::jute::Writer;
 use crate::tree;
 
+use super::names::Compression;
+use super::snappy::SnappyWriter;
 use super::snapshot_reader::seal;
 use super::tree_writer::TreeWriter;
 use super::{FILE_VERSION, SNAPSHOT_MAGIC};
@@ -31,6 +34,29 @@ impl Default for WriteOptions {
 const DATABASE_ID: i64 = -1;
 /// How much is written at a time.
 const PIECE_BYTES: usize = 1 << 16;
+
+/// Writes `version` as a file that is packed, or not. Its name is that of
+/// [`super::FileName::snapshot`], with the suffix that says how.
+pub fn write_packed_snapshot(
+    version: &Version,
+    options: WriteOptions,
+    compression: Compression,
+    mut file: impl Write,
+) -> io::Result<()> {
+    match compression {
+        Compression::None => write_snapshot(version, options, &mut file),
+        Compression::Gzip => {
+            let mut packer = GzEncoder::new(file, flate2::Compression::default());
+            write_snapshot(version, options, &mut packer)?;
+            packer.finish()?.flush()
+        }
+        Compression::Snappy => {
+            let mut packer = SnappyWriter::new(file)?;
+            write_snapshot(version, options, &mut packer)?;
+            packer.finish()
+        }
+    }
+}
 
 /// Writes `version` as a file, to be named by [`super::FileName::snapshot`] of its zxid.
 pub fn write_snapshot(

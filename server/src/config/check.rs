@@ -11,7 +11,7 @@ use engine::session::TimeoutLimits;
 use super::ensemble::Ensemble;
 use super::keys::{self, Effect, Kind};
 use super::settings::{Note, Problem, Setting, Settings};
-use super::{Backend, Cleaning, Config, Containers, Listen};
+use super::{Backend, Config, Containers, Listen};
 use crate::four_letter::Whitelist;
 
 /// What a start without a configuration file assumes.
@@ -72,7 +72,7 @@ impl<'a> Checker<'a> {
                 as usize,
             sessionless_timeout: self.ms("nio.sessionlessCnxnTimeout", SESSIONLESS_TIMEOUT_MS),
             snap_count: self.int("snapCount", SNAP_COUNT).max(2) as u32,
-            cleaning: self.cleaning(),
+            snapshots_kept: self.snapshots_kept(),
             extended_types,
             emulate_353_ttl: self.bool("emulate353TTLNodes", false),
             containers: self.containers(),
@@ -188,18 +188,22 @@ impl<'a> Checker<'a> {
         limits
     }
 
-    fn cleaning(&mut self) -> Cleaning {
+    /// How many snapshots stay when old ones go, which they do after each new one.
+    fn snapshots_kept(&mut self) -> u32 {
         let retain = self.int("autopurge.snapRetainCount", SNAP_RETAIN_COUNT);
         if retain < SNAP_RETAIN_COUNT {
             // Compat: QuorumPeerConfig.MIN_SNAP_RETAIN_COUNT
             let text = "autopurge.snapRetainCount is raised to 3, the fewest that are kept";
             self.notes.push(Note::warn(text.to_owned()));
         }
-        let hours = positive(self.int("autopurge.purgeInterval", 0));
-        Cleaning {
-            snapshots_min: retain.max(SNAP_RETAIN_COUNT) as u32,
-            interval: hours.map(|hours| Duration::from_hours(u64::from(hours))),
+        // There, old ones stay for ever without an interval, which is the default. One who says so
+        // may rely on it.
+        if self.text("autopurge.purgeInterval").is_some_and(|value| value == "0") {
+            let text = "autopurge.purgeInterval=0 keeps nothing here: old snapshots are removed \
+                        after each new one; set autopurge.snapRetainCount to keep more";
+            self.notes.push(Note::warn(text.to_owned()));
         }
+        retain.max(SNAP_RETAIN_COUNT) as u32
     }
 
     fn containers(&self) -> Containers {

@@ -104,6 +104,8 @@ const THREADS: Effect = Effect::Built("requests do not pass through pools of thr
 const CACHES: Effect =
     Effect::Built("replies are written from the tree directly, so none is cached");
 const LOG: Effect = Effect::Built("the log sizes its segments and batches by what it measures");
+const PURGE: Effect =
+    Effect::Built("what no kept snapshot needs is removed after each new snapshot");
 const WATCHES: Effect = Effect::Built("watches live in a table per core, which needs no cleaner");
 const JVM: Effect = Effect::Built("there is no JVM");
 const ALWAYS: Effect = Effect::Always;
@@ -134,7 +136,6 @@ pub const KEYS: &[Key] = keys! {
         "nio.sessionlessCnxnTimeout": Kind::Int(1, i32::MAX as i64),
         "snapCount": INT,
         "autopurge.snapRetainCount": INT,
-        "autopurge.purgeInterval": INT,
         "extendedTypesEnabled": BOOL,
         "emulate353TTLNodes": BOOL,
         "znode.container.checkIntervalMs": Kind::Int(1, i32::MAX as i64),
@@ -303,6 +304,7 @@ pub const KEYS: &[Key] = keys! {
         "txnLogSizeLimitInKb": LONG,
         "snapshot.compression.method": Kind::TextOrNothing,
     }
+    PURGE => { "autopurge.purgeInterval": INT, }
     THREADS => {
         "commitProcessor.numWorkerThreads": INT,
         "commitProcessor.maxReadBatchSize": INT,

@@ -69,7 +69,7 @@ fn a_file_is_read_with_zookeepers_defaults() {
     assert_eq!(config.listen, Some(Listen { host: None, port: 2181 }));
     assert_eq!(config.timeouts, TimeoutLimits { min_ms: 4_000, max_ms: 40_000 });
     assert_eq!(config.data_log_dir, config.data_dir);
-    assert_eq!(config.cleaning, Cleaning { snapshots_min: 3, interval: None });
+    assert_eq!(config.snapshots_kept, 3);
     assert!(config.auth.digest.is_some() && !config.skip_acl && !config.extended_types);
     assert_eq!(config.notes, []);
 }
@@ -90,8 +90,7 @@ fn the_settings_that_matter_arrive() {
     assert_eq!(config.data_log_dir, Path::new("/l"));
     assert_eq!((config.client_cnxns_max, config.cnxns_max), (None, Some(7)));
     assert_eq!(config.timeouts, TimeoutLimits { min_ms: 100, max_ms: 60_000 });
-    let hour = Some(Duration::from_hours(1));
-    assert_eq!(config.cleaning, Cleaning { snapshots_min: 5, interval: hour });
+    assert_eq!(config.snapshots_kept, 5);
     assert_eq!((config.snap_count, config.packet_bytes_max), (9, 4_194_304));
     assert!(config.extended_types && config.skip_acl && config.whitelist.allows(Word::Mntr));
     assert_eq!(config.containers.check_interval, Duration::from_millis(100));

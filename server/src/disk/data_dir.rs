@@ -4,7 +4,9 @@
 //!   <dataDir>/myid                               ZooKeeper's, and its other files
 //!   <dataDir>/ringkeeper/lock                    the process that has it
 //!   <dataDir>/ringkeeper/manifest                which generation counts
-//!   <dataDir>/ringkeeper/importing               an import has not finished
+//!   <dataDir>/ringkeeper/importing               an import or a backup has not finished
+//!   <dataDir>/ringkeeper/exported                a ZooKeeper goes on with the data
+//!   <dataDir>/ringkeeper/door                    where tools ask a running server: see `door`
 //!   <dataDir>/ringkeeper/generation.N/           snapshots
 //!   <dataLogDir>/ringkeeper/lock
 //!   <dataLogDir>/ringkeeper/generation.N/        log segments
@@ -26,6 +28,9 @@ pub const DIRECTORY_NAME: &str = "ringkeeper";
 
 /// The file there that says: an import is under way, or was ended before its last step.
 pub const IMPORT_MARK: &str = "importing";
+
+/// The file there that says: the data was handed to a ZooKeeper.
+pub const EXPORT_MARK: &str = "exported";
 
 /// Why a data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +114,37 @@ impl DataDir {
             }
         }
         Ok(())
+    }
+}
+
+/// The data of a server that has stopped, to be read and not to be changed. No server can start
+/// with it while this lives.
+#[derive(Debug)]
+pub struct StoppedData {
+    /// Its snapshots.
+    pub snapshots: Directory,
+    /// Its log.
+    pub logs: Directory,
+    _locks: Vec<Lock>,
+}
+
+impl StoppedData {
+    /// Finds the data; none if there is none.
+    pub fn open(data: &Path, data_log: &Path) -> Result<Option<Self>, DataDirError> {
+        let (root, log_root) = (data.join(DIRECTORY_NAME), data_log.join(DIRECTORY_NAME));
+        if !root.join(MANIFEST_NAME).exists() {
+            return Ok(None);
+        }
+        let mut locks = Vec::from_iter(Lock::share(&root)?);
+        if log_root.is_dir() && !is_same(&root, &log_root) {
+            locks.extend(Lock::share(&log_root)?);
+        }
+        let manifest = Manifest::open(&mut Directory::existing(&root)?)?;
+        let Some(manifest) = manifest else { return Ok(None) };
+        let name = generation_name(manifest.generation());
+        let (snapshots, logs) = (existing(&root.join(&name))?, existing(&log_root.join(&name))?);
+        logs.await_writers(&logs.list()?)?;
+        Ok(Some(Self { snapshots, logs, _locks: locks }))
     }
 }
 
@@ -214,7 +250,7 @@ fn refuse_unknown(root: &Directory, log_root: &Directory) -> Result<(), StorageE
 /// A directory that the manifest says is there.
 fn existing(path: &Path) -> Result<Directory, StorageError> {
     if path.is_dir() {
-        return Directory::open(path);
+        return Directory::existing(path);
     }
     Err(StorageError::damaged(path.display().to_string(), 0, Damage::Generation))
 }
@@ -308,6 +344,24 @@ mod tests {
         std::fs::remove_file(root.join(MANIFEST_NAME)).unwrap();
         let error = open().unwrap_err().to_string();
         assert!(error.contains("which generation") && error.contains("manifest"), "{error}");
+    }
+
+    #[test]
+    fn stopped_data_is_found_and_kept_from_others() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path();
+        assert!(StoppedData::open(path, path).unwrap().is_none());
+        assert!(!path.join(DIRECTORY_NAME).exists(), "nothing is made");
+        let running = DataDir::open(path, path).unwrap();
+        let error = StoppedData::open(path, path).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(running);
+        let one = StoppedData::open(path, path).unwrap().unwrap();
+        let other = StoppedData::open(path, path).unwrap().unwrap();
+        drop(one);
+        assert!(matches!(DataDir::open(path, path), Err(DataDirError::Lock(_))));
+        drop(other);
+        DataDir::open(path, path).unwrap();
     }
 
     #[test]

@@ -64,6 +64,25 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Keeps others from taking a directory, and changes nothing in it. There may be no lock yet.
+    pub fn share(path: &Path) -> Result<Option<Self>, LockError> {
+        let failed = |error| LockError::Failed { path: path.to_owned(), error };
+        let file = match File::open(path.join(NAME)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => {
+                let pid = read_pid(&file);
+                Err(LockError::InUse { path: path.to_owned(), pid })
+            }
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
 fn read_pid(file: &File) -> String {
     let mut text = String::new();
     match file.take(PID_BYTES_MAX).read_to_string(&mut text) {

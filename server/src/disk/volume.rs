@@ -36,6 +36,13 @@ impl Directory {
         Ok(directory)
     }
 
+    /// A directory that is there.
+    pub fn existing(path: &Path) -> Result<Self, StorageError> {
+        let directory = Self { path: path.to_owned(), reading: RefCell::new(None), pace: None };
+        directory.checked(".", "open", fs::read_dir(path))?;
+        Ok(directory)
+    }
+
     /// Another handle of the same directory.
     #[must_use]
     pub fn again(&self) -> Self {

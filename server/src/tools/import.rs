@@ -41,6 +41,14 @@ pub(super) enum ImportError {
         .0.join("\n  ")
     )]
     Doubtful(Vec<String>),
+    /// Some znodes are not what the settings make of them.
+    #[error(
+        "{0} TTL znodes would be lost, taken for ephemerals of sessions that are gone: say what the \
+         ZooKeeper was told, extendedTypesEnabled=true in the file or -D extendedTypesEnabled=true. \
+         Nothing was changed. With --force they are dropped, as a ZooKeeper without that setting \
+         would do."
+    )]
+    TtlZnodes(u64),
     /// It changed under us.
     #[error("the files change: stop the ZooKeeper first. Nothing was changed.")]
     Running,
@@ -64,6 +72,7 @@ impl ImportError {
         match self {
             Self::Read(ReadError::Snapshots(_) | ReadError::Log { .. } | ReadError::Txn { .. })
             | Self::Doubtful(_) => ExitCode::Damaged,
+            Self::TtlZnodes(_) => ExitCode::BadInvocation,
             _ => ExitCode::DataDir,
         }
     }
@@ -93,6 +102,9 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
     }
     let before = source.shape()?;
     let mut found = source.read(standalone::owner_mode(config))?;
+    if found.report.lost_ttls > 0 && !force {
+        return Err(ImportError::TtlZnodes(found.report.lost_ttls));
+    }
     if !found.doubts.is_empty() && !force {
         return Err(ImportError::Doubtful(found.doubts));
     }
@@ -159,8 +171,12 @@ fn write_found(found: &Found, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if report.unknown_acls > 0 {
         writeln!(f, "note       {} znodes without their ACL list", report.unknown_acls)?;
     }
-    if report.lost_ephemerals > 0 {
-        writeln!(f, "note       {} ephemerals of sessions that ended", report.lost_ephemerals)?;
+    if report.lost_ephemerals > report.lost_ttls {
+        let lost = report.lost_ephemerals - report.lost_ttls;
+        writeln!(f, "note       {lost} ephemerals of sessions that ended")?;
+    }
+    if report.lost_ttls > 0 {
+        writeln!(f, "DOUBT      {} TTL znodes were dropped", report.lost_ttls)?;
     }
     for note in &found.notes {
         writeln!(f, "note       {note}")?;

@@ -17,9 +17,10 @@ use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
 
 /// What the data is called when it was taken over.
-const SUPERSEDED: &str = "version-2.imported-by-ringkeeper";
+pub(super) const SUPERSEDED: &str = "version-2.imported-by-ringkeeper";
 /// What a file in its place says. A ZooKeeper does not start where its directory is a file.
-const NOTICE: &[u8] = b"The data of the ZooKeeper that was here was imported by ringkeeper, and \
+pub(super) const NOTICE: &[u8] =
+    b"The data of the ZooKeeper that was here was imported by ringkeeper, and \
 is in version-2.imported-by-ringkeeper as it was then. To go back to it, and lose what was \
 written since, remove this file and rename the directory.\n";
 /// How much of a file's beginning and end says whether it is worth reading.

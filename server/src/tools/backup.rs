@@ -1,0 +1,162 @@
+//! Copies a server's state to a directory that a server can start from.
+//!
+//! ```text
+//!   running   the server writes a snapshot of its published version to the door ─┐
+//!   stopped   what it would start with is read ── snapshot of that ──────────────┤
+//!                                                                                └─> <DIR>/ringkeeper
+//!   mark ──> snapshot, read back with all checks ──> log that begins there ──> manifest ──> mark gone
+//! ```
+//!
+//! No log is copied: a version has every write up to its zxid and nothing behind it, so the log of
+//! the copy begins there, empty.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::fs;
+use std::hash::BuildHasher;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use engine::disk::{SegmentId, StorageError};
+use engine::recovery::snapshot_name;
+use engine::tree::Tree;
+use engine::txnlog::{plan_segment, segments};
+use engine::zxid::Zxid;
+
+use crate::config::Config;
+use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, NewData};
+use crate::disk::lock::LockError;
+use crate::exit::ExitCode;
+use crate::storage::{self, OpenError, Place, Stopped};
+use crate::{door, snapshots, standalone};
+
+/// The first segment of the copy's log.
+const SEGMENT_FIRST: SegmentId = SegmentId(1);
+/// Its length: short, for a copy that may never be used.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BackupError {
+    /// The data can't be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A server has the data, and does not answer.
+    #[error("{lock}, and that does not give a snapshot: {error}")]
+    Door {
+        /// Who has it.
+        lock: LockError,
+        /// Why there was none.
+        error: io::Error,
+    },
+    /// The copy's directory can't be had.
+    #[error(transparent)]
+    Target(#[from] DataDirError),
+    /// Writing failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Writing the snapshot failed.
+    #[error("writing the snapshot: {0}")]
+    Snapshot(io::Error),
+    /// What was written is not a snapshot.
+    #[error("{}: read back, it can't be used: {reason}", path.display())]
+    Different {
+        /// The snapshot.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl BackupError {
+    /// What the process tells whoever started it.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Open(error) => error.exit_code(),
+            Self::Different { .. } => ExitCode::Damaged,
+            _ => ExitCode::DataDir,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug)]
+pub(super) struct BackedUp {
+    was_running: bool,
+    tree: Tree,
+    bytes: u64,
+    target: PathBuf,
+}
+
+/// Copies the state of the server of `config` below `to`, the `dataDir` of whoever starts from it.
+pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
+    let place = Place {
+        data_dir: &config.data_dir,
+        data_log_dir: &config.data_log_dir,
+        mode: standalone::owner_mode(config),
+    };
+    match Stopped::read(&place) {
+        Ok(mut stopped) => {
+            let version = stopped.tree.freeze();
+            let zxid = version.zxid();
+            let write = |directory: &Path| snapshots::write_snapshot(directory, version);
+            copy(to, zxid, false, write)
+        }
+        Err(OpenError::DataDir(DataDirError::Lock(lock @ LockError::InUse { .. }))) => {
+            let root = config.data_dir.join(DIRECTORY_NAME);
+            match door::ask(&root) {
+                Ok(mut incoming) => {
+                    let zxid = incoming.zxid;
+                    let write =
+                        |directory: &Path| snapshots::copy_snapshot(directory, zxid, &mut incoming);
+                    copy(to, zxid, true, write)
+                }
+                Err(error) => Err(BackupError::Door { lock, error }),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn copy(
+    to: &Path,
+    zxid: Zxid,
+    was_running: bool,
+    write: impl FnOnce(&Path) -> io::Result<u64>,
+) -> Result<BackedUp, BackupError> {
+    let mut target = NewData::begin(to, to)?;
+    if target.is_committed() {
+        return Err(DataDirError::Exists(to.join(DIRECTORY_NAME)).into());
+    }
+    let (directory, mut log) = target.directories()?;
+    let bytes = write(directory.path()).map_err(BackupError::Snapshot)?;
+    let path = directory.path().join(snapshot_name(zxid));
+    let tree = match storage::open_snapshot(&path) {
+        Ok(tree) => tree,
+        Err(reason) => {
+            // It must not be taken for one.
+            drop(fs::remove_file(&path));
+            return Err(BackupError::Different { path, reason });
+        }
+    };
+    let seed = RandomState::new().hash_one(&path);
+    segments::begin(&mut log, plan_segment(seed, SEGMENT_FIRST, SEGMENT_BYTES), zxid)?;
+    target.commit()?;
+    target.finish()?;
+    Ok(BackedUp { was_running, tree, bytes, target: to.join(DIRECTORY_NAME) })
+}
+
+impl fmt::Display for BackedUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counters = self.tree.counters();
+        let source = if self.was_running { "a running server" } else { "a stopped server" };
+        writeln!(f, "source     {source}")?;
+        writeln!(f, "snapshot   {}, {} bytes", snapshot_name(self.tree.applied()), self.bytes)?;
+        writeln!(f, "zxid       {}", self.tree.applied())?;
+        writeln!(f, "digest     {:#x}", self.tree.digest())?;
+        writeln!(f, "znodes     {}", counters.znode_count)?;
+        writeln!(f, "ephemerals {}", counters.ephemerals_count)?;
+        writeln!(f, "sessions   {}", counters.sessions_count)?;
+        writeln!(f, "directory  {}", self.target.display())
+    }
+}

@@ -1,0 +1,196 @@
+//! A data directory for a ZooKeeper: written beside its final place, read back, then renamed.
+//!
+//! ```text
+//!   <dataDir>/.version-2.exporting/   snapshot, epochs ──read back──> synced ──> <dataDir>/version-2
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use engine::btree::Version;
+use engine::tree::{self, Counters, OwnerMode, Tree};
+use engine::zookeeper_files::{
+    Compression, FileName, SnapshotReader, WriteOptions, write_packed_snapshot,
+};
+
+use crate::snapshots::sync_directory;
+use crate::storage::ZOOKEEPER_FOLDER;
+
+/// What the data is called while it is written.
+const UNFINISHED: &str = ".version-2.exporting";
+/// The files where a member of an ensemble keeps its epochs.
+// Compat: QuorumPeer.CURRENT_EPOCH_FILENAME, ACCEPTED_EPOCH_FILENAME
+const CURRENT_EPOCH: &str = "currentEpoch";
+const ACCEPTED_EPOCH: &str = "acceptedEpoch";
+
+/// Why a data directory was not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandoverError {
+    /// A file or directory can't be made.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There is something in its place.
+    #[error("{} is there already: nothing is overwritten", .0.display())]
+    Exists(PathBuf),
+    /// What was read back is not what was written.
+    #[error("{}: read back, it is not what was written: {reason}", path.display())]
+    Different {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is different.
+        reason: String,
+    },
+}
+
+/// The epochs of a member of an ensemble.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Epochs {
+    /// Of the leader whose transactions it has.
+    pub current: u32,
+    /// Of the newest leader that it has promised to follow.
+    pub accepted: u32,
+}
+
+impl Epochs {
+    /// Those that are in a ZooKeeper's files, as far as there are any.
+    pub(super) fn read(folder: &Path) -> Self {
+        let read = |name: &str| {
+            let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        };
+        Self { current: read(CURRENT_EPOCH), accepted: read(ACCEPTED_EPOCH) }
+    }
+
+    /// At least these, and consistent.
+    pub(super) fn raised_to(self, current: u32) -> Self {
+        let current = self.current.max(current);
+        Self { current, accepted: self.accepted.max(current) }
+    }
+}
+
+/// Data that is whole and durable, but not in its place yet.
+#[derive(Debug)]
+pub(super) struct Staged {
+    folder: PathBuf,
+    target: PathBuf,
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Whether there is anything in the place of a ZooKeeper's data below `data_dir`.
+pub(super) fn is_taken(data_dir: &Path) -> bool {
+    let folder = data_dir.join(ZOOKEEPER_FOLDER);
+    match fs::read_dir(&folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => folder.symlink_metadata().is_ok(),
+    }
+}
+
+impl Staged {
+    /// Writes a version for a ZooKeeper whose `dataDir` this is, and reads it back. What an earlier
+    /// attempt has left is replaced.
+    pub(super) fn write(
+        data_dir: &Path,
+        version: &Version,
+        compression: Compression,
+        epochs: Epochs,
+    ) -> Result<Self, HandoverError> {
+        let folder = data_dir.join(UNFINISHED);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(at(&folder))?;
+        }
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        let snapshot = FileName::snapshot(version.zxid(), compression);
+        let path = folder.join(&snapshot);
+        let bytes = write_snapshot(&path, version, compression).map_err(at(&path))?;
+        read_back(&path, version, compression)
+            .map_err(|reason| HandoverError::Different { path, reason })?;
+        for (name, epoch) in [(CURRENT_EPOCH, epochs.current), (ACCEPTED_EPOCH, epochs.accepted)] {
+            let path = folder.join(name);
+            write_durably(&path, epoch.to_string().as_bytes()).map_err(at(&path))?;
+        }
+        sync_directory(&folder).map_err(at(&folder))?;
+        Ok(Self { folder, target: data_dir.join(ZOOKEEPER_FOLDER), snapshot, bytes })
+    }
+
+    /// Puts it in its place, where there is nothing; where it is then.
+    pub(super) fn publish(self) -> Result<PathBuf, HandoverError> {
+        match fs::rename(&self.folder, &self.target) {
+            Ok(()) => {}
+            Err(_) if self.target.symlink_metadata().is_ok() => {
+                return Err(HandoverError::Exists(self.target));
+            }
+            Err(error) => return Err(at(&self.target)(error)),
+        }
+        let parent = self.target.parent().expect("it is in a data directory");
+        sync_directory(parent).map_err(at(parent))?;
+        Ok(self.target)
+    }
+}
+
+fn write_snapshot(path: &Path, version: &Version, compression: Compression) -> io::Result<u64> {
+    let mut file = BufWriter::new(File::create_new(path)?);
+    write_packed_snapshot(version, WriteOptions::default(), compression, &mut file)?;
+    let file = file.into_inner()?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Reads the file as a ZooKeeper does, and compares the tree with the one that was written.
+fn read_back(path: &Path, version: &Version, compression: Compression) -> Result<(), String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mode = tree::owner_mode(version).unwrap_or_default();
+    let loaded = SnapshotReader::load(file, compression, version.zxid(), mode);
+    let loaded = loaded.map_err(|error| error.to_string())?;
+    let digest = tree::digest(version);
+    if loaded.tree.digest() != digest || loaded.digest.is_none_or(|said| said.digest != digest) {
+        return Err("the digest".to_owned());
+    }
+    // Bytes of data are left out: what the statistics of quotas have is counted anew by a reader.
+    let counts = |counters: Counters| (counters.znode_count, counters.ephemerals_count);
+    let (found, written) = (counts(loaded.tree.counters()), counts(tree::counters(version)));
+    if found != written {
+        return Err(format!("(znodes, ephemerals) are {found:?}, and not {written:?}"));
+    }
+    if !same_sessions(&loaded.tree, version) {
+        return Err("the sessions".to_owned());
+    }
+    Ok(())
+}
+
+fn same_sessions(tree: &Tree, version: &Version) -> bool {
+    let (mut one, mut other) = (tree::sessions(tree.view()), tree::sessions(version));
+    loop {
+        match (one.next_session(), other.next_session()) {
+            (None, None) => return true,
+            (one, other) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a ZooKeeper has to be told of TTL znodes by its settings.
+pub(super) fn needs_extended_types(version: &Version) -> bool {
+    let modes = [OwnerMode::Extended, OwnerMode::Emulate353];
+    tree::owner_mode(version).is_some_and(|mode| modes.contains(&mode))
+        && tree::ttls(version).next_path().is_some()
+}
+
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> HandoverError {
+    let path = path.to_owned();
+    move |error| HandoverError::Io { path, error }
+}
