@@ -113,6 +113,25 @@ impl Slots {
     }
 }
 
+/// A slot as it lies in a file, whatever its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot<'a> {
+    /// Which file it belongs to.
+    pub kind: u32,
+    /// The higher one counts.
+    pub counter: u64,
+    /// What it holds.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Slot<'a> {
+    /// Reads a block; none if it is not a slot, or not whole.
+    pub fn decode(block: &'a [u8]) -> Option<Self> {
+        let kind = u32::from_le_bytes(*block.get(CHECKED_FROM..)?.first_chunk()?);
+        decode(block, kind).map(|(counter, payload)| Self { kind, counter, payload })
+    }
+}
+
 fn offset(counter: u64) -> u64 {
     counter % 2 * BLOCK_BYTES as u64
 }
@@ -154,6 +173,8 @@ mod tests {
     fn a_slot_survives_its_encoding_and_no_flipped_bit() {
         let whole = encode(7, 3, b"payload");
         assert_eq!(decode(&whole, 7), Some((3, b"payload".as_slice())));
+        assert_eq!(Slot::decode(&whole), Some(Slot { kind: 7, counter: 3, payload: b"payload" }));
+        assert_eq!(Slot::decode(&whole[..11]), None);
         assert_eq!(decode(&whole, 8), None);
         assert_eq!(decode(&whole[..20], 7), None);
         for bit in 0..(SLOT_HEADER_BYTES + 7) * 8 {

@@ -22,16 +22,18 @@ pub use log::{LogError, LogReader};
 pub use names::{Compression, FileName, Selection};
 pub use restore::{Report, Restore, RestoreError};
 pub use snappy::SnappyReader;
-pub use snapshot_reader::{Loaded, SnapshotError, SnapshotReader, TreeDigest, looks_whole};
+pub use snapshot_reader::{
+    Loaded, SnapshotError, SnapshotReader, SnapshotRecords, Tail, TreeDigest, looks_whole,
+};
 pub use snapshot_writer::{WriteOptions, write_packed_snapshot, write_snapshot};
 pub use stream::{AsDecodeError, Stream};
-pub use tree_reader::{TreeReadError, TreeReader};
+pub use tree_reader::{TreeReadError, TreeReader, TreeSink, ZnodeRecord};
 pub use tree_writer::TreeWriter;
 
 /// First word of a snapshot: "ZKSN".
-const SNAPSHOT_MAGIC: i32 = i32::from_be_bytes(*b"ZKSN");
+pub const SNAPSHOT_MAGIC: i32 = i32::from_be_bytes(*b"ZKSN");
 /// First word of a transaction log: "ZKLG".
-const LOG_MAGIC: i32 = i32::from_be_bytes(*b"ZKLG");
+pub const LOG_MAGIC: i32 = i32::from_be_bytes(*b"ZKLG");
 /// Second word of both.
 const FILE_VERSION: i32 = 2;
 /// Ends the znodes, and each checksum.

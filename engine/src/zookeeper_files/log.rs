@@ -53,6 +53,7 @@ pub struct LogReader<R> {
     has_header: bool,
     is_at_end: bool,
     torn_at: Option<u64>,
+    txn_at: u64,
 }
 
 /// Behind each transaction.
@@ -79,6 +80,7 @@ impl<R: Read> LogReader<R> {
             has_header: false,
             is_at_end: false,
             torn_at: None,
+            txn_at: 0,
         }
     }
 
@@ -111,7 +113,13 @@ impl<R: Read> LogReader<R> {
         if expected != i64::from(got) {
             return Err(LogError::Checksum { offset, expected, got });
         }
+        self.txn_at = offset;
         Ok(Some(&self.txn))
+    }
+
+    /// Where the record of the last transaction begins.
+    pub fn txn_at(&self) -> u64 {
+        self.txn_at
     }
 
     /// Where an unfinished record begins, if the file ends with one. It was never acknowledged.

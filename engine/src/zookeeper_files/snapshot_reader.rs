@@ -8,7 +8,7 @@ use crate::zxid::Zxid;
 
 use super::names::Compression;
 use super::stream::Stream;
-use super::tree_reader::{TreeReadError, TreeReader};
+use super::tree_reader::{TreeReadError, TreeRecords, TreeSink, TreeSoFar};
 use super::{END_PATH, FILE_VERSION, SNAPSHOT_MAGIC, snappy};
 
 /// Why a file is not a snapshot that can be read.
@@ -73,9 +73,25 @@ pub struct Loaded {
 /// Reads a snapshot that comes in pieces.
 #[derive(Debug)]
 pub struct SnapshotReader {
+    records: SnapshotRecords<TreeSoFar>,
+}
+
+/// The records of a snapshot that comes in pieces, with its checks, whoever takes them.
+#[derive(Debug)]
+pub struct SnapshotRecords<S> {
     stream: Stream,
-    tree: TreeReader,
+    tree: TreeRecords,
+    sink: S,
     next: Next,
+}
+
+/// What a snapshot has behind its tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// What the digest was when writing it had ended.
+    pub digest: Option<TreeDigest>,
+    /// The last transaction when writing ended.
+    pub last_zxid: Option<Zxid>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +126,7 @@ pub fn looks_whole(compression: Compression, first: &[u8], last: &[u8]) -> bool 
 impl SnapshotReader {
     /// A reader at the beginning of a file.
     pub fn new(mode: OwnerMode) -> Self {
-        Self { stream: Stream::new(), tree: TreeReader::new(mode), next: Next::Header }
+        Self { records: SnapshotRecords::new(TreeSoFar::new(mode)) }
     }
 
     /// Reads a whole file, packed or not. `zxid` is that of its name.
@@ -121,12 +137,48 @@ impl SnapshotReader {
         mode: OwnerMode,
     ) -> Result<Loaded, SnapshotError> {
         let mut reader = Self::new(mode);
-        match compression {
-            Compression::None => reader.push_all(file)?,
-            Compression::Gzip => reader.push_all(flate2::read::MultiGzDecoder::new(file))?,
-            Compression::Snappy => reader.push_all(snappy::SnappyReader::new(file))?,
-        }
+        reader.records.push_all(file, compression)?;
         reader.finish(zxid)
+    }
+
+    /// Takes more of the file, unpacked.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.records.push(bytes)
+    }
+
+    /// At the end of the file: checks that it is one. `zxid` is that of its name.
+    pub fn finish(self, zxid: Zxid) -> Result<Loaded, SnapshotError> {
+        let offset = self.records.stream.taken();
+        let (tree, Tail { digest, last_zxid }) = self.records.finish()?;
+        let unknown_acls = tree.unknown_acls;
+        let tree = tree.finish(zxid);
+        let tree = tree.map_err(|error| SnapshotError::Tree { offset, error })?;
+        Ok(Loaded { tree, digest, last_zxid, unknown_acls })
+    }
+}
+
+impl<S: TreeSink> SnapshotRecords<S> {
+    /// Records from the beginning of a file go to `sink`.
+    pub fn new(sink: S) -> Self {
+        Self { stream: Stream::new(), tree: TreeRecords::new(), sink, next: Next::Header }
+    }
+
+    /// Takes the whole file, packed or not.
+    pub fn push_all(
+        &mut self,
+        file: impl Read,
+        compression: Compression,
+    ) -> Result<(), SnapshotError> {
+        match compression {
+            Compression::None => self.push_unpacked(file),
+            Compression::Gzip => self.push_unpacked(flate2::read::MultiGzDecoder::new(file)),
+            Compression::Snappy => self.push_unpacked(snappy::SnappyReader::new(file)),
+        }
+    }
+
+    /// Who takes the records.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
     }
 
     /// Takes more of the file, unpacked.
@@ -136,7 +188,7 @@ impl SnapshotReader {
             return Ok(());
         }
         if self.next == Next::Tree {
-            let whole = self.tree.read(&mut self.stream);
+            let whole = self.tree.read(&mut self.stream, &mut self.sink);
             let offset = self.stream.taken();
             if !whole.map_err(|error| SnapshotError::Tree { offset, error })? {
                 return Ok(());
@@ -154,8 +206,8 @@ impl SnapshotReader {
         Ok(())
     }
 
-    /// At the end of the file: checks that it is one. `zxid` is that of its name.
-    pub fn finish(mut self, zxid: Zxid) -> Result<Loaded, SnapshotError> {
+    /// At the end of the file: checks that it is one.
+    pub fn finish(mut self) -> Result<(S, Tail), SnapshotError> {
         let offset = self.stream.taken();
         let left = self.stream.rest().len();
         if self.next != Next::Tail {
@@ -164,28 +216,23 @@ impl SnapshotReader {
         }
         // Compat: FileSnap.deserialize, where the settings of the reader say what there is. Here
         // the length does.
-        let mut digest = None;
+        let mut tail = Tail::default();
         if left > LAST_ZXID_BYTES {
-            digest = Some(self.take_from_tail(read_digest)?);
+            tail.digest = Some(self.take_from_tail(read_digest)?);
             self.check_seal()?;
         }
-        let mut last_zxid = None;
         if !self.stream.rest().is_empty() {
             let last = self.take_from_tail(read_zxid)?;
-            last_zxid = Zxid::from_wire(last);
+            tail.last_zxid = Zxid::from_wire(last);
             self.check_seal()?;
         }
         match self.stream.rest().len() {
-            0 => {}
-            bytes => return Err(SnapshotError::Tail { bytes }),
+            0 => Ok((self.sink, tail)),
+            bytes => Err(SnapshotError::Tail { bytes }),
         }
-        let unknown_acls = self.tree.unknown_acls();
-        let tree = self.tree.finish(zxid);
-        let tree = tree.map_err(|error| SnapshotError::Tree { offset, error })?;
-        Ok(Loaded { tree, digest, last_zxid, unknown_acls })
     }
 
-    fn push_all(&mut self, mut file: impl Read) -> Result<(), SnapshotError> {
+    fn push_unpacked(&mut self, mut file: impl Read) -> Result<(), SnapshotError> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             match file.read(&mut piece) {

@@ -31,14 +31,51 @@ impl AsDecodeError for TreeReadError {
     }
 }
 
+/// Takes the records of a tree, in the order in which they come.
+pub trait TreeSink {
+    /// A session, with its timeout.
+    fn session(&mut self, session: SessionId, timeout_ms: i32);
+
+    /// An ACL list, with the index that znodes name it by.
+    fn acl(&mut self, index: i64, list: &AclBytes<'_>);
+
+    /// A znode, which comes behind its parent in a tree that is one.
+    fn znode(&mut self, znode: &ZnodeRecord<'_>) -> Result<(), ImportError>;
+}
+
+/// A znode as files have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZnodeRecord<'a> {
+    /// The root's is empty.
+    pub path: &'a str,
+    /// Its data; none and empty are different.
+    pub data: Option<&'a [u8]>,
+    /// Which of the lists it has.
+    pub acl_index: i64,
+    /// Its stat.
+    pub stat: Stat,
+}
+
 /// Reads a tree out of a stream.
 #[derive(Debug)]
 pub struct TreeReader {
-    builder: TreeBuilder,
+    records: TreeRecords,
+    tree: TreeSoFar,
+}
+
+/// The records of a tree, whoever takes them.
+#[derive(Debug)]
+pub(super) struct TreeRecords {
     next: Next,
+}
+
+/// A tree that is being put together.
+#[derive(Debug)]
+pub(super) struct TreeSoFar {
+    builder: TreeBuilder,
     /// Ids of the lists by the index that they have in the stream.
     acls: FastMap<i64, AclId>,
-    unknown_acls: u64,
+    pub(super) unknown_acls: u64,
 }
 
 /// What comes next.
@@ -58,18 +95,74 @@ const STAT_BYTES: usize = 60;
 impl TreeReader {
     /// A reader at the beginning of a tree.
     pub fn new(mode: OwnerMode) -> Self {
-        Self {
-            builder: TreeBuilder::new(mode),
-            next: Next::SessionsCount,
-            acls: FastMap::default(),
-            unknown_acls: 0,
-        }
+        Self { records: TreeRecords::new(), tree: TreeSoFar::new(mode) }
     }
 
     /// Takes what is there; true when the tree is complete. What follows it stays in the stream.
     pub fn read(&mut self, stream: &mut Stream) -> Result<bool, TreeReadError> {
+        self.records.read(stream, &mut self.tree)
+    }
+
+    /// How many znodes have a list that the stream has not: it is fuzzy, and the replay of the
+    /// log brings the lists. Until then nobody may touch these znodes.
+    pub fn unknown_acls(&self) -> u64 {
+        self.tree.unknown_acls
+    }
+
+    /// The tree, if it is complete, with `applied` as its last transaction.
+    pub fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
+        if self.records.next != Next::Nothing {
+            return Err(DecodeError::UnexpectedEnd { needed: 1, left: 0 }.into());
+        }
+        self.tree.finish(applied)
+    }
+}
+
+impl TreeSoFar {
+    pub(super) fn new(mode: OwnerMode) -> Self {
+        Self { builder: TreeBuilder::new(mode), acls: FastMap::default(), unknown_acls: 0 }
+    }
+
+    pub(super) fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
+        Ok(self.builder.finish(applied)?)
+    }
+}
+
+impl TreeSink for TreeSoFar {
+    fn session(&mut self, session: SessionId, timeout_ms: i32) {
+        self.builder.session(session, timeout_ms);
+    }
+
+    fn acl(&mut self, index: i64, list: &AclBytes<'_>) {
+        self.acls.insert(index, self.builder.acl(list));
+    }
+
+    fn znode(&mut self, znode: &ZnodeRecord<'_>) -> Result<(), ImportError> {
+        let acl = match self.acls.get(&znode.acl_index) {
+            Some(&acl) => acl,
+            None if znode.acl_index == OPEN_INDEX => AclId::OPEN,
+            None => {
+                self.unknown_acls += 1;
+                self.builder.unknown_acl()
+            }
+        };
+        self.builder.znode(znode.path, znode.data, acl, znode.stat)
+    }
+}
+
+impl TreeRecords {
+    pub(super) fn new() -> Self {
+        Self { next: Next::SessionsCount }
+    }
+
+    /// Passes on what is there; true when the tree is complete.
+    pub(super) fn read(
+        &mut self,
+        stream: &mut Stream,
+        sink: &mut impl TreeSink,
+    ) -> Result<bool, TreeReadError> {
         while self.next != Next::Nothing {
-            match stream.take(|reader| self.read_record(reader))? {
+            match stream.take(|reader| self.read_record(reader, sink))? {
                 Some(next) => self.next = next,
                 None => return Ok(false),
             }
@@ -77,21 +170,11 @@ impl TreeReader {
         Ok(true)
     }
 
-    /// How many znodes have a list that the stream has not: it is fuzzy, and the replay of the
-    /// log brings the lists. Until then nobody may touch these znodes.
-    pub fn unknown_acls(&self) -> u64 {
-        self.unknown_acls
-    }
-
-    /// The tree, if it is complete, with `applied` as its last transaction.
-    pub fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
-        if self.next != Next::Nothing {
-            return Err(DecodeError::UnexpectedEnd { needed: 1, left: 0 }.into());
-        }
-        Ok(self.builder.finish(applied)?)
-    }
-
-    fn read_record(&mut self, reader: &mut Reader<'_>) -> Result<Next, TreeReadError> {
+    fn read_record(
+        &self,
+        reader: &mut Reader<'_>,
+        sink: &mut impl TreeSink,
+    ) -> Result<Next, TreeReadError> {
         // Compat: SerializeUtils.deserializeSnapshot, ReferenceCountedACLCache.deserialize.
         let after_session = |left| if left == 0 { Next::AclsCount } else { Next::Sessions(left) };
         let after_acl = |left| if left == 0 { Next::Znode } else { Next::Acls(left) };
@@ -100,40 +183,32 @@ impl TreeReader {
             Next::AclsCount => after_acl(read_count(reader)?),
             Next::Sessions(left) => {
                 let (session, timeout_ms) = (SessionId(reader.i64()?), reader.i32()?);
-                self.builder.session(session, timeout_ms);
+                sink.session(session, timeout_ms);
                 after_session(left - 1)
             }
             Next::Acls(left) => {
                 let index = reader.i64()?;
                 let list = read_list(reader)?;
-                self.acls.insert(index, self.builder.acl(&list));
+                sink.acl(index, &list);
                 after_acl(left - 1)
             }
-            Next::Znode => self.read_znode(reader)?,
+            Next::Znode => read_znode(reader, sink)?,
             Next::Nothing => Next::Nothing,
         })
     }
+}
 
-    fn read_znode(&mut self, reader: &mut Reader<'_>) -> Result<Next, TreeReadError> {
-        // Compat: DataTree.deserialize.
-        let path = reader.string("path")?;
-        if path == END_PATH {
-            return Ok(Next::Nothing);
-        }
-        let data = reader.buf()?;
-        let index = reader.i64()?;
-        let stat = read_stat(reader)?;
-        let acl = match self.acls.get(&index) {
-            Some(&acl) => acl,
-            None if index == OPEN_INDEX => AclId::OPEN,
-            None => {
-                self.unknown_acls += 1;
-                self.builder.unknown_acl()
-            }
-        };
-        self.builder.znode(&path, data, acl, stat)?;
-        Ok(Next::Znode)
+fn read_znode(reader: &mut Reader<'_>, sink: &mut impl TreeSink) -> Result<Next, TreeReadError> {
+    // Compat: DataTree.deserialize.
+    let path = reader.string("path")?;
+    if path == END_PATH {
+        return Ok(Next::Nothing);
     }
+    let data = reader.buf()?;
+    let acl_index = reader.i64()?;
+    let stat = read_stat(reader)?;
+    sink.znode(&ZnodeRecord { path: &path, data, acl_index, stat })?;
+    Ok(Next::Znode)
 }
 
 /// A count; Java takes a negative one for none.
