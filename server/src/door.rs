@@ -35,7 +35,7 @@ const LINE_BYTES_MAX: usize = 512;
 /// How much is sent at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 /// A tool that asks or takes nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Longer paths do not fit the address of a socket; they are reached through the directory.
 const PATH_BYTES_MAX: usize = 100;
 

@@ -218,7 +218,7 @@ fn ttl_znodes_are_not_dropped_unless_one_insists() {
         command.args(["import", "--data-dir"]).arg(data).args(more).output().unwrap()
     };
     check_refused(&import(&[]), 2, "1 TTL znodes would be lost");
-    check_refused(&import(&[]), 2, "-D extendedTypesEnabled=true");
+    check_refused(&import(&[]), 2, "extendedTypesEnabled=true");
     assert!(data.join("version-2").is_dir() && !data.join("ringkeeper").exists());
     let said = report(&import(&["--force"]));
     assert!(said.contains("DOUBT      1 TTL znodes") && said.contains("znodes     25"), "{said}");

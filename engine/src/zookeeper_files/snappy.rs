@@ -178,7 +178,7 @@ mod tests {
         let mut out = MAGIC.to_vec();
         out.extend([0, 0, 0, 1, 0, 0, 0, 1]);
         for block in bytes.chunks(block_bytes) {
-            let block = snap::raw::Encoder::new().compress_vec(block).unwrap();
+            let block = Encoder::new().compress_vec(block).unwrap();
             out.extend((block.len() as u32).to_be_bytes());
             out.extend(block);
         }

@@ -1,10 +1,10 @@
 //! Copies a server's state to a directory that a server can start from.
 //!
 //! ```text
-//!   running   the server writes a snapshot of its published version to the door ─┐
-//!   stopped   what it would start with is read ── snapshot of that ──────────────┤
-//!                                                                                └─> <DIR>/ringkeeper
-//!   mark ──> snapshot, read back with all checks ──> log that begins there ──> manifest ──> mark gone
+//!   running   the server sends a snapshot of its published version through its door ─┐
+//!   stopped   what it would start with is read, and a snapshot is made of that ──────┤
+//!   mark ──> that snapshot, read back, with all checks <─────────────────────────────┘
+//!        ──> a log that begins behind it ──> manifest ──> mark gone
 //! ```
 //!
 //! No log is copied: a version has every write up to its zxid and nothing behind it, so the log of

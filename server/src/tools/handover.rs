@@ -1,7 +1,7 @@
 //! A data directory for a ZooKeeper: written beside its final place, read back, then renamed.
 //!
 //! ```text
-//!   <dataDir>/.version-2.exporting/   snapshot, epochs ──read back──> synced ──> <dataDir>/version-2
+//!   <dataDir>/.version-2.exporting/   snapshot, epochs ──read back, synced──> <dataDir>/version-2
 //! ```
 
 use std::fs::{self, File};

@@ -43,10 +43,9 @@ pub(super) enum ImportError {
     Doubtful(Vec<String>),
     /// Some znodes are not what the settings make of them.
     #[error(
-        "{0} TTL znodes would be lost, taken for ephemerals of sessions that are gone: say what the \
-         ZooKeeper was told, extendedTypesEnabled=true in the file or -D extendedTypesEnabled=true. \
-         Nothing was changed. With --force they are dropped, as a ZooKeeper without that setting \
-         would do."
+        "{0} TTL znodes would be lost, taken for ephemerals of sessions that are gone: say what \
+         the ZooKeeper was told, extendedTypesEnabled=true, in the file or behind -D. Nothing was \
+         changed. With --force they are dropped, as a ZooKeeper without that setting would do."
     )]
     TtlZnodes(u64),
     /// It changed under us.

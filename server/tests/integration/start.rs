@@ -98,6 +98,28 @@ fn a_damaged_snapshot_is_replaced_by_an_older_one_and_the_log() {
 }
 
 #[test]
+fn a_snapshot_of_a_newer_ringkeeper_refuses_the_start_and_keeps_its_name() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new("epoll", 1, folder.path()).with("snapCount=500");
+    let mut server = setup.start();
+    fill(&server);
+    server.wait_for("snapshot written");
+    server.wait_for("snapshot written");
+    server.terminate();
+    let mut snapshots = files(folder.path(), "snapshot.");
+    snapshots.retain(|path| path.extension().is_none_or(|extension| extension != "tmp"));
+    let newest = snapshots.last().unwrap();
+    // Another version in the superblock, and a checksum of it that is none of ours.
+    let superblock = fs::metadata(newest).unwrap().len() as usize - 4096;
+    damage(newest, superblock + 8);
+    damage(newest, superblock + 4095);
+    let (code, log) = setup.refused();
+    assert_eq!(code, 3, "{log}");
+    assert!(log.contains("start a newer one"), "{log}");
+    assert_eq!(files(folder.path(), "snapshot.").last(), Some(newest), "it is not set aside");
+}
+
+#[test]
 fn damage_in_the_middle_of_the_log_refuses_the_start_by_file_and_offset() {
     let folder = TempDir::new().unwrap();
     let setup = Setup::new("io_uring", 1, folder.path());
