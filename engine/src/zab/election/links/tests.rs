@@ -1,6 +1,8 @@
 //! Who dials whom, who closes, and what is sent when.
 
 use super::*;
+use crate::zab::hello::ANONYMOUS;
+use crate::zab::link::Plane;
 
 const ME: ServerId = ServerId(2);
 const SMALLER: ServerId = ServerId(1);
