@@ -29,7 +29,8 @@ use engine::btree::Version;
 use engine::client_core::{self, ClientCore};
 use engine::disk::DiskOp;
 use engine::ids::CoreId;
-use engine::replica::{Replica, SnapshotWritten};
+use engine::quorum_peer::QuorumPeer;
+use engine::replica::SnapshotWritten;
 use engine::zxid::Zxid;
 
 use crate::clock::Clock;
@@ -65,8 +66,8 @@ pub struct Plan {
 
 /// What the ordering core does besides serving clients.
 pub struct Duty {
-    /// The ordering machine.
-    pub replica: Replica,
+    /// The machine of the whole server.
+    pub peer: QuorumPeer,
     /// What it wanted from the disk when it was made.
     pub pending: Vec<DiskOp>,
     /// Starts what works beside the cores; it tells the completions what is finished.
@@ -129,8 +130,8 @@ impl Cores {
     /// Starts the threads; connections are accepted as soon as all cores run.
     pub fn start(plan: Plan, clock: Clock, duty: Duty) -> io::Result<Self> {
         let clients = Arc::new(plan.clients);
-        let version = duty.replica.published().clone();
-        let published = Published { batch: duty.replica.batches(), version };
+        let version = duty.peer.replica().published().clone();
+        let published = Published { batch: duty.peer.replica().batches(), version };
         let (wakers, rings) = mpsc::channel();
         let mut duty = Some(duty);
         let mut starts = Vec::new();
@@ -212,7 +213,7 @@ impl Seed {
         let mut ordering = None;
         if let Some(duty) = self.duty {
             let (disk, snapshots) = (duty.background)(completions)?;
-            ordering = Some(Ordering::new(duty.replica, disk, snapshots, duty.pending));
+            ordering = Some(Ordering::new(duty.peer, disk, snapshots, duty.pending));
             for listener in duty.listeners {
                 core.listen(listener)?;
             }

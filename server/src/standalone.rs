@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use engine::client_core;
+use engine::quorum_peer::QuorumPeer;
 use engine::replica::{self, Replica};
 use engine::rules::Rules;
 use engine::tree::OwnerMode;
@@ -113,7 +114,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             Disk::start(directory, &log_end, move || wake.wake()).map_err(io::Error::other)?;
         Ok((disk, Snapshots::start(snapshots.path().to_owned(), kept, done)?))
     });
-    let duty = Duty { replica, pending, background, listeners };
+    let duty = Duty { peer: QuorumPeer::alone(replica), pending, background, listeners };
     let running = Cores::start(plan(config, cores, backend, port), clock, duty);
     let running = running.map_err(RunError::Core)?;
     let _door = open_door(config, &running);

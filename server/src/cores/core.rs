@@ -209,6 +209,7 @@ impl Core {
             match message {
                 ToCore::Batch(_) => unreachable!("batches are taken where order matters"),
                 ToCore::Adopt(socket, peer) => self.adopt(socket, peer),
+                ToCore::Service(service) => self.events.step(Input::Service(service)),
                 ToCore::Collect(round) => self.collecting = Some(round),
                 ToCore::Report(collector) => {
                     report::add_part(&mut self.events, ordering, &collector);

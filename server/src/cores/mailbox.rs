@@ -22,7 +22,7 @@ use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use engine::btree::Version;
 use engine::ids::{ConnectionId, CoreId};
-use engine::order::{Batch, Submission};
+use engine::order::{Batch, Service, Submission};
 use engine::replica::SnapshotWritten;
 use engine::zxid::Zxid;
 
@@ -39,6 +39,8 @@ pub(crate) enum ToCore {
     Batch(Arc<Batch>),
     /// A connection to serve.
     Adopt(OwnedFd, SocketAddr),
+    /// What clients get from now on.
+    Service(Service),
     /// Tell the ordering core what was heard of sessions.
     Collect(u64),
     /// Add this core's part to a report.

@@ -5,7 +5,8 @@ use std::io;
 use engine::disk::{DiskOp, StorageError};
 use engine::ids::SessionId;
 use engine::order::Submission;
-use engine::replica::{Input, Now, Output, Replica};
+use engine::quorum_peer::{Input, Output, QuorumPeer};
+use engine::replica::{self, Now};
 use engine::time::Instant;
 
 use super::core::Events;
@@ -21,10 +22,10 @@ pub(super) struct Written {
     pub(super) result: io::Result<()>,
 }
 
-/// The replica and what executes its outputs.
+/// The machine of the whole server, and what executes its outputs.
 #[derive(Debug)]
 pub(super) struct Ordering {
-    replica: Replica,
+    peer: QuorumPeer,
     disk: Disk,
     snapshots: Snapshots,
     outputs: Vec<Output>,
@@ -35,27 +36,28 @@ pub(super) struct Ordering {
 
 impl Ordering {
     pub(super) fn new(
-        replica: Replica,
+        peer: QuorumPeer,
         disk: Disk,
         snapshots: Snapshots,
         pending: Vec<DiskOp>,
     ) -> Self {
-        let outputs = pending.into_iter().map(Output::Disk).collect();
-        Self { replica, disk, snapshots, outputs, submitted: Vec::new(), writes: Vec::new() }
+        let disk_op = |op| Output::Replica(replica::Output::Disk(op));
+        let outputs = pending.into_iter().map(disk_op).collect();
+        Self { peer, disk, snapshots, outputs, submitted: Vec::new(), writes: Vec::new() }
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.replica.next_timeout()
+        self.peer.next_timeout()
     }
 
     /// When sessions expire, soonest first, and which.
     pub(super) fn session_deadlines(&self) -> Vec<(Instant, Vec<SessionId>)> {
-        self.replica.session_deadlines()
+        self.peer.replica().session_deadlines()
     }
 
     /// Whether everything that was ordered is published.
     pub(super) fn is_idle(&self) -> bool {
-        self.replica.is_idle()
+        self.peer.replica().is_idle()
     }
 
     /// Keeps what this core's own clients want ordered for [`Ordering::finish_turn`].
@@ -68,18 +70,22 @@ impl Ordering {
         let now = events.clock.now();
         for Written { token, buffer, result } in events.written.drain(..) {
             let done = self.disk.on_written(token, buffer, result)?;
-            self.step(now, Input::Disk(done));
+            self.step(now, replica::Input::Disk(done));
         }
         while let Some(done) = self.disk.finished()? {
-            self.step(now, Input::Disk(done));
+            self.step(now, replica::Input::Disk(done));
         }
         while let Some(message) = events.shared.receive_ordering() {
             match message {
-                ToOrdering::Submission(submission) => self.step(now, Input::Submission(submission)),
-                ToOrdering::SnapshotDone(result) => self.step(now, Input::SnapshotDone(result)),
+                ToOrdering::Submission(submission) => {
+                    self.step(now, replica::Input::Submission(submission));
+                }
+                ToOrdering::SnapshotDone(result) => {
+                    self.step(now, replica::Input::SnapshotDone(result));
+                }
             }
         }
-        self.step(now, Input::Tick);
+        self.step(now, replica::Input::Tick);
         self.finish(now, events);
         Ok(())
     }
@@ -88,26 +94,36 @@ impl Ordering {
     pub(super) fn finish_turn(&mut self, events: &mut Events) {
         let now = events.clock.now();
         for submission in std::mem::take(&mut self.submitted) {
-            self.step(now, Input::Submission(submission));
+            self.step(now, replica::Input::Submission(submission));
         }
         self.finish(now, events);
     }
 
-    fn step(&mut self, now: Now, input: Input) {
-        self.replica.step(now, input, &mut self.outputs);
+    fn step(&mut self, now: Now, input: replica::Input) {
+        self.peer.step(now, Input::Replica(input), &mut self.outputs);
     }
 
     fn finish(&mut self, now: Now, events: &mut Events) {
-        self.replica.finish_turn(now, &mut self.outputs);
+        self.peer.finish_turn(now, &mut self.outputs);
         for output in self.outputs.drain(..) {
             match output {
-                Output::Disk(op) => self.disk.execute(op, &mut |write| self.writes.push(write)),
-                Output::Publish(batch) => {
+                Output::Replica(replica::Output::Disk(op)) => {
+                    self.disk.execute(op, &mut |write| self.writes.push(write));
+                }
+                Output::Replica(replica::Output::Publish(batch)) => {
                     events.shared.publish(events.id, &batch);
                     events.deliver(batch);
                 }
-                Output::Collect(round) => events.shared.send_to_all(|| ToCore::Collect(round)),
-                Output::Snapshot(version) => self.snapshots.write(version),
+                Output::Replica(replica::Output::Collect(round)) => {
+                    events.shared.send_to_all(|| ToCore::Collect(round));
+                }
+                Output::Replica(replica::Output::Snapshot(version)) => {
+                    self.snapshots.write(version);
+                }
+                Output::Service(service) => {
+                    events.shared.send_to_all(|| ToCore::Service(service));
+                }
+                Output::Link(_) | Output::Data(_) => unreachable!("a server alone"),
             }
         }
     }
