@@ -113,7 +113,7 @@ impl World {
     fn start(&mut self, index: usize) {
         let id = ServerId(index as i64 + 1);
         let members = members(self.servers.len());
-        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5 };
+        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true };
         let elector = ElectorConfig {
             me: id,
             is_observer: false,

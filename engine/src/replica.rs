@@ -188,6 +188,10 @@ pub struct Replica {
     history: History,
     /// What was logged since the leader last looked.
     proposals: Vec<Run>,
+    /// Syncs of this server's clients while it leads, and how many of them are proven to be of a
+    /// leader that still leads.
+    syncs_asked: u64,
+    syncs_proven: u64,
     learning: Learning,
     /// What clients wanted while there was no leader.
     parked: Vec<Parked>,
@@ -218,6 +222,8 @@ impl Replica {
             mode: Mode::Alone,
             committed: Zxid::ZERO,
             proposals: Vec::new(),
+            syncs_asked: 0,
+            syncs_proven: 0,
             learning: Learning::default(),
             parked: Vec::new(),
         }
@@ -388,6 +394,10 @@ impl Replica {
 
     /// A sync needs no transaction: it is answered when everything before it is published.
     fn on_sync(&mut self, request: &Request, body: &[u8]) {
+        if self.mode == Mode::Leading {
+            self.syncs_asked += 1;
+            self.group.sync = self.syncs_asked;
+        }
         self.group.begin_plain(self.tree.applied());
         prep::sync(request.xid, self.tree.applied(), body, &mut self.group.replies);
         self.group.end_plain(request.connection, request.xid);

@@ -26,6 +26,8 @@ pub(super) struct Group {
     items: Vec<Item>,
     /// The last of the transactions that are in the log already.
     applied_to: Option<Zxid>,
+    /// The number of the last sync in it that needs a proof of leadership.
+    pub(super) sync: u64,
     /// Where the transaction or answer that is being made begins.
     mark: Mark,
 }
@@ -43,6 +45,8 @@ struct Mark {
 pub(super) struct SealedGroup {
     /// Its last transaction; none if it has only answers.
     pub(super) last: Option<Zxid>,
+    /// The number of the last sync in it that needs a proof of leadership.
+    pub(super) sync: u64,
     pub(super) batch: Batch,
     pub(super) opened: Instant,
     pub(super) sealed: Instant,
@@ -190,6 +194,7 @@ impl Replica {
             group.last
         });
         let last = last.or(group.applied_to);
+        let sync = group.sync;
         let batch = Batch {
             number: self.batches,
             segments: group.segments,
@@ -198,7 +203,7 @@ impl Replica {
         };
         let opened = if last.is_some() { group.opened } else { now.instant };
         self.sealed_version = batch.version().clone();
-        self.sealed.push_back(SealedGroup { last, batch, opened, sealed: now.instant });
+        self.sealed.push_back(SealedGroup { last, sync, batch, opened, sealed: now.instant });
     }
 
     /// Hands transactions to the log, and keeps them for learners.
@@ -220,7 +225,8 @@ impl Replica {
     pub(super) fn publish_durable(&mut self, now: Now, out: &mut Vec<Output>) {
         let visible = self.visible();
         while let Some(group) = self.sealed.front() {
-            if group.last.is_some_and(|last| last > visible) {
+            let unproven = group.sync > self.syncs_proven;
+            if unproven || group.last.is_some_and(|last| last > visible) {
                 break;
             }
             let group = self.sealed.pop_front().expect("it was just there");

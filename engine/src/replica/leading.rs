@@ -137,6 +137,16 @@ impl Replica {
         self.tree.applied()
     }
 
+    /// How many syncs this server's own clients have asked for since it leads.
+    pub fn syncs_asked(&self) -> u64 {
+        self.syncs_asked
+    }
+
+    /// So many of them came while no newer leader had a quorum.
+    pub fn prove_syncs(&mut self, count: u64) {
+        self.syncs_proven = count;
+    }
+
     /// A quorum has everything up to here on disk.
     pub fn commit(&mut self, zxid: Zxid) {
         assert!(zxid >= self.committed, "{zxid} is committed behind {}", self.committed);

@@ -19,11 +19,11 @@ use crate::acl::Id;
 use crate::collections::FastMap;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, SessionId, Xid};
-use crate::jute::{DecodeError, Reader};
+use crate::jute::DecodeError;
 use crate::op::OpCode;
 use crate::order::{Connect, Reply, ReplyKind, Request};
 use crate::prep;
-use crate::records::{write_bare_reply, write_sync_reply};
+use crate::records::write_bare_reply;
 use crate::txn::{Txn, TxnHeader, codec};
 use crate::txnlog::format;
 use crate::zab::packet;
@@ -44,7 +44,7 @@ pub(super) struct Learning {
     commit_to: Zxid,
     /// Writes whose transactions have not come back.
     forwarded: VecDeque<Forwarded>,
-    /// Syncs that the leader has not answered.
+    /// Syncs that the leader has not answered, and refusals that wait for their turn.
     syncs: VecDeque<Forwarded>,
     /// Syncs that the leader has answered: each is done when this is applied.
     syncs_done: VecDeque<Zxid>,
@@ -68,6 +68,8 @@ struct Forwarded {
     body: Vec<u8>,
     /// For a session to be opened: its timeout.
     timeout_ms: Option<i32>,
+    /// Nothing that the leader is asked to do: the answer is known, and waits for its turn.
+    refusal: Option<ErrorCode>,
 }
 
 /// Why the leader is asked about a session.
@@ -254,9 +256,18 @@ impl Replica {
             return;
         }
         let Request { session, xid, op, .. } = request;
-        let ids = if op == OpCode::CloseSession { &[][..] } else { &request.ids };
-        packet::write_request(session, xid, op.to_wire(), body, ids, &mut self.learning.to_leader);
-        self.learning.expect(request, body.to_vec(), None);
+        // Compat: a Java leader makes no transaction of what it cannot decode, and so never
+        // answers it. A sync in its place comes back behind what was asked for before.
+        let bare = matches!(op, OpCode::Sync | OpCode::CloseSession);
+        let refused = !bare && prep::decode(op, body).is_err();
+        let sent = if refused { OpCode::Sync } else { op };
+        let ids = if bare || refused { &[][..] } else { &request.ids };
+        let to_leader = &mut self.learning.to_leader;
+        let body = if refused { &[0; 4][..] } else { body };
+        packet::write_request(session, xid, sent.to_wire(), body, ids, to_leader);
+        let refusal = refused.then_some(ErrorCode::MarshallingError);
+        let (body, timeout_ms) = (body.to_vec(), None);
+        self.learning.expect(Forwarded { number: 0, request, body, timeout_ms, refusal });
     }
 
     /// Asks the leader for a session to be opened, or whether one may be attached to.
@@ -273,7 +284,8 @@ impl Replica {
         let body = timeout_ms.to_be_bytes().to_vec();
         packet::write_request(session, xid, op.to_wire(), &body, &[], &mut self.learning.to_leader);
         let request = Request { connection, session, xid, op, body: 0..4, ids, cut: false };
-        self.learning.expect(request, body, Some(timeout_ms));
+        let (timeout_ms, refusal) = (Some(timeout_ms), None);
+        self.learning.expect(Forwarded { number: 0, request, body, timeout_ms, refusal });
     }
 
     fn ask(&mut self, session: SessionId, timeout_ms: i32, why: Asked) {
@@ -318,15 +330,15 @@ impl Replica {
     }
 
     fn answer_sync(&mut self) {
-        let Some(Forwarded { request, body, .. }) = self.learning.syncs.pop_front() else { return };
+        let Some(forwarded) = self.learning.syncs.pop_front() else { return };
+        let Forwarded { request, body, refusal, .. } = forwarded;
         let applied = self.tree.applied();
         self.group.begin_plain(applied);
         let replies = &mut self.group.replies;
-        match Reader::new(&body).ustr() {
-            Ok(path) => write_sync_reply(replies, request.xid, applied, path.as_deref()),
-            Err(_) => {
-                let code = ErrorCode::MarshallingError.to_wire();
-                write_bare_reply(replies, request.xid, applied.to_wire(), code);
+        match refusal {
+            None => prep::sync(request.xid, applied, &body, replies),
+            Some(code) => {
+                write_bare_reply(replies, request.xid, applied.to_wire(), code.to_wire());
             }
         }
         self.group.end_plain(request.connection, request.xid);
@@ -367,11 +379,10 @@ impl Replica {
 
 impl Learning {
     /// An answer to this will come.
-    fn expect(&mut self, request: Request, body: Vec<u8>, timeout_ms: Option<i32>) {
+    fn expect(&mut self, mut forwarded: Forwarded) {
         self.forwarded_count += 1;
-        let is_sync = request.op == OpCode::Sync;
-        let forwarded = Forwarded { number: self.forwarded_count, request, body, timeout_ms };
-        if is_sync {
+        forwarded.number = self.forwarded_count;
+        if forwarded.request.op == OpCode::Sync || forwarded.refusal.is_some() {
             self.syncs.push_back(forwarded);
         } else {
             self.forwarded.push_back(forwarded);

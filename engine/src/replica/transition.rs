@@ -52,6 +52,9 @@ impl Replica {
         }
         self.flush_proposals(now, out);
         self.proposals.clear();
+        // Syncs that are answered later are answered by the next leader's word.
+        self.syncs_asked = 0;
+        self.syncs_proven = u64::MAX;
         self.mode = Mode::Waiting;
     }
 
@@ -82,6 +85,10 @@ impl Replica {
     /// A quorum has the leader's history: all of it is committed, and clients are served.
     pub fn establish(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Output>) {
         self.mode = Mode::Leading;
+        self.syncs_proven = 0;
+        for group in &mut self.sealed {
+            group.sync = 0;
+        }
         self.committed = self.log.durable();
         self.seal_rest(now, out);
         let version = self.tree.freeze_at(Zxid::new(epoch, 0));
@@ -168,7 +175,7 @@ impl Replica {
             replies: Vec::new(),
         };
         let (opened, sealed) = (now.instant, now.instant);
-        self.sealed.push_back(SealedGroup { last: None, batch, opened, sealed });
+        self.sealed.push_back(SealedGroup { last: None, sync: 0, batch, opened, sealed });
     }
 
     fn seal_rest(&mut self, now: Now, out: &mut Vec<Output>) {

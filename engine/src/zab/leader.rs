@@ -49,8 +49,24 @@ pub struct Leader {
     ping_at: Instant,
     /// Every second round of pings ends a tick.
     tick_ends: bool,
-    /// Syncs of learners: each is done when this is committed.
-    syncs: VecDeque<(Zxid, LinkId)>,
+    /// Syncs of learners, in order.
+    syncs: VecDeque<Sync>,
+    /// Syncs of this server's own clients: how many there were, and the round that proves them.
+    own_syncs: VecDeque<(u64, u64)>,
+    /// How many of them are proven.
+    proven: u64,
+    /// Rounds of pings that were sent.
+    rounds: u64,
+}
+
+/// A learner's sync.
+#[derive(Clone, Copy, Debug)]
+struct Sync {
+    link: LinkId,
+    /// It is done when this is committed, and a quorum has answered a ping of this round: then no
+    /// newer leader had a quorum when it came.
+    zxid: Zxid,
+    round: u64,
 }
 
 /// How far the leader is.
@@ -105,6 +121,9 @@ impl Leader {
             ping_at: now.instant.after(timing.tick / 2),
             tick_ends: false,
             syncs: VecDeque::new(),
+            own_syncs: VecDeque::new(),
+            proven: 0,
+            rounds: 0,
         };
         leader.advance_epoch(out);
         leader
@@ -245,9 +264,11 @@ impl Leader {
                 handler.send(link, bytes, out);
             }
             (_, PacketKind::Ping) => {
+                handler.on_pong();
                 for (session, _) in packet::read_sessions(&packet.data) {
                     replica.touch_forwarded(now, session);
                 }
+                self.advance_commit(replica, out);
             }
             (_, kind) => return Err(Fault::Unexpected { kind }),
         }

@@ -1,7 +1,7 @@
 //! Proposals out, ACKs in, commits out; pings, and learners that don't answer them.
 
 use super::handler::Step;
-use super::{Fault, Leader};
+use super::{Fault, Leader, Sync};
 use crate::ids::LinkId;
 use crate::op::OpCode;
 use crate::replica::{Now, Replica};
@@ -50,17 +50,45 @@ impl Leader {
         });
         let Some(count) = quorum else { return };
         let committed = acks[count - 1].0;
-        if committed <= replica.committed() {
-            return;
-        }
-        while let Some(&(zxid, link)) = self.syncs.front()
-            && zxid <= committed
-        {
+        self.prove_leadership(replica, out);
+        // What was asked for behind a sync is committed behind it.
+        while let Some(&Sync { link, zxid, round }) = self.syncs.front() {
+            let limit = zxid.min(committed);
+            self.commit(limit, replica, out);
+            if zxid > committed || !self.is_answered(round) {
+                return;
+            }
             self.syncs.pop_front();
-            self.commit(zxid, replica, out);
             self.send_sync(link, out);
         }
         self.commit(committed, replica, out);
+    }
+
+    /// Tells the replica which of its own clients' syncs are proven, and begins the round that
+    /// those wait for that came during the last one.
+    fn prove_leadership(&mut self, replica: &mut Replica, out: &mut Outbox) {
+        let asked = replica.syncs_asked();
+        if self.own_syncs.back().map_or(self.proven, |(count, _)| *count) < asked {
+            let round = self.begin_round(out);
+            self.own_syncs.push_back((asked, round));
+        }
+        while let Some(&(count, round)) = self.own_syncs.front()
+            && self.is_answered(round)
+        {
+            self.own_syncs.pop_front();
+            self.proven = count;
+            replica.prove_syncs(count);
+        }
+        let last = self.syncs.back().map(|sync| sync.round);
+        let last = last.max(self.own_syncs.back().map(|(_, round)| *round));
+        if last > Some(self.rounds) && self.is_answered(self.rounds) {
+            self.ping(out);
+        }
+    }
+
+    /// Whether a quorum has answered a ping of this round, or a later one.
+    fn is_answered(&self, round: u64) -> bool {
+        self.has_quorum(|handler| handler.answered >= round)
     }
 
     fn commit(&mut self, zxid: Zxid, replica: &mut Replica, out: &mut Outbox) {
@@ -104,11 +132,11 @@ impl Leader {
         let request = ForwardedRequest::read(&packet.data)?;
         if request.op == OpCode::Sync.to_wire() {
             let made = replica.last_made();
-            if made <= replica.committed() || made.counter() == 0 {
-                self.send_sync(link, out);
-            } else {
-                self.syncs.push_back((made, link));
-            }
+            // The state that the epoch began with has a zxid, and no transaction.
+            let zxid = if made.counter() == 0 { replica.committed() } else { made };
+            let round = self.begin_round(out);
+            self.syncs.push_back(Sync { link, zxid, round });
+            self.advance_commit(replica, out);
             return Ok(());
         }
         let body = &packet.data[request.body.clone()];
@@ -116,12 +144,25 @@ impl Leader {
         Ok(())
     }
 
+    /// The round of pings that proves leadership from now on; none need be awaited where a sync
+    /// asks for no more than ZooKeeper's.
+    pub(super) fn begin_round(&mut self, out: &mut Outbox) -> u64 {
+        if !self.timing.linearizable_sync {
+            return 0;
+        }
+        // While a round is under way, all syncs that come wait for the one behind it.
+        if self.is_answered(self.rounds) {
+            self.ping(out);
+            return self.rounds;
+        }
+        self.rounds + 1
+    }
+
     pub(super) fn ping(&mut self, out: &mut Outbox) {
+        self.rounds += 1;
         for (&link, handler) in &mut self.handlers {
             if handler.takes_broadcasts() {
-                let mut bytes = Vec::new();
-                packet::write_bare(PacketKind::Ping, handler.proposed, &mut bytes);
-                handler.send(link, bytes, out);
+                handler.ping(link, self.rounds, out);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! One learner as its leader sees it, and how it is brought up to date.
 
+use std::collections::VecDeque;
+
 use super::{Leader, Stage};
 use crate::btree::Version;
 use crate::ids::{LinkId, ServerId};
@@ -55,6 +57,9 @@ pub(super) struct Handler {
     /// Since when a proposal waits for its ACK.
     pub(super) waiting_since: Option<Instant>,
     pub(super) heard: Instant,
+    /// Rounds of pings that it has not answered, and the last one that it has.
+    pings: VecDeque<u64>,
+    pub(super) answered: u64,
     sending: Option<Box<Sending>>,
 }
 
@@ -81,6 +86,8 @@ impl Handler {
             proposed: Zxid::ZERO,
             waiting_since: None,
             heard: now,
+            pings: VecDeque::new(),
+            answered: 0,
             sending: None,
         }
     }
@@ -108,6 +115,18 @@ impl Handler {
     /// Whether proposals and commits concern it.
     pub(super) fn takes_broadcasts(&self) -> bool {
         matches!(self.step, Step::AckingLeader | Step::Synchronized | Step::Active)
+    }
+
+    /// Asks for a sign of life; each ping is answered by one, in order.
+    pub(super) fn ping(&mut self, link: LinkId, round: u64, out: &mut Outbox) {
+        let mut bytes = Vec::new();
+        packet::write_bare(PacketKind::Ping, self.proposed, &mut bytes);
+        self.pings.push_back(round);
+        self.send(link, bytes, out);
+    }
+
+    pub(super) fn on_pong(&mut self) {
+        self.answered = self.pings.pop_front().unwrap_or(self.answered);
     }
 
     pub(super) fn on_ack(&mut self, zxid: Zxid, now: Instant) {
