@@ -16,6 +16,7 @@
 
 mod admission;
 mod core;
+mod interest;
 mod mailbox;
 mod ordering;
 mod report;
@@ -40,7 +41,7 @@ use crate::ring::{self, Backend, Ring, Waker};
 use crate::snapshots::Snapshots;
 
 pub use admission::Limits;
-pub use mailbox::CORES_MAX;
+pub use interest::CORES_MAX;
 pub use report::Facts;
 
 use self::core::Core;

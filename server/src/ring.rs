@@ -34,6 +34,8 @@ use uring::Uring;
 
 pub use error::RingError;
 pub use memory::{ALIGNMENT, AlignedBuffer};
+#[cfg(all(test, loom))]
+pub(crate) use park::Park;
 pub use park::Waker;
 pub use slots::Slot;
 pub use socket::bind;

@@ -16,6 +16,7 @@ import zlib
 LAST_ZXID = 0x100
 OPEN_ACL = 1
 INT_MAX = 2**31 - 1
+SPECIAL = ("/zookeeper", "/zookeeper/quota", "/zookeeper/config")
 
 
 def integer(value):
@@ -31,7 +32,7 @@ def text(value):
 
 
 def node(path, version=0, cversion=0, acl=OPEN_ACL):
-    zxid = 0 if path in ("", "/zookeeper", "/zookeeper/quota") else LAST_ZXID
+    zxid = 0 if path in ("",) + SPECIAL else LAST_ZXID
     stat = struct.pack(
         ">qqqqiiiqq", zxid, zxid, 0, 0, version, cversion, 0, 0, zxid
     )
@@ -42,7 +43,7 @@ def snapshot():
     parts = [b"ZKSN", integer(2), long(-1)]
     parts += [integer(0)]  # no sessions
     parts += [integer(1), long(OPEN_ACL), integer(1), integer(31), text("world"), text("anyone")]
-    parts += [node("", cversion=20), node("/zookeeper"), node("/zookeeper/quota")]
+    parts += [node("", cversion=20)] + [node(path) for path in SPECIAL]
     parts += [node(f"/c{back}", cversion=INT_MAX - back) for back in range(10)]
     parts += [node(f"/v{back}", version=INT_MAX - back) for back in range(10)]
     body = b"".join(parts) + text("/")

@@ -4,6 +4,11 @@
 #
 # ROUNDS (5) seeds from SEED (1) on, OPS (20000) requests each, every round on fresh servers with one
 # of the configurations below. A round that failed is repeated by SEED=its seed ROUNDS=1.
+#
+# Where requests are pipelined, two real servers differ from each other now and then: after a multi
+# that fails, the later requests of the burst may be judged by what is left of it, as timing has it.
+# (`differential.sh zookeeper zookeeper` with SEED=10041 ROUNDS=20 shows it.) So such a round gets
+# TRIES (4); what is different in ringkeeper is so each time.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$INTEROP_DIR/server.sh"
 
@@ -52,29 +57,46 @@ prepare() {
     [ "$1" = zookeeper ] || "$1" import --data-dir "$2/data" >&2
 }
 
-passed=0 failed=0
-seed=${SEED:-1}
-for ((round = 0; round < ${ROUNDS:-5}; round++, seed++)); do
+# compare ROUND SEED: one run of a seed on fresh servers.
+compare() {
+    local seed=$2 left_name="left$1" right_name="right$1" status=0
     configure "$seed"
-    prepare "$1" "$SERVER_SCRATCH/left$seed"
-    server_start "$1" "left$seed" "${common[@]}" "${extra[@]}"
-    left=$SERVER_PORT left_pid=$SERVER_PID left_log=$SERVER_LOG
-    prepare "$2" "$SERVER_SCRATCH/right$seed"
-    server_start "$2" "right$seed" "${common[@]}" "${extra[@]}"
-    right=$SERVER_PORT right_pid=$SERVER_PID right_log=$SERVER_LOG
-    if LEFT=127.0.0.1:$left LEFT_NAME="left (${1##*/})" RIGHT=127.0.0.1:$right \
-        RIGHT_NAME="right (${2##*/})" SEED=$seed OPS=${OPS:-20000} PIPELINED=$pipelined KNOWN=$known \
-        "$differential"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
+    prepare "$LEFT_SERVER" "$SERVER_SCRATCH/$left_name"
+    server_start "$LEFT_SERVER" "$left_name" "${common[@]}" "${extra[@]}"
+    local left=$SERVER_PORT left_pid=$SERVER_PID left_log=$SERVER_LOG
+    prepare "$RIGHT_SERVER" "$SERVER_SCRATCH/$right_name"
+    server_start "$RIGHT_SERVER" "$right_name" "${common[@]}" "${extra[@]}"
+    local right=$SERVER_PORT right_pid=$SERVER_PID right_log=$SERVER_LOG
+    LEFT=127.0.0.1:$left LEFT_NAME="left (${LEFT_SERVER##*/})" RIGHT=127.0.0.1:$right \
+        RIGHT_NAME="right (${RIGHT_SERVER##*/})" SEED=$seed OPS=${OPS:-20000} PIPELINED=$pipelined \
+        KNOWN=$known "$differential" || status=$?
+    if [ $status -ne 0 ]; then
         say "configuration of seed $seed: ${extra[*]} pipelined=$pipelined known=$known"
-        grep -a -h -E 'ERROR|panicked' "$left_log" "$right_log" | grep -a -v 'Failed to process\|Dumping' |
-            tail -n 5 >&2 || true
+        grep -a -h -E 'ERROR|panicked' "$left_log" "$right_log" |
+            grep -a -v 'Failed to process\|Dumping' | tail -n 5 >&2 || true
     fi
     server_stop "$left_pid"
     server_stop "$right_pid"
-    rm -rf "$SERVER_SCRATCH/left$seed" "$SERVER_SCRATCH/right$seed"
+    rm -rf "$SERVER_SCRATCH/$left_name" "$SERVER_SCRATCH/$right_name"
+    return $status
+}
+
+LEFT_SERVER=$1 RIGHT_SERVER=$2
+passed=0 repeated=0 failed=0
+seed=${SEED:-1}
+for ((round = 0; round < ${ROUNDS:-5}; round++, seed++)); do
+    for ((try = 1; ; try++)); do
+        if compare "$round.$try" "$seed"; then
+            passed=$((passed + 1))
+            break
+        elif [ $try -lt "${TRIES:-4}" ] && [ "$pipelined" = yes ]; then
+            say "seed $seed once more: a real difference is there again"
+            repeated=$((repeated + 1))
+        else
+            failed=$((failed + 1))
+            break
+        fi
+    done
 done
-echo "differential: $passed passed, $failed failed"
+echo "differential: $passed passed ($repeated repeated), $failed failed"
 [ $failed -eq 0 ]

@@ -9,13 +9,10 @@
 //! A batch is not appended for a core that neither waits for one of its replies nor has interest.
 //! A core raises its interest before it looks at `published`, and lowers it when it parks without
 //! watches and without requests in hand (a read behind a write of its own connection may leave a
-//! watch); the publisher looks at interest again after storing `published`. With a full fence
-//! between each store and load, one of the two sees the other: either the core adopts the new
-//! version before it reads (and registers a watch), or the publisher appends the batch after all.
-//! A batch that comes late so is older than the adopted version, and is dropped.
+//! watch). [`interest`] has the protocol.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::SegQueue;
@@ -27,6 +24,7 @@ use engine::replica::SnapshotWritten;
 use engine::zxid::Zxid;
 
 use super::admission::{Admission, Limits};
+use super::interest::{self, Inbox, Interest};
 use super::report::{Collector, Facts};
 use crate::ring::Waker;
 use std::net::SocketAddr;
@@ -72,8 +70,7 @@ pub(crate) struct Published {
 pub(crate) struct Mailbox {
     queue: SegQueue<ToCore>,
     waker: Waker,
-    /// Whether the core wants batches without replies for it.
-    interest: CachePadded<AtomicBool>,
+    interest: Interest,
     /// Connections that the core has or was sent.
     pub(crate) connections: AtomicUsize,
 }
@@ -94,9 +91,25 @@ impl Mailbox {
         Self {
             queue: SegQueue::new(),
             waker,
-            interest: CachePadded::new(AtomicBool::new(false)),
+            interest: Interest::new(),
             connections: AtomicUsize::new(0),
         }
+    }
+}
+
+impl Inbox for Mailbox {
+    type Batch = Arc<Batch>;
+
+    fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    fn append(&self, batch: &Arc<Batch>) {
+        self.queue.push(ToCore::Batch(Arc::clone(batch)));
+    }
+
+    fn wake(&self) {
+        self.waker.wake();
     }
 }
 
@@ -170,27 +183,12 @@ impl Shared {
 
     /// Makes a committed group visible. When this returns, replies may leave.
     pub(crate) fn publish(&self, own: CoreId, batch: &Arc<Batch>) {
-        let others = || (0..self.mailboxes.len() as u16).map(CoreId).filter(|&core| core != own);
-        let mut sent = CoreSet::default();
-        for core in others() {
-            if batch.has_replies_for(core) || self.is_interested(core) {
-                self.mailbox(core).queue.push(ToCore::Batch(Arc::clone(batch)));
-                sent.insert(core);
-            }
-        }
-        let version = batch.version().clone();
-        self.published.store(Arc::new(Published { batch: batch.number, version }));
-        self.published_batch.store(batch.number, Ordering::Release);
-        fence(Ordering::SeqCst);
-        for core in others() {
-            if !sent.contains(core) && self.is_interested(core) {
-                self.mailbox(core).queue.push(ToCore::Batch(Arc::clone(batch)));
-                sent.insert(core);
-            }
-            if sent.contains(core) {
-                self.mailbox(core).waker.wake();
-            }
-        }
+        let is_addressed = |core| batch.has_replies_for(CoreId(core as u16));
+        interest::publish(&self.mailboxes, usize::from(own.0), batch, is_addressed, || {
+            let version = batch.version().clone();
+            self.published.store(Arc::new(Published { batch: batch.number, version }));
+            self.published_batch.store(batch.number, Ordering::Release);
+        });
     }
 
     /// The number of the last published group: cheap, for every read.
@@ -205,33 +203,11 @@ impl Shared {
 
     /// Says that `core` runs: from here on it gets every batch.
     pub(crate) fn raise_interest(&self, core: CoreId) {
-        self.mailbox(core).interest.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.mailbox(core).interest.raise();
     }
 
     /// Says that `core` is about to park, with neither watches nor requests in hand.
     pub(crate) fn lower_interest(&self, core: CoreId) {
-        self.mailbox(core).interest.store(false, Ordering::Release);
-    }
-
-    fn is_interested(&self, core: CoreId) -> bool {
-        self.mailbox(core).interest.load(Ordering::Relaxed)
-    }
-}
-
-/// A small set of cores.
-#[derive(Clone, Copy, Debug, Default)]
-struct CoreSet([u64; 4]);
-
-/// The most cores that a server can have.
-pub const CORES_MAX: u16 = 256;
-
-impl CoreSet {
-    fn insert(&mut self, core: CoreId) {
-        self.0[usize::from(core.0) / 64] |= 1 << (core.0 % 64);
-    }
-
-    fn contains(self, core: CoreId) -> bool {
-        self.0[usize::from(core.0) / 64] & (1 << (core.0 % 64)) != 0
+        self.mailbox(core).interest.lower();
     }
 }

@@ -30,27 +30,27 @@ const WOKEN: u8 = 2;
 
 /// State of one thread that parks.
 #[derive(Debug)]
-pub(super) struct Park {
+pub(crate) struct Park {
     state: AtomicU8,
 }
 
 impl Park {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: AtomicU8::new(RUNNING) }
     }
 
     /// Announces that the thread is about to wait; false if it must not, because it was woken.
-    pub(super) fn park(&self) -> bool {
+    pub(crate) fn park(&self) -> bool {
         self.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The thread runs again; true if it was woken since the last `unpark`.
-    pub(super) fn unpark(&self) -> bool {
+    pub(crate) fn unpark(&self) -> bool {
         self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
     /// Asks the thread to run; true if it waits and has to be signalled.
-    pub(super) fn wake(&self) -> bool {
+    pub(crate) fn wake(&self) -> bool {
         self.state.swap(WOKEN, Ordering::AcqRel) == PARKED
     }
 }
