@@ -1,3 +1,4 @@
-//! What the test binaries share.
+//! What the test binaries and the fuzzer share.
 
 pub mod sim;
+pub mod targets;

@@ -188,10 +188,21 @@ impl Config {
             settings.add_argument(argument);
         }
         let is_trial = sources.file.is_none() && !sources.is_short_form;
-        let mut checker = Checker::new(&settings, is_trial);
+        Self::of(&settings, is_trial, problems, read_my_id)
+    }
+
+    /// Checks everything that was read. `problems` are those that were met so far, `read_id` reads
+    /// the server's number from its data directory.
+    pub fn of(
+        settings: &Settings,
+        is_trial: bool,
+        mut problems: Vec<Problem>,
+        read_id: impl FnOnce(&Path) -> Result<Option<i64>, Problem>,
+    ) -> Result<Self, ConfigError> {
+        let mut checker = Checker::new(settings, is_trial);
         checker.problems.append(&mut problems);
         let mut config = checker.config();
-        match read_my_id(&config.data_dir) {
+        match read_id(&config.data_dir) {
             Ok(id) => config.server_id = id,
             Err(problem) => checker.problems.push(problem),
         }

@@ -122,6 +122,11 @@ impl Server {
         }
     }
 
+    /// Fails unless the map of the published state is sound.
+    pub fn check_tree(&self) {
+        self.replica.published().check().expect("a sound map");
+    }
+
     /// Counters of what is ordered.
     pub fn counters(&self) -> Counters {
         self.replica.tree().counters()
@@ -253,7 +258,10 @@ impl Server {
                 client_core::Output::Close(connection) => self.closed.push(connection),
                 client_core::Output::Submit(submission) => self.submissions.push_back(submission),
                 client_core::Output::Pause(_) | client_core::Output::Resume(_) => {}
-                client_core::Output::FourLetter(..) => unreachable!("nobody asks for one"),
+                client_core::Output::FourLetter(connection, ..) => {
+                    let answer = client_core::Input::Answer(connection, Vec::new());
+                    core.clients.step(instant, answer, &mut core.outputs);
+                }
             }
         }
     }

@@ -137,7 +137,7 @@ fn is_released<T>(hold: &mut Arc<T>) -> bool {
 }
 
 /// Every order in which threads can run and see each other's writes, of a small case:
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper-engine --release holders`.
+/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper-engine --lib loom_tests`.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use loom::cell::UnsafeCell;

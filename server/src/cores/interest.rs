@@ -110,7 +110,7 @@ impl CoreSet {
 }
 
 /// All interleavings of a publisher and a core, tried by
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib --release interest`.
+/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib loom_tests`.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use std::collections::VecDeque;

@@ -92,9 +92,9 @@ impl fmt::Debug for Waker {
 }
 
 /// All interleavings of wakers and the thread that parks, tried by
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib park`.
+/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib loom_tests`.
 #[cfg(all(test, loom))]
-mod tests {
+mod loom_tests {
     use loom::sync::atomic::AtomicUsize;
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
