@@ -10,6 +10,7 @@ pub mod exit;
 pub mod four_letter;
 pub mod logging;
 pub mod memory;
+pub mod peers;
 pub mod process;
 pub mod ring;
 pub mod signals;

@@ -39,6 +39,10 @@ pub(crate) use park::Park;
 pub use park::Waker;
 pub use slots::Slot;
 pub use socket::bind;
+pub(crate) use socket::{
+    AcceptError, begin_connect, finish_connect, prepare_connection, shutdown_write,
+};
+pub(crate) use timers::ACCEPT_PAUSE;
 
 mod epoll;
 mod error;
@@ -269,6 +273,12 @@ impl Ring {
     ) {
         let write = FileWrite { file, offset, buffer, durability, token };
         on_backend!(self, backend => backend.submit_write(write));
+    }
+
+    /// From now on, turns do not wait while `descriptor`, which somebody else reads, has something
+    /// to read. It must be one that can be polled. Nothing is reported.
+    pub fn watch(&mut self, descriptor: OwnedFd) {
+        on_backend!(self, backend => backend.watch(descriptor));
     }
 
     /// Submits what is queued, waits until something happens or `timeout` is over (`None`: for

@@ -54,6 +54,8 @@ pub(super) struct Epoll {
     /// Kept for their memory.
     events: Vec<Event>,
     buffer: Vec<u8>,
+    /// Descriptors that end a turn's wait.
+    watched: Vec<OwnedFd>,
 }
 
 impl Epoll {
@@ -74,6 +76,7 @@ impl Epoll {
             writer: None,
             events: Vec::with_capacity(EVENTS_MAX),
             buffer: vec![0; config.receive_buffer_bytes.max(64 * 1024) as usize],
+            watched: Vec::new(),
         })
     }
 
@@ -88,6 +91,12 @@ impl Epoll {
     pub(super) fn submit_write(&mut self, write: FileWrite) {
         let waker = self.waker();
         self.writer.get_or_insert_with(|| Writer::start(waker)).submit(write);
+    }
+
+    pub(super) fn watch(&mut self, descriptor: OwnedFd) {
+        let added = self.register(&descriptor, Tag::single(Kind::Watch), EventFlags::IN);
+        added.expect("an open descriptor that can be polled can be watched");
+        self.watched.push(descriptor);
     }
 
     pub(super) fn turn(
@@ -144,7 +153,7 @@ impl Epoll {
         match tag.kind {
             Kind::Accept => self.accept(tag.slot, handler),
             Kind::Ready => self.on_ready(tag.slot, flags, handler),
-            Kind::Wake => {}
+            Kind::Wake | Kind::Watch => {}
             Kind::Connect | Kind::Receive | Kind::Send | Kind::Write | Kind::Cancel => {
                 unreachable!("epoll watches the signal, listeners and connections")
             }
@@ -173,7 +182,7 @@ impl Epoll {
         }
     }
 
-    fn watch(&self, descriptor: impl AsFd, tag: Tag, flags: EventFlags) -> io::Result<()> {
+    fn register(&self, descriptor: impl AsFd, tag: Tag, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, descriptor, data(tag), flags)?)
     }
 }

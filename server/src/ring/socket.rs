@@ -26,7 +26,7 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 }
 
 /// Begins to connect; the socket becomes writable when that is decided.
-pub(super) fn begin_connect(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn begin_connect(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new_socket(address, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     match net::connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
@@ -35,13 +35,17 @@ pub(super) fn begin_connect(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// How the attempt of `begin_connect` ended; the socket is then like an accepted one.
-pub(super) fn finish_connect(socket: &OwnedFd) -> io::Result<()> {
+pub(crate) fn finish_connect(socket: &OwnedFd) -> io::Result<()> {
     sockopt::socket_error(socket)??;
+    // A free port that the kernel also picked as our own: nobody listens there.
+    if net::getsockname(socket)? == net::getpeername(socket)?.ok_or(Errno::NOTCONN)? {
+        return Err(Errno::CONNREFUSED.into());
+    }
     prepare_connection(socket)
 }
 
 /// Sets what every connection has: blocking mode, no delay of small writes.
-pub(super) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
+pub(crate) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(socket, false)?;
     // A peer whose host has vanished is found out about, however idle its connection is.
     sockopt::set_socket_keepalive(socket, true)?;
@@ -60,7 +64,7 @@ pub(super) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
 
 /// Says that nothing more will be sent. Fails only on a connection that is gone, of which the ring
 /// learns by other ways.
-pub(super) fn shutdown_write(socket: impl AsFd) {
+pub(crate) fn shutdown_write(socket: impl AsFd) {
     match net::shutdown(socket, Shutdown::Write) {
         Ok(()) | Err(_) => {}
     }
@@ -68,7 +72,7 @@ pub(super) fn shutdown_write(socket: impl AsFd) {
 
 /// What to do about an error of accept.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum AcceptError {
+pub(crate) enum AcceptError {
     /// This one connection is gone: take the next.
     Skip,
     /// Descriptors or memory ran out, or worse: trying at once again would spin.
@@ -76,7 +80,7 @@ pub(super) enum AcceptError {
 }
 
 impl AcceptError {
-    pub(super) fn of(errno: Errno) -> Self {
+    pub(crate) fn of(errno: Errno) -> Self {
         match errno {
             Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::AGAIN => Self::Skip,
             _ => Self::Pause,

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     /// A request to cancel others. It refers to no memory and only failures are reported, which
     /// mean that there was nothing to cancel any more.
     Cancel,
+    /// A descriptor that somebody else reads has something to read.
+    Watch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl Tag {
             6 => Kind::Send,
             7 => Kind::Write,
             8 => Kind::Cancel,
+            9 => Kind::Watch,
             other => unreachable!("the kernel returns tags as they were given, not {other}"),
         };
         let index = (bits >> 32) as u32 & (SLOTS_MAX as u32 - 1);
@@ -79,6 +82,7 @@ mod tests {
             Kind::Send,
             Kind::Write,
             Kind::Cancel,
+            Kind::Watch,
         ];
         for kind in kinds {
             for (index, generation) in [(0, 0), (SLOTS_MAX as u32 - 1, u32::MAX), (5, 1)] {

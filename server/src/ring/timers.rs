@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Slot;
 
 /// How long no connection is accepted after descriptors or memory ran out.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections on their way out, oldest first. All linger equally long, so the order of
 /// arrival is the order of deadlines.

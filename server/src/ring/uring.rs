@@ -19,7 +19,7 @@
 #![expect(unsafe_code, reason = "io_uring works on addresses; the header says why they hold")]
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
@@ -30,7 +30,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use super::park::{Park, Shared, Waker};
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::tag::{Kind, Tag};
 use super::timers::{Lingering, bounded};
 use super::{Config, FileWrite, Handler, RingError};
@@ -54,6 +54,8 @@ pub(super) struct Uring {
     writes: Slots<FileWrite>,
     listeners: Listeners,
     lingering: Lingering,
+    /// Descriptors that end a turn's wait.
+    watched: Vec<OwnedFd>,
     /// Operations that found the submission queue full, in order.
     overflow: VecDeque<squeue::Entry>,
     /// Completions of this turn; kept for its memory.
@@ -76,6 +78,7 @@ impl Uring {
             writes: Slots::new(),
             listeners: Listeners::new(),
             lingering: Lingering::new(config.linger),
+            watched: Vec::new(),
             overflow: VecDeque::new(),
             completions: Vec::new(),
             in_flight: 0,
@@ -90,6 +93,18 @@ impl Uring {
 
     pub(super) fn connections_count(&self) -> usize {
         self.connections.len()
+    }
+
+    pub(super) fn watch(&mut self, descriptor: OwnedFd) {
+        self.watched.push(descriptor);
+        self.poll_watched(self.watched.len() - 1);
+    }
+
+    /// One poll at a time: begun anew, it looks at what there is and misses nothing.
+    fn poll_watched(&mut self, index: usize) {
+        let descriptor = Fd(self.watched[index].as_raw_fd());
+        let entry = opcode::PollAdd::new(descriptor, libc::POLLIN as u32).build();
+        self.submit(entry, Tag::new(Kind::Watch, Slot::new(index as u32, 0)));
     }
 
     pub(super) fn turn(
@@ -131,6 +146,7 @@ impl Uring {
         match tag.kind {
             Kind::Wake if is_last => self.watch_signal(),
             Kind::Wake | Kind::Cancel | Kind::Ready => {}
+            Kind::Watch => self.poll_watched(tag.slot.index()),
             Kind::Accept => self.on_accepted(tag.slot, result, is_last, handler),
             Kind::Connect => self.on_connect_decided(tag.slot, result, handler),
             Kind::Receive => {

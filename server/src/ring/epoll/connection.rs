@@ -119,7 +119,7 @@ impl Epoll {
         let slot = self.connections.insert(connection).map_err(|_| Errno::MFILE)?;
         let connection = self.connections.get(slot).expect("inserted above");
         let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        match self.watch(&connection.socket, Tag::new(Kind::Ready, slot), edges) {
+        match self.register(&connection.socket, Tag::new(Kind::Ready, slot), edges) {
             Ok(()) => Ok(slot),
             Err(error) => {
                 drop(self.connections.remove(slot));

@@ -46,7 +46,7 @@ impl Epoll {
         let listening = Listening { socket, is_short: false };
         let slot = self.listeners.table.insert(listening).map_err(|_| Errno::MFILE)?;
         let listening = self.listeners.table.get(slot).expect("inserted above");
-        match self.watch(&listening.socket, Tag::new(Kind::Accept, slot), EventFlags::IN) {
+        match self.register(&listening.socket, Tag::new(Kind::Accept, slot), EventFlags::IN) {
             Ok(()) => Ok(ListenerId(slot)),
             Err(error) => {
                 drop(self.listeners.table.remove(slot));
