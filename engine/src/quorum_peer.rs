@@ -250,6 +250,8 @@ impl QuorumPeer {
         let replica = self.replica.next_timeout();
         let Some(member) = &self.member else { return replica };
         let role = match &member.role {
+            // It can begin to look at once; nothing else may happen before.
+            Role::Settling if member.can_look(&self.replica) => Some(Instant::ZERO),
             Role::Settling | Role::Looking => None,
             Role::Leading(leader) => Some(leader.next_timeout()),
             Role::Dialling { at, .. } => Some(*at),

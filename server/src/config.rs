@@ -89,8 +89,39 @@ pub struct Config {
     pub standalone_enabled: bool,
     /// Who is in the ensemble.
     pub ensemble: Ensemble,
+    /// How this server takes part in it.
+    pub member: MemberSettings,
     /// What the log should say about the configuration.
     pub notes: Vec<Note>,
+}
+
+/// How a server takes part in its ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberSettings {
+    /// Ticks until a learner must be synchronized.
+    pub init_limit: u32,
+    /// Ticks that leader and learner may be silent.
+    pub sync_limit: u32,
+    /// How long a connection to another member may take.
+    pub connect_timeout: Duration,
+    /// How soon votes are sent again.
+    pub notification_interval_min: Duration,
+    /// How late they may be sent again.
+    pub notification_interval_max: Duration,
+    /// Whether it only learns, where its `server.N` line does not say so.
+    pub is_observer: bool,
+    /// Whether clients are served while it leads.
+    pub leader_serves: bool,
+    /// Whether its two ports are open at all of the host's addresses.
+    pub listens_everywhere: bool,
+    /// Whether an empty data directory counts as data: an ensemble may begin with it.
+    pub begins_empty: bool,
+    /// Whether an election may be decided before ZooKeeper would.
+    pub fast_election: bool,
+    /// Whether a sync proves that the leader still leads.
+    pub linearizable_sync: bool,
+    /// How long clients' connections outlive the loss of a leader; `None`: as long as is good.
+    pub grace: Option<Duration>,
 }
 
 /// Where clients connect.

@@ -36,7 +36,10 @@ use engine::zxid::Zxid;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::disk::data_dir::DataDir;
 use crate::door;
+use crate::ensemble::Apparatus;
+use crate::memory::Memory;
 use crate::ring::{self, Backend, Ring, Waker};
 use crate::snapshots::Snapshots;
 
@@ -72,9 +75,29 @@ pub struct Duty {
     /// What it wanted from the disk when it was made.
     pub pending: Vec<DiskOp>,
     /// Starts what works beside the cores; it tells the completions what is finished.
-    pub background: Box<dyn FnOnce(Completions) -> io::Result<(Disk, Snapshots)> + Send>,
+    pub background: Box<dyn FnOnce(Completions) -> io::Result<Background> + Send>,
     /// Where clients connect.
     pub listeners: Vec<TcpListener>,
+}
+
+/// What works beside the ordering core.
+#[derive(Debug)]
+pub struct Background {
+    /// Executes what the log wants.
+    pub disk: Disk,
+    /// Writes snapshots.
+    pub snapshots: Snapshots,
+    /// What else lives as long as it.
+    pub beside: Beside,
+}
+
+/// What lives as long as the ordering core.
+#[derive(Debug)]
+pub enum Beside {
+    /// Memory for the tree; the data directory.
+    Alone(Memory, DataDir),
+    /// Links and data of a member of an ensemble.
+    Member(Box<Apparatus>),
 }
 
 /// Tells the ordering core, from any thread, what is finished.
@@ -213,8 +236,12 @@ impl Seed {
         let mut core = Core::new(self.id, ring, clients, shared, self.clock);
         let mut ordering = None;
         if let Some(duty) = self.duty {
-            let (disk, snapshots) = (duty.background)(completions)?;
-            ordering = Some(Ordering::new(duty.peer, disk, snapshots, duty.pending));
+            let background = (duty.background)(completions)?;
+            let made = Ordering::new(duty.peer, background, duty.pending);
+            if let Some(links) = made.links()? {
+                core.watch(links);
+            }
+            ordering = Some(made);
             for listener in duty.listeners {
                 core.listen(listener)?;
             }

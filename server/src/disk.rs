@@ -144,6 +144,11 @@ impl Disk {
         }))
     }
 
+    /// Whether no frame is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {
         let fitting = self.buffers.pop().filter(|buffer| buffer.capacity() >= frame.len());
         let mut buffer = fitting.unwrap_or_else(|| AlignedBuffer::with_capacity(frame.capacity()));

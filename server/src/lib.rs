@@ -1,11 +1,14 @@
 //! The server: executes what the engine's machines ask for, with sockets, files and threads.
 
+pub mod assembly;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cores;
+pub mod data;
 pub mod disk;
 pub mod door;
+pub mod ensemble;
 pub mod exit;
 pub mod four_letter;
 pub mod logging;
@@ -15,7 +18,7 @@ pub mod process;
 pub mod ring;
 pub mod signals;
 pub mod snapshots;
-pub mod standalone;
+
 pub mod storage;
 pub mod tools;
 pub mod version;

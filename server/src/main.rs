@@ -6,7 +6,7 @@ use clap::Parser;
 use server::cli::Cli;
 use server::config::Config;
 use server::exit::ExitCode;
-use server::{logging, standalone};
+use server::{assembly, logging};
 
 /// Says why the server does not start, on the terminal: there may be no log yet.
 #[expect(clippy::print_stderr, reason = "the user of a command line looks there")]
@@ -40,7 +40,7 @@ fn main() -> ProcessExitCode {
         Err(err) => return complain(err),
     };
     config.log_notes();
-    match standalone::run(&config) {
+    match assembly::run(&config) {
         Ok(()) => ExitCode::Finished.into(),
         Err(err) => {
             tracing::error!("{err}");

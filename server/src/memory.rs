@@ -2,6 +2,8 @@
 //! started from into memory, so that no core waits for the kernel.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -13,12 +15,26 @@ const AHEAD_BYTES: usize = 16 << 20;
 /// How long to wait when there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts the thread; it lives as long as the process.
-pub fn start(map: &Map) -> io::Result<()> {
+/// Keeps the thread going; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Memory {
+    ends: Arc<AtomicBool>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts the thread for this map.
+pub fn start(map: &Map) -> io::Result<Memory> {
     let (growth, mut loader) = (map.growth(), map.loader());
+    let ends = Arc::new(AtomicBool::new(false));
+    let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
         let mut loading = true;
-        loop {
+        while !ends.load(Ordering::Relaxed) {
             match growth.grow(AHEAD_BYTES) {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -36,5 +52,6 @@ pub fn start(map: &Map) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("memory".to_owned()).spawn(work).map(drop)
+    thread::Builder::new().name("memory".to_owned()).spawn(work)?;
+    Ok(memory)
 }

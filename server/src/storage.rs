@@ -117,8 +117,7 @@ impl Storage {
         refuse_zookeeper_data(place)?;
         let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
         let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
-        let directory = snapshots.path().to_owned();
-        let mut source = Files { directory, mode: place.mode, keeps_mode: false };
+        let mut source = Files::new(snapshots.path(), place.mode);
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
         let Recovered { tree, log: log_end, report } = recovered;
         log_report(&report, &tree);
@@ -212,11 +211,19 @@ fn log_report(report: &Report, tree: &Tree) {
 }
 
 /// Loads trees from snapshot files.
-struct Files {
+#[derive(Debug)]
+pub struct Files {
     directory: PathBuf,
     mode: OwnerMode,
     /// Owners stay as the snapshot has them, whatever the mode.
     keeps_mode: bool,
+}
+
+impl Files {
+    /// Those in `directory`, owners read in this mode.
+    pub fn new(directory: &Path, mode: OwnerMode) -> Self {
+        Self { directory: directory.to_owned(), mode, keeps_mode: false }
+    }
 }
 
 impl recovery::Source for Files {

@@ -30,6 +30,7 @@ impl QuorumPeer {
         member.elector.on_timeout(now.instant, &mut out.links);
         if member.grace_ends.is_some_and(|at| at <= now.instant) {
             member.serve(Service::Closed, out);
+            replica.forget_parked();
         }
         let result = match &mut member.role {
             Role::Leading(leader) => leader.on_timeout(now, out),
@@ -230,12 +231,16 @@ impl Member {
         }
     }
 
+    /// Whether what a vote says is what is on the disk.
+    pub(super) fn can_look(&self, replica: &Replica) -> bool {
+        replica.is_settled() && self.writing == Writing::Nothing
+    }
+
     fn look_for_leader(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
         if self.elector.reopened() && !matches!(self.role, Role::Settling | Role::Looking) {
             self.lose(now, Lost("there is a better candidate"), replica, out);
         }
-        let settled = replica.is_settled() && self.writing == Writing::Nothing;
-        if matches!(self.role, Role::Settling) && settled {
+        if matches!(self.role, Role::Settling) && self.can_look(replica) {
             self.role = Role::Looking;
             let last = self.has_data.then(|| replica.last_durable());
             let own = OwnState { last, current_epoch: self.epochs.current };

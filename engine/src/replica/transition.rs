@@ -148,6 +148,12 @@ impl Replica {
         out.push(Output::Publish(std::sync::Arc::new(group.batch)));
     }
 
+    /// The connections of those who wait are closed.
+    pub fn forget_parked(&mut self) {
+        self.parked.clear();
+        drop(self.learning.take_unanswered());
+    }
+
     pub(super) fn park_request(&mut self, request: Request, body: &[u8]) {
         self.parked.push(Parked::Request(request, body.to_vec()));
     }

@@ -231,6 +231,11 @@ pub fn member_text(
     text
 }
 
+/// A host and a port, as they stand in addresses.
+pub fn host_and_port(host: &str, port: u16) -> String {
+    format!("{}:{port}", bracketed(host))
+}
+
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

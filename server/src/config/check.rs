@@ -11,7 +11,7 @@ use engine::session::TimeoutLimits;
 use super::ensemble::Ensemble;
 use super::keys::{self, Effect, Kind};
 use super::settings::{Note, Problem, Setting, Settings};
-use super::{Backend, Config, Containers, Listen};
+use super::{Backend, Config, Containers, Listen, MemberSettings};
 use crate::four_letter::Whitelist;
 
 /// What a start without a configuration file assumes.
@@ -28,6 +28,9 @@ const SNAP_RETAIN_COUNT: i64 = 3;
 const CONTAINER_CHECK_MS: i64 = 60_000;
 const CONTAINERS_PER_MINUTE: i64 = 10_000;
 const SYNC_WARNING_MS: i64 = 1_000;
+const CONNECT_TIMEOUT_MS: i64 = 5_000;
+const NOTIFICATION_MS_MIN: i64 = 200;
+const NOTIFICATION_MS_MAX: i64 = 60_000;
 
 /// Where ZooKeeper keeps the classes that `authProvider.N` names.
 const PROVIDER_PACKAGE: &str = "org.apache.zookeeper.server.auth";
@@ -91,6 +94,7 @@ impl<'a> Checker<'a> {
             server_id: None,
             standalone_enabled: self.bool("standaloneEnabled", true),
             ensemble: self.ensemble(),
+            member: self.member(),
             notes: Vec::new(),
         }
     }
@@ -107,6 +111,29 @@ impl<'a> Checker<'a> {
                 continue;
             }
             self.notes.extend(note_on_effect(setting, key));
+        }
+    }
+
+    /// How this server takes part in its ensemble.
+    fn member(&self) -> MemberSettings {
+        MemberSettings {
+            init_limit: positive(self.int("initLimit", 0)).unwrap_or(1),
+            sync_limit: positive(self.int("syncLimit", 0)).unwrap_or(1),
+            connect_timeout: self.ms("cnxTimeout", CONNECT_TIMEOUT_MS),
+            notification_interval_min: self
+                .ms("fastleader.minNotificationInterval", NOTIFICATION_MS_MIN),
+            notification_interval_max: self
+                .ms("fastleader.maxNotificationInterval", NOTIFICATION_MS_MAX),
+            is_observer: self.text("peerType") == Some("observer"),
+            leader_serves: self.text("leaderServes") != Some("no"),
+            listens_everywhere: self.bool("quorumListenOnAllIPs", false),
+            begins_empty: self.bool("db.autocreate", false),
+            fast_election: self.bool("ringkeeper.fastElection", true),
+            linearizable_sync: self.bool("ringkeeper.linearizableSync", true),
+            grace: self
+                .settings
+                .get("ringkeeper.clientGraceMs")
+                .map(|_| self.ms("ringkeeper.clientGraceMs", 0)),
         }
     }
 

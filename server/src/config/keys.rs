@@ -162,6 +162,9 @@ pub const KEYS: &[Key] = keys! {
         "ringkeeper.slowRequestMs": Kind::Int(0, i32::MAX as i64),
     }
     ENSEMBLE => {
+        "ringkeeper.clientGraceMs": Kind::Int(0, i32::MAX as i64),
+        "ringkeeper.fastElection": BOOL,
+        "ringkeeper.linearizableSync": BOOL,
         "initLimit": COUNT,
         "syncLimit": COUNT,
         "connectToLearnerMasterLimit": COUNT,

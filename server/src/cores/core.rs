@@ -87,6 +87,11 @@ impl Core {
         Ok(())
     }
 
+    /// Runs whenever there is something to read from `descriptor`.
+    pub(super) fn watch(&mut self, descriptor: OwnedFd) {
+        self.ring.watch(descriptor);
+    }
+
     /// Serves until told to stop, and, on the ordering core, until what was ordered is durable.
     pub(super) fn run(mut self, mut ordering: Option<Ordering>) -> io::Result<()> {
         loop {
@@ -109,7 +114,7 @@ impl Core {
             }
             self.events.step(Input::Tick);
             if let Some(ordering) = &mut ordering {
-                ordering.turn(&mut self.events).map_err(io::Error::other)?;
+                ordering.turn(&mut self.events)?;
             }
             self.finish_turn(ordering.as_mut());
             let took = self.events.clock.instant().since(self.events.now);

@@ -1,16 +1,20 @@
 //! The ordering core's other half: drives the replica, the log and publication.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use engine::disk::{DiskOp, StorageError};
+use engine::disk::DiskOp;
 use engine::ids::SessionId;
 use engine::order::Submission;
 use engine::quorum_peer::{Input, Output, QuorumPeer};
 use engine::replica::{self, Now};
 use engine::time::Instant;
+use engine::zab::data::DataOp;
 
 use super::core::Events;
 use super::mailbox::{ToCore, ToOrdering};
+use super::{Background, Beside};
+use crate::data::Finished;
 use crate::disk::{Disk, FrameWrite};
 use crate::ring::AlignedBuffer;
 use crate::snapshots::Snapshots;
@@ -28,6 +32,11 @@ pub(super) struct Ordering {
     peer: QuorumPeer,
     disk: Disk,
     snapshots: Snapshots,
+    beside: Beside,
+    /// The log is given up for this: when it is quiet, the data's thread takes over.
+    handover: Option<DataOp>,
+    /// The log was given up, and there is no other one yet.
+    is_without_log: bool,
     outputs: Vec<Output>,
     submitted: Vec<Submission>,
     /// Frames for the ring.
@@ -35,19 +44,38 @@ pub(super) struct Ordering {
 }
 
 impl Ordering {
-    pub(super) fn new(
-        peer: QuorumPeer,
-        disk: Disk,
-        snapshots: Snapshots,
-        pending: Vec<DiskOp>,
-    ) -> Self {
+    pub(super) fn new(peer: QuorumPeer, background: Background, pending: Vec<DiskOp>) -> Self {
+        let Background { disk, snapshots, beside } = background;
         let disk_op = |op| Output::Replica(replica::Output::Disk(op));
         let outputs = pending.into_iter().map(disk_op).collect();
-        Self { peer, disk, snapshots, outputs, submitted: Vec::new(), writes: Vec::new() }
+        Self {
+            peer,
+            disk,
+            snapshots,
+            beside,
+            handover: None,
+            is_without_log: false,
+            outputs,
+            submitted: Vec::new(),
+            writes: Vec::new(),
+        }
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.peer.next_timeout()
+        let links = match &self.beside {
+            Beside::Alone(..) => None,
+            Beside::Member(member) if member.peers.has_events() => Some(Instant::ZERO),
+            Beside::Member(member) => member.peers.next_timeout(),
+        };
+        [self.peer.next_timeout(), links].into_iter().flatten().min()
+    }
+
+    /// What tells that there is something of the links.
+    pub(super) fn links(&self) -> io::Result<Option<OwnedFd>> {
+        match &self.beside {
+            Beside::Alone(..) => Ok(None),
+            Beside::Member(member) => member.peers.descriptor().map(Some),
+        }
     }
 
     /// When sessions expire, soonest first, and which.
@@ -66,15 +94,19 @@ impl Ordering {
     }
 
     /// Takes in what the ring, the disk and other cores have for the replica.
-    pub(super) fn turn(&mut self, events: &mut Events) -> Result<(), StorageError> {
+    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now = events.clock.now();
         for Written { token, buffer, result } in events.written.drain(..) {
-            let done = self.disk.on_written(token, buffer, result)?;
+            let done = self.disk.on_written(token, buffer, result).map_err(io::Error::other)?;
             self.step(now, replica::Input::Disk(done));
         }
-        while let Some(done) = self.disk.finished()? {
-            self.step(now, replica::Input::Disk(done));
+        while let Some(done) = self.disk.finished().map_err(io::Error::other)? {
+            if !self.is_without_log {
+                self.step(now, replica::Input::Disk(done));
+            }
         }
+        self.take_data(now)?;
+        self.take_links(now, events)?;
         while let Some(message) = events.shared.receive_ordering() {
             match message {
                 ToOrdering::Submission(submission) => {
@@ -103,12 +135,55 @@ impl Ordering {
         self.peer.step(now, Input::Replica(input), &mut self.outputs);
     }
 
+    /// Takes in what the data's thread has finished; hands over to it when the log is quiet.
+    fn take_data(&mut self, now: Now) -> io::Result<()> {
+        let Beside::Member(apparatus) = &mut self.beside else { return Ok(()) };
+        if self.disk.is_idle()
+            && let Some(op) = self.handover.take()
+        {
+            apparatus.data.execute(op);
+        }
+        while let Some(finished) = apparatus.data.finished() {
+            let Finished { done, place } = finished.map_err(io::Error::other)?;
+            if let Some(place) = place {
+                (self.disk, self.snapshots) = apparatus.restart(place)?;
+                self.is_without_log = false;
+            }
+            self.peer.step(now, Input::Data(Box::new(done)), &mut self.outputs);
+        }
+        Ok(())
+    }
+
+    /// Takes in what has come over the links. What it leads to is done before the next of it.
+    fn take_links(&mut self, now: Now, events: &mut Events) -> io::Result<()> {
+        if let Beside::Member(apparatus) = &mut self.beside {
+            apparatus.peers.poll(now.instant)?;
+        }
+        while let Beside::Member(apparatus) = &mut self.beside
+            && let Some(event) = apparatus.peers.take()
+        {
+            self.peer.step(now, Input::Link(event), &mut self.outputs);
+            self.execute(now, events);
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, now: Now, events: &mut Events) {
         self.peer.finish_turn(now, &mut self.outputs);
+        self.execute(now, events);
+        if let Beside::Member(apparatus) = &mut self.beside {
+            apparatus.peers.flush();
+        }
+    }
+
+    fn execute(&mut self, now: Now, events: &mut Events) {
         for output in self.outputs.drain(..) {
             match output {
                 Output::Replica(replica::Output::Disk(op)) => {
-                    self.disk.execute(op, &mut |write| self.writes.push(write));
+                    // A log that is given up is written no more.
+                    if !self.is_without_log {
+                        self.disk.execute(op, &mut |write| self.writes.push(write));
+                    }
                 }
                 Output::Replica(replica::Output::Publish(batch)) => {
                     events.shared.publish(events.id, &batch);
@@ -123,7 +198,18 @@ impl Ordering {
                 Output::Service(service) => {
                     events.shared.send_to_all(|| ToCore::Service(service));
                 }
-                Output::Link(_) | Output::Data(_) => unreachable!("a server alone"),
+                Output::Link(op) => {
+                    let Beside::Member(apparatus) = &mut self.beside else { continue };
+                    apparatus.peers.execute(now.instant, op);
+                }
+                Output::Data(op @ DataOp::Epochs(_)) => {
+                    let Beside::Member(apparatus) = &mut self.beside else { continue };
+                    apparatus.data.execute(op);
+                }
+                Output::Data(op) => {
+                    self.is_without_log = true;
+                    self.handover = Some(op);
+                }
             }
         }
     }

@@ -80,6 +80,11 @@ impl DataDir {
         self.manifest.generation()
     }
 
+    /// Where manifest and epochs lie.
+    pub fn root_mut(&mut self) -> &mut Directory {
+        &mut self.root
+    }
+
     /// Its snapshots.
     pub fn snapshots(&self) -> Result<Directory, StorageError> {
         existing(&self.root.path().join(generation_name(self.generation())))

@@ -28,7 +28,7 @@ use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, NewData};
 use crate::disk::lock::LockError;
 use crate::exit::ExitCode;
 use crate::storage::{self, OpenError, Place, Stopped};
-use crate::{door, snapshots, standalone};
+use crate::{assembly, door, snapshots};
 
 /// The first segment of the copy's log.
 const SEGMENT_FIRST: SegmentId = SegmentId(1);
@@ -93,7 +93,7 @@ pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
     let place = Place {
         data_dir: &config.data_dir,
         data_log_dir: &config.data_log_dir,
-        mode: standalone::owner_mode(config),
+        mode: assembly::owner_mode(config),
     };
     match Stopped::read(&place) {
         Ok(mut stopped) => {

@@ -22,11 +22,11 @@ use engine::zookeeper_files::Compression;
 
 use super::handover::{self, Epochs, HandoverError, Staged, at};
 use super::zookeeper::{NOTICE, SUPERSEDED};
+use crate::assembly;
 use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, EXPORT_MARK};
 use crate::exit::ExitCode;
 use crate::snapshots::sync_directory;
-use crate::standalone;
 use crate::storage::{OpenError, Place, Stopped, ZOOKEEPER_FOLDER};
 
 /// What our directory is called when a ZooKeeper goes on with the data.
@@ -194,7 +194,7 @@ fn read(config: &Config, request: &Request) -> Result<Stopped, ExportError> {
     let place = Place {
         data_dir: &config.data_dir,
         data_log_dir: &config.data_log_dir,
-        mode: standalone::owner_mode(config),
+        mode: assembly::owner_mode(config),
     };
     let stopped = Stopped::read(&place)?;
     match stopped.report.digest_mismatch {

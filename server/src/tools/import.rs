@@ -23,7 +23,7 @@ use super::zookeeper::{Found, ReadError, ZooKeeperDir};
 use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
 use crate::exit::ExitCode;
-use crate::{snapshots, standalone};
+use crate::{assembly, snapshots};
 
 /// The first segment of a log.
 const SEGMENT_FIRST: SegmentId = SegmentId(1);
@@ -100,7 +100,7 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
         return Err(ImportError::Superseded(target));
     }
     let before = source.shape()?;
-    let mut found = source.read(standalone::owner_mode(config))?;
+    let mut found = source.read(assembly::owner_mode(config))?;
     if found.report.lost_ttls > 0 && !force {
         return Err(ImportError::TtlZnodes(found.report.lost_ttls));
     }

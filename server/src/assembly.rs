@@ -1,4 +1,5 @@
-//! A server on its own: from a configuration to running cores, and to their end.
+//! From a configuration to running cores, and to their end: a server alone, or a member of an
+//! ensemble.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -7,24 +8,30 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use engine::client_core;
+use engine::disk::StorageError;
 use engine::quorum_peer::QuorumPeer;
+use engine::recovery::Report;
 use engine::replica::{self, Replica};
 use engine::rules::Rules;
 use engine::tree::OwnerMode;
+use engine::zxid::Zxid;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::cores::{Cores, Duty, Facts, Limits, Plan};
+use crate::cores::{self, Background, Completions, Cores, Duty, Facts, Limits, Plan};
+use crate::data::{Data, MemberData};
 use crate::disk::Disk;
-use crate::disk::data_dir::DIRECTORY_NAME;
+use crate::disk::data_dir::{DIRECTORY_NAME, DataDir};
 use crate::door::Door;
+use crate::ensemble::{self, Apparatus, MemberError, Membership};
 use crate::exit::ExitCode;
 use crate::four_letter::report::ConfigReport;
+use crate::memory::{self, Memory};
 use crate::ring::{self, Backend, RingError};
 use crate::signals::{self, Stop};
 use crate::snapshots::Snapshots;
 use crate::storage::{OpenError, Place, Storage};
-use crate::{memory, process, version};
+use crate::{process, version};
 
 /// The id in front of session ids where there is no ensemble.
 // Compat: ZooKeeperServer.createSessionTracker
@@ -37,9 +44,9 @@ const BACKLOG_DEFAULT: u32 = 50;
 /// Why the server does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The configuration asks for an ensemble.
-    #[error("{0} servers are configured: this version of ringkeeper serves standalone only")]
-    Ensemble(usize),
+    /// It cannot be the member of the ensemble that the configuration says.
+    #[error(transparent)]
+    Member(#[from] MemberError),
     /// The data cannot be used.
     #[error(transparent)]
     Storage(#[from] OpenError),
@@ -72,7 +79,8 @@ impl RunError {
     /// What the process tells whoever started it.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Ensemble(_) => ExitCode::BadInvocation,
+            Self::Member(MemberError::Bind(_)) => ExitCode::Address,
+            Self::Member(_) => ExitCode::BadInvocation,
             Self::Storage(error) => error.exit_code(),
             Self::Ring(_) => ExitCode::System,
             Self::Listen { .. } => ExitCode::Address,
@@ -83,9 +91,6 @@ impl RunError {
 
 /// Serves until a signal asks for the end.
 pub fn run(config: &Config) -> Result<(), RunError> {
-    if config.is_distributed() {
-        return Err(RunError::Ensemble(config.ensemble.voters().count()));
-    }
     tracing::info!("ringkeeper {}", version::RINGKEEPER);
     let backend = choose_backend(config)?;
     let place = Place {
@@ -93,28 +98,36 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         data_log_dir: &config.data_log_dir,
         mode: owner_mode(config),
     };
+    let group_bytes = replica::group_bytes_most(&rules(config));
+    let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
+    let membership = membership.transpose()?;
     let storage = Storage::open(&place)?;
-    memory::start(storage.tree.view()).map_err(RunError::Core)?;
+    let memory = memory::start(storage.tree.view()).map_err(RunError::Core)?;
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
-    let group_bytes = replica::group_bytes_most(&rules(config));
     let log = storage.open_log(group_bytes, now.instant, &mut pending);
     let Storage { tree, report, log_end, log: directory, snapshots, data_dir } = storage;
     let cores = cores_count(config);
+    let last = log.durable();
     let mut replica = Replica::new(replica_config(config, cores), tree, log, now);
     replica.replayed(now, report.txns, report.bytes);
+    let (peer, beside) = match membership {
+        None => (QuorumPeer::alone(replica), Beside::Alone(memory, data_dir)),
+        Some(membership) => member(config, membership, replica, memory, data_dir, &report, last)?,
+    };
     let listeners = bind(config)?;
     let port = listeners[0].local_addr().map_or(0, |address| address.port());
     let addresses: Vec<_> = listeners.iter().flat_map(TcpListener::local_addr).collect();
     let kept = config.snapshots_kept as usize;
-    let background = Box::new(move |done: crate::cores::Completions| {
+    let background = Box::new(move |done: Completions| {
         let wake = done.clone();
         let disk =
             Disk::start(directory, &log_end, move || wake.wake()).map_err(io::Error::other)?;
-        Ok((disk, Snapshots::start(snapshots.path().to_owned(), kept, done)?))
+        let snapshots = Snapshots::start(snapshots.path().to_owned(), kept, done.clone())?;
+        Ok(Background { disk, snapshots, beside: beside.start(done, kept)? })
     });
-    let duty = Duty { peer: QuorumPeer::alone(replica), pending, background, listeners };
+    let duty = Duty { peer, pending, background, listeners };
     let running = Cores::start(plan(config, cores, backend, port), clock, duty);
     let running = running.map_err(RunError::Core)?;
     let _door = open_door(config, &running);
@@ -130,9 +143,53 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for address in addresses {
         tracing::info!(%address, ?backend, cores, "serving clients");
     }
-    let result = running.join().map_err(RunError::Core);
-    drop(data_dir);
-    result
+    running.join().map_err(RunError::Core)
+}
+
+/// The machine of a member, and what it needs beside log and snapshots.
+fn member(
+    config: &Config,
+    membership: Membership,
+    replica: Replica,
+    memory: Memory,
+    mut data_dir: DataDir,
+    report: &Report,
+    last: Zxid,
+) -> Result<(QuorumPeer, Beside), RunError> {
+    let storage = |error: StorageError| RunError::Storage(error.into());
+    let opened = ensemble::open_epochs(config, &mut data_dir, report, last);
+    let (epochs, state) = opened.map_err(storage)?;
+    tracing::info!(id = membership.id(), epochs = ?state.epochs, "member of an ensemble");
+    let machine = membership.config.clone();
+    let (mode, segment_bytes) = (machine.mode, machine.log.segment_bytes);
+    let data = MemberData { data_dir, epochs, mode, segment_bytes };
+    let peer = QuorumPeer::member(replica, machine, state);
+    Ok((peer, Beside::Member(Box::new((membership, data, memory)))))
+}
+
+/// What lives as long as the ordering core does.
+enum Beside {
+    Alone(Memory, DataDir),
+    Member(Box<(Membership, MemberData, Memory)>),
+}
+
+impl Beside {
+    fn start(self, completions: Completions, kept: usize) -> io::Result<cores::Beside> {
+        match self {
+            Self::Alone(memory, data_dir) => Ok(cores::Beside::Alone(memory, data_dir)),
+            Self::Member(parts) => {
+                let (membership, data, memory) = *parts;
+                let wake = completions.clone();
+                Ok(cores::Beside::Member(Box::new(Apparatus {
+                    peers: membership.peers()?,
+                    data: Data::start(data, move || wake.wake())?,
+                    memory: Some(memory),
+                    completions,
+                    snapshots_kept: kept,
+                })))
+            }
+        }
+    }
 }
 
 /// A server without its door serves all the same.
@@ -157,7 +214,7 @@ fn choose_backend(config: &Config) -> Result<Backend, RingError> {
 
 fn cores_count(config: &Config) -> u16 {
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let wanted = config.cores.unwrap_or(available).clamp(1, usize::from(crate::cores::CORES_MAX));
+    let wanted = config.cores.unwrap_or(available).clamp(1, usize::from(cores::CORES_MAX));
     wanted as u16
 }
 
@@ -197,9 +254,12 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         memory_bytes_max: config.memory_bytes_max,
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
-        history_bytes: 0,
+        history_bytes: if config.is_distributed() { HISTORY_BYTES } else { 0 },
     }
 }
+
+/// How much of the log a member keeps in memory for learners that are a little behind, bytes.
+const HISTORY_BYTES: usize = 64 << 20;
 
 /// Log after which a snapshot is due, bytes. It bounds the replay after a crash.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;

@@ -1,0 +1,202 @@
+//! What a member of an ensemble does with its data beside the log: epochs, cuts, and the tree that
+//! a leader sends.
+//!
+//! ```text
+//!   ordering core                          the data's thread
+//!   DataOp ──────────channel─────────────> epochs file, log, snapshots, manifest
+//!   finished() ──> Finished <──channel, wake
+//! ```
+//!
+//! Before a cut or another tree the ordering core gives up its log; what is finished brings the
+//! one to go on with. An operation that fails ends the process, like a sync that fails.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use engine::btree::Version;
+use engine::disk::{Damage, SegmentId, StorageError};
+use engine::epochs::{Epochs, EpochsFile};
+use engine::recovery::{self, Recovered};
+use engine::tree::OwnerMode;
+use engine::txnlog::{LogEnd, plan_segment, segments};
+use engine::zab::data::{DataDone, DataOp, Loaded};
+use engine::zxid::Zxid;
+
+use crate::disk::data_dir::DataDir;
+use crate::disk::volume::Directory;
+use crate::memory::{self, Memory};
+use crate::snapshots;
+use crate::storage::Files;
+
+/// The first segment of a new log.
+const SEGMENT_FIRST: SegmentId = SegmentId(1);
+
+/// Why the data could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The disk refuses, or what is on it is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The leader's tree could not be written.
+    #[error("writing the leader's tree: {0}")]
+    Snapshot(#[from] io::Error),
+}
+
+/// Something that is done.
+#[derive(Debug)]
+pub struct Finished {
+    /// For the machine.
+    pub done: DataDone,
+    /// The log to go on with, where that is another one now.
+    pub place: Option<LogPlace>,
+}
+
+/// A log, and the snapshots that belong to it.
+#[derive(Debug)]
+pub struct LogPlace {
+    /// The log's directory.
+    pub logs: Directory,
+    /// Where it goes on.
+    pub end: LogEnd,
+    /// The directory of the snapshots.
+    pub snapshots: PathBuf,
+    /// Provides memory for the tree that was loaded, if one was.
+    pub memory: Option<Memory>,
+}
+
+/// The thread, as the ordering core sees it.
+#[derive(Debug)]
+pub struct Data {
+    jobs: Sender<DataOp>,
+    finished: Receiver<Result<Finished, DataError>>,
+}
+
+/// What the thread works on.
+#[derive(Debug)]
+pub struct MemberData {
+    /// The directories.
+    pub data_dir: DataDir,
+    /// The epochs.
+    pub epochs: EpochsFile,
+    /// How owners of znodes are read.
+    pub mode: OwnerMode,
+    /// The length of the log's segments.
+    pub segment_bytes: u64,
+}
+
+impl Data {
+    /// Starts the thread. `wake` is called on it when [`Data::finished`] has something.
+    pub fn start(mut data: MemberData, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<DataOp>();
+        let (outbox, finished) = mpsc::channel();
+        let work = move || {
+            while let Ok(op) = inbox.recv() {
+                let is_epochs = matches!(op, DataOp::Epochs(_));
+                let result = data.execute(op);
+                let failed = result.is_err();
+                if outbox.send(result).is_err() {
+                    return;
+                }
+                wake();
+                if failed || (is_epochs && data.settle().is_err()) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("data".to_owned()).spawn(work)?;
+        Ok(Self { jobs, finished })
+    }
+
+    /// Begins an operation.
+    pub fn execute(&self, op: DataOp) {
+        // A thread that has ended has told why, or is about to.
+        drop(self.jobs.send(op));
+    }
+
+    /// What is done since the last call.
+    pub fn finished(&self) -> Option<Result<Finished, DataError>> {
+        self.finished.try_recv().ok()
+    }
+}
+
+impl MemberData {
+    fn execute(&mut self, op: DataOp) -> Result<Finished, DataError> {
+        match op {
+            DataOp::Epochs(epochs) => self.write_epochs(epochs),
+            DataOp::Truncate(zxid) => self.truncate(zxid),
+            DataOp::Replace(version) => self.replace(version),
+        }
+    }
+
+    fn write_epochs(&mut self, epochs: Epochs) -> Result<Finished, DataError> {
+        self.epochs.write(self.data_dir.root_mut(), epochs)?;
+        Ok(Finished { done: DataDone::Epochs(epochs), place: None })
+    }
+
+    fn settle(&mut self) -> Result<(), DataError> {
+        Ok(self.epochs.settle(self.data_dir.root_mut())?)
+    }
+
+    fn truncate(&mut self, zxid: Zxid) -> Result<Finished, DataError> {
+        let (mut snapshots, mut logs) = (self.data_dir.snapshots()?, self.data_dir.logs()?);
+        let bytes = self.segment_bytes;
+        let plan = |segment: SegmentId| plan_segment(seed(&snapshots), segment, bytes);
+        let mut beyond = self.data_dir.snapshots()?;
+        match recovery::truncate(&mut beyond, &mut logs, zxid, plan) {
+            Err(error) if matches!(error.damage(), Some(Damage::Gap { .. })) => {
+                tracing::warn!("the log cannot be cut behind {zxid}: {error}");
+                let recovered = self.recover(&mut snapshots, &mut logs)?;
+                let done = DataDone::CannotTruncate(zxid);
+                return Ok(place(done, recovered.log, logs, &snapshots, None));
+            }
+            result => result?,
+        }
+        let Recovered { tree, log, report } = self.recover(&mut snapshots, &mut logs)?;
+        let memory = memory::start(tree.view())?;
+        let end = log.clone();
+        let done = DataDone::Truncated(Box::new(Loaded { tree, log, report }));
+        Ok(place(done, end, logs, &snapshots, Some(memory)))
+    }
+
+    fn replace(&mut self, version: Version) -> Result<Finished, DataError> {
+        let zxid = version.zxid();
+        let (mut snapshots, mut logs) = self.data_dir.prepare_next()?;
+        snapshots::write_snapshot(snapshots.path(), version)?;
+        let plan = plan_segment(seed(&snapshots), SEGMENT_FIRST, self.segment_bytes);
+        segments::begin(&mut logs, plan, zxid)?;
+        // What counts from now on has been read as any later start will read it.
+        let recovered = self.recover(&mut snapshots, &mut logs)?;
+        self.data_dir.switch_to_next()?;
+        let done = DataDone::Replaced(recovered.log.clone());
+        Ok(place(done, recovered.log, logs, &snapshots, None))
+    }
+
+    fn recover(
+        &self,
+        snapshots: &mut Directory,
+        logs: &mut Directory,
+    ) -> Result<Recovered, StorageError> {
+        let mut source = Files::new(snapshots.path(), self.mode);
+        recovery::recover(snapshots, logs, &mut source)
+    }
+}
+
+fn place(
+    done: DataDone,
+    end: LogEnd,
+    logs: Directory,
+    snapshots: &Directory,
+    memory: Option<Memory>,
+) -> Finished {
+    let snapshots = snapshots.path().to_owned();
+    Finished { done, place: Some(LogPlace { logs, end, snapshots, memory }) }
+}
+
+/// Another one at each call.
+fn seed(directory: &Directory) -> u64 {
+    RandomState::new().hash_one(directory.path())
+}

@@ -1,0 +1,257 @@
+//! A member of an ensemble: from the configuration to its machine, its links and its data.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::epochs::{Epochs, EpochsFile};
+use engine::ids::ServerId;
+use engine::quorum_peer::{MemberConfig, MemberState};
+use engine::recovery::Report;
+use engine::txnlog::LogConfig;
+use engine::zab::election::ElectorConfig;
+use engine::zab::members::{self, Groups, MemberAddress, Members, MembersError};
+use engine::zab::outbox::Timing;
+use engine::zxid::{Epoch, Zxid};
+
+use crate::assembly::owner_mode;
+use crate::config::Config;
+use crate::config::ensemble::{Member, PeerAddress};
+use crate::cores::Completions;
+use crate::data::{Data, LogPlace};
+use crate::disk::Disk;
+use crate::disk::data_dir::DataDir;
+use crate::memory::Memory;
+use crate::peers::{self, BindError, Peers, Plan};
+use crate::snapshots::Snapshots;
+
+/// How long a better vote is waited for.
+// Compat: FastLeaderElection.finalizeWait
+const FINALIZE_WAIT: Duration = Duration::from_millis(200);
+
+/// An ensemble may begin with this server's empty tree if this file is in `dataDir`.
+// Compat: FileTxnSnapLog.autoCreateDB
+const INITIALIZE_MARK: &str = "initialize";
+
+/// Why a server cannot be a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// It does not know which one it is.
+    #[error("{}: no such file; it must hold this server's N of server.N", .0.display())]
+    NoId(PathBuf),
+    /// It is not in the list.
+    #[error("myid says {0}, and there is no server.{0}")]
+    NotListed(i64),
+    /// The list is wrong.
+    #[error(transparent)]
+    Members(#[from] MembersError),
+    /// The other members cannot reach it.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Its own address in the list is unknown here.
+    #[error("server.{id}: {host}: {error}")]
+    Address {
+        /// The server.
+        id: i64,
+        /// Its host.
+        host: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A member that is about to start.
+#[derive(Debug)]
+pub struct Membership {
+    /// For its machine.
+    pub config: MemberConfig,
+    id: i64,
+    plan: Plan,
+    listeners: Vec<std::net::TcpListener>,
+}
+
+impl Membership {
+    /// Who is in the ensemble, which of them this server is, and its election port.
+    pub fn new(config: &Config, group_bytes: usize) -> Result<Self, MemberError> {
+        let id = config.server_id.ok_or_else(|| MemberError::NoId(config.data_dir.join("myid")))?;
+        let own = config.ensemble.members.get(&id).ok_or(MemberError::NotListed(id))?;
+        let members = Arc::new(members_of(config)?);
+        let settings = &config.member;
+        let tick = Duration::from_millis(u64::from(config.tick_ms.unsigned_abs()));
+        let timing = Timing {
+            tick,
+            init_limit: settings.init_limit,
+            sync_limit: settings.sync_limit,
+            linearizable_sync: settings.linearizable_sync,
+        };
+        let is_observer = own.is_observer || settings.is_observer;
+        let election = own
+            .addresses
+            .iter()
+            .map(|address| members::host_and_port(&address.host, address.election_port));
+        let elector = ElectorConfig {
+            me: ServerId(id),
+            is_observer,
+            members: Arc::clone(&members),
+            my_election_address: election.collect::<Vec<_>>().join("|"),
+            finalize_wait: FINALIZE_WAIT,
+            notification_interval_min: settings.notification_interval_min,
+            notification_interval_max: settings.notification_interval_max,
+            connect_timeout: settings.connect_timeout,
+            tick,
+            fast: settings.fast_election,
+        };
+        let shortest = Duration::from_millis(config.timeouts.min_ms.max(0).cast_unsigned().into());
+        let machine = MemberConfig {
+            me: ServerId(id),
+            members,
+            is_observer,
+            timing,
+            elector,
+            grace: settings.grace.unwrap_or_else(|| tick.min(shortest / 3)),
+            mode: owner_mode(config),
+            log: LogConfig {
+                seed: RandomState::new().hash_one(id),
+                ..LogConfig::for_groups(group_bytes)
+            },
+        };
+        let everywhere = settings.listens_everywhere;
+        let listeners = peers::bind(&addresses(id, own, everywhere, |own| own.election_port)?)?;
+        let plan = Plan {
+            members: peer_addresses(&config.ensemble.members),
+            connect_timeout: settings.connect_timeout,
+            learner_addresses: addresses(id, own, everywhere, |own| own.quorum_port)?,
+        };
+        Ok(Self { config: machine, id, plan, listeners })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Opens the links.
+    pub fn peers(self) -> io::Result<Peers> {
+        Peers::new(self.plan, self.listeners)
+    }
+}
+
+/// What a member finds of its part in the ensemble; made if it is not there.
+pub fn open_epochs(
+    config: &Config,
+    data_dir: &mut DataDir,
+    report: &Report,
+    last: Zxid,
+) -> Result<(EpochsFile, MemberState), engine::disk::StorageError> {
+    let file = EpochsFile::open(data_dir.root_mut())?;
+    let found = file.as_ref().map_or_else(Epochs::default, EpochsFile::epochs);
+    let epochs = found.reaching(last);
+    let file = match file {
+        Some(file) => file,
+        None => EpochsFile::create(data_dir.root_mut(), epochs)?,
+    };
+    let marked = config.data_dir.join(INITIALIZE_MARK).exists();
+    let has_data = epochs.current > Epoch(0)
+        || last > Zxid::ZERO
+        || report.snapshot.is_some()
+        || config.member.begins_empty
+        || marked;
+    Ok((file, MemberState { epochs, has_data }))
+}
+
+/// What the ordering core has beside log and snapshots where there is an ensemble.
+#[derive(Debug)]
+pub struct Apparatus {
+    /// The links.
+    pub peers: Peers,
+    /// The data's thread.
+    pub data: Data,
+    /// Provides memory for the tree.
+    pub memory: Option<Memory>,
+    /// Whom log and snapshots tell what is finished.
+    pub completions: Completions,
+    /// How many snapshots are kept.
+    pub snapshots_kept: usize,
+}
+
+impl Apparatus {
+    /// Starts what works on another log than before, after a cut or with another tree.
+    pub fn restart(&mut self, place: LogPlace) -> io::Result<(Disk, Snapshots)> {
+        let wake = self.completions.clone();
+        let disk = Disk::start(place.logs, &place.end, move || wake.wake());
+        let disk = disk.map_err(io::Error::other)?;
+        self.memory = place.memory;
+        let kept = self.snapshots_kept;
+        Ok((disk, Snapshots::start(place.snapshots, kept, self.completions.clone())?))
+    }
+}
+
+/// The members as the configuration lists them.
+fn members_of(config: &Config) -> Result<Members, MembersError> {
+    let ensemble = &config.ensemble;
+    let listed: Vec<_> = ensemble
+        .members
+        .iter()
+        .map(|(&id, member)| {
+            let addresses: Vec<_> = member.addresses.iter().map(member_address).collect();
+            let client = member.client.as_ref().map(|(host, port)| (host.as_str(), *port));
+            members::Member {
+                id: ServerId(id),
+                is_observer: member.is_observer,
+                text: members::member_text(&addresses, member.is_observer, client),
+            }
+        })
+        .collect();
+    if ensemble.groups.is_empty() {
+        return Members::majority(&listed, 0);
+    }
+    let ids = |ids: &Vec<i64>| ids.iter().copied().map(ServerId).collect();
+    let weight = |weight: i64| u32::try_from(weight).unwrap_or(0);
+    let groups = Groups {
+        groups: ensemble.groups.iter().map(|(&group, members)| (group, ids(members))).collect(),
+        weights: ensemble.weights.iter().map(|(&id, &w)| (ServerId(id), weight(w))).collect(),
+    };
+    Members::hierarchical(&listed, &groups, 0)
+}
+
+fn member_address(address: &PeerAddress) -> MemberAddress {
+    MemberAddress {
+        host: address.host.clone(),
+        learner_port: address.quorum_port,
+        election_port: address.election_port,
+    }
+}
+
+fn peer_addresses(members: &BTreeMap<i64, Member>) -> BTreeMap<ServerId, Vec<PeerAddress>> {
+    members.iter().map(|(&id, member)| (ServerId(id), member.addresses.clone())).collect()
+}
+
+/// Where this server listens with one of its two ports.
+fn addresses(
+    id: i64,
+    own: &Member,
+    everywhere: bool,
+    port: impl Fn(&PeerAddress) -> u16,
+) -> Result<Vec<SocketAddr>, MemberError> {
+    let mut addresses = Vec::new();
+    for address in &own.addresses {
+        let port = port(address);
+        if everywhere {
+            addresses.push(SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port));
+            continue;
+        }
+        let host = &address.host;
+        let fail = |error| MemberError::Address { id, host: host.clone(), error };
+        let found = (host.as_str(), port).to_socket_addrs().map_err(fail)?.next();
+        let nothing = || fail(io::Error::new(io::ErrorKind::NotFound, "no address"));
+        addresses.push(found.ok_or_else(nothing)?);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
