@@ -79,11 +79,10 @@ impl RunError {
     /// What the process tells whoever started it.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Member(MemberError::Bind(_)) => ExitCode::Address,
-            Self::Member(_) => ExitCode::BadInvocation,
             Self::Storage(error) => error.exit_code(),
             Self::Ring(_) => ExitCode::System,
-            Self::Listen { .. } => ExitCode::Address,
+            Self::Listen { .. } | Self::Member(MemberError::Bind(_)) => ExitCode::Address,
+            Self::Member(_) => ExitCode::BadInvocation,
             Self::Core(_) => ExitCode::Storage,
         }
     }

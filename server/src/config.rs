@@ -97,6 +97,7 @@ pub struct Config {
 
 /// How a server takes part in its ensemble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct MemberSettings {
     /// Ticks until a learner must be synchronized.
     pub init_limit: u32,
