@@ -85,6 +85,20 @@ pub enum SnapshotError {
     Page(#[from] CheckError),
 }
 
+impl SnapshotError {
+    /// Where in the file it was found.
+    pub fn offset(&self) -> u64 {
+        match self {
+            Self::NoSuperblock { offset }
+            | Self::SuperblockDamaged { offset, .. }
+            | Self::ChecksumsDamaged { offset, .. }
+            | Self::BlockDamaged { offset, .. } => *offset,
+            Self::Length { length, .. } => length.saturating_sub(SUPERBLOCK_BYTES as u64),
+            Self::Map(_) | Self::Unsupported { .. } | Self::Page(_) => 0,
+        }
+    }
+}
+
 /// A mapped snapshot file. Its superblock is good; its blocks are to be checked before use.
 pub struct Snapshot {
     mapped: Mapped,
@@ -114,6 +128,16 @@ impl Snapshot {
     /// The last transaction that the snapshot includes.
     pub fn zxid(&self) -> Zxid {
         self.superblock.zxid
+    }
+
+    /// How many pages it has.
+    pub fn pages(&self) -> u32 {
+        self.superblock.pages
+    }
+
+    /// The number of the root page.
+    pub fn root(&self) -> u32 {
+        self.superblock.root
     }
 
     /// How many blocks there are to check.

@@ -4,6 +4,7 @@ mod backup;
 mod export;
 mod handover;
 mod import;
+mod inspect;
 mod zookeeper;
 
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use crate::exit::ExitCode;
 use backup::BackupError;
 use export::ExportError;
 use import::ImportError;
+use inspect::InspectError;
 
 /// The tools, with their arguments.
 #[derive(Debug, Subcommand)]
@@ -42,6 +44,12 @@ pub enum Tool {
     /// there without all before it. A running server goes on meanwhile; this must run on its
     /// machine, as its user or as root.
     Backup(Backup),
+    /// Shows what is in a log, a snapshot or another file, of ringkeeper or of ZooKeeper.
+    ///
+    /// A line for each record: headers, frames, transactions, sessions, ACL lists, znodes, and
+    /// damage with its place and reason; then it ends with code 6. Files are known by their bytes,
+    /// not by their names, and may be packed with gzip or snappy. Nothing is changed.
+    Inspect(Inspect),
 }
 
 /// Where data lies.
@@ -110,6 +118,25 @@ pub struct Backup {
     to: PathBuf,
 }
 
+/// The arguments of `ringkeeper inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A file, or a directory of which all files are shown.
+    path: PathBuf,
+
+    /// Lines of JSON, for programs.
+    #[arg(long)]
+    json: bool,
+
+    /// The data of znodes and transactions, and not only its length.
+    #[arg(long)]
+    data: bool,
+
+    /// Headers, frames, damage and totals only.
+    #[arg(long)]
+    summary: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CompressionName {
     /// Not at all.
@@ -146,6 +173,12 @@ impl From<BackupError> for ToolError {
     }
 }
 
+impl From<InspectError> for ToolError {
+    fn from(error: InspectError) -> Self {
+        Self::Failed(error.to_string(), error.exit_code())
+    }
+}
+
 impl From<ExportError> for ToolError {
     fn from(error: ExportError) -> Self {
         Self::Failed(error.to_string(), error.exit_code())
@@ -171,6 +204,10 @@ impl Tool {
                 let imported = import::run(&data.load()?, force)?;
                 write!(out, "{imported}")?;
             }
+            Self::Inspect(Inspect { path, json, data, summary }) => {
+                let form = if json { inspect::Form::Json } else { inspect::Form::Text };
+                inspect::run(&path, inspect::Options { form, data, summary }, out)?;
+            }
             Self::Backup(Backup { data, to }) => {
                 write!(out, "{}", backup::run(&data.load()?, &to)?)?;
             }
@@ -180,7 +217,11 @@ impl Tool {
                 write!(out, "{}", export::run(&data.load()?, &request)?)?;
             }
         }
-        Ok(out.flush()?)
+        match out.flush() {
+            // Whoever read it has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => Ok(flushed?),
+        }
     }
 }
 

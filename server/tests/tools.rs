@@ -4,6 +4,8 @@
 
 #[path = "tools/export.rs"]
 mod export;
+#[path = "tools/inspect.rs"]
+mod inspect;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
