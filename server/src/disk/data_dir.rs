@@ -18,6 +18,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::disk::{Damage, StorageError, Volume};
+use engine::epochs::{Epochs, EpochsFile};
 use engine::manifest::{MANIFEST_NAME, Manifest, generation_name, parse_generation_name};
 
 use super::lock::{Lock, LockError};
@@ -130,6 +131,8 @@ pub struct StoppedData {
     pub snapshots: Directory,
     /// Its log.
     pub logs: Directory,
+    /// What the server has promised as a member of an ensemble.
+    pub epochs: Epochs,
     _locks: Vec<Lock>,
 }
 
@@ -144,12 +147,13 @@ impl StoppedData {
         if log_root.is_dir() && !is_same(&root, &log_root) {
             locks.extend(Lock::share(&log_root)?);
         }
-        let manifest = Manifest::open(&mut Directory::existing(&root)?)?;
-        let Some(manifest) = manifest else { return Ok(None) };
+        let mut volume = Directory::existing(&root)?;
+        let Some(manifest) = Manifest::open(&mut volume)? else { return Ok(None) };
+        let epochs = EpochsFile::open(&mut volume)?.map(|file| file.epochs()).unwrap_or_default();
         let name = generation_name(manifest.generation());
         let (snapshots, logs) = (existing(&root.join(&name))?, existing(&log_root.join(&name))?);
         logs.await_writers(&logs.list()?)?;
-        Ok(Some(Self { snapshots, logs, _locks: locks }))
+        Ok(Some(Self { snapshots, logs, epochs, _locks: locks }))
     }
 }
 
@@ -201,6 +205,11 @@ impl NewData {
         let name = generation_name(engine::manifest::GENERATION_FIRST);
         let snapshots = Directory::open(&self.root.path().join(&name))?;
         Ok((snapshots, Directory::open(&self.log_root.path().join(&name))?))
+    }
+
+    /// Writes what a member of an ensemble has promised.
+    pub fn write_epochs(&mut self, epochs: Epochs) -> Result<(), StorageError> {
+        EpochsFile::create(&mut self.root, epochs).map(|_| ())
     }
 
     /// From now on the data counts, all of which is durable.

@@ -16,12 +16,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use engine::btree::Version;
+use engine::epochs::Epochs;
 use engine::recovery::Report;
 use engine::tree;
 use engine::zookeeper_files::Compression;
 
-use super::handover::{self, Epochs, HandoverError, Staged, at};
-use super::zookeeper::{NOTICE, SUPERSEDED};
+use super::handover::{self, HandoverError, Staged, at};
+use super::zookeeper::{NOTICE, SUPERSEDED, epochs_in};
 use crate::assembly;
 use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, EXPORT_MARK};
@@ -103,8 +104,7 @@ fn elsewhere(config: &Config, request: &Request, to: &Path) -> Result<Exported, 
         return Err(HandoverError::Exists(to.join(ZOOKEEPER_FOLDER)).into());
     }
     let mut stopped = read(config, request)?;
-    let epochs = Epochs::default();
-    let (staged, written) = stage(&mut stopped, to, request, epochs)?;
+    let (staged, written) = stage(&mut stopped, to, request, Epochs::default())?;
     let (source, copy) = (config.data_dir.join(MY_ID), to.join(MY_ID));
     if source.is_file() && !copy.exists() {
         fs::copy(&source, &copy).map_err(at(&copy))?;
@@ -130,7 +130,7 @@ fn in_place(config: &Config, request: &Request) -> Result<Exported, ExportError>
         }
     }
     let mut stopped = read(config, request)?;
-    let epochs = Epochs::read(&config.data_dir.join(SUPERSEDED));
+    let epochs = epochs_in(&config.data_dir.join(SUPERSEDED));
     let (staged, written) = stage(&mut stopped, &config.data_dir, request, epochs)?;
     let mark = root.join(EXPORT_MARK);
     File::create(&mark).and_then(|file| file.sync_all()).map_err(at(&mark))?;
@@ -212,7 +212,10 @@ fn stage(
     epochs: Epochs,
 ) -> Result<(Staged, Written), ExportError> {
     let version = stopped.tree.freeze();
-    let epochs = epochs.raised_to(version.zxid().epoch().0);
+    let ours = stopped.data.epochs;
+    let accepted = epochs.accepted.max(ours.accepted);
+    let epochs = Epochs { accepted, current: epochs.current.max(ours.current) };
+    let epochs = epochs.reaching(version.zxid());
     let staged = Staged::write(data_dir, &version, request.compression, epochs)?;
     let (snapshot, bytes) = (staged.snapshot.clone(), staged.bytes);
     let written = Written { version, report: stopped.report.clone(), snapshot, bytes, epochs };
@@ -252,7 +255,7 @@ impl fmt::Display for Written {
         writeln!(f, "ephemerals {}", counters.ephemerals_count)?;
         writeln!(f, "sessions   {}", counters.sessions_count)?;
         let Epochs { current, accepted } = self.epochs;
-        writeln!(f, "epochs     current {current}, accepted {accepted}")?;
+        writeln!(f, "epochs     current {}, accepted {}", current.0, accepted.0)?;
         if handover::needs_extended_types(&self.version) {
             writeln!(
                 f,

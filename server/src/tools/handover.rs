@@ -9,20 +9,18 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use engine::btree::Version;
+use engine::epochs::Epochs;
 use engine::tree::{self, Counters, OwnerMode, Tree};
 use engine::zookeeper_files::{
     Compression, FileName, SnapshotReader, WriteOptions, write_packed_snapshot,
 };
 
+use super::zookeeper::{ACCEPTED_EPOCH, CURRENT_EPOCH};
 use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
 
 /// What the data is called while it is written.
 const UNFINISHED: &str = ".version-2.exporting";
-/// The files where a member of an ensemble keeps its epochs.
-// Compat: QuorumPeer.CURRENT_EPOCH_FILENAME, ACCEPTED_EPOCH_FILENAME
-const CURRENT_EPOCH: &str = "currentEpoch";
-const ACCEPTED_EPOCH: &str = "acceptedEpoch";
 
 /// Why a data directory was not written.
 #[derive(Debug, thiserror::Error)]
@@ -46,32 +44,6 @@ pub(super) enum HandoverError {
         /// What is different.
         reason: String,
     },
-}
-
-/// The epochs of a member of an ensemble.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Epochs {
-    /// Of the leader whose transactions it has.
-    pub current: u32,
-    /// Of the newest leader that it has promised to follow.
-    pub accepted: u32,
-}
-
-impl Epochs {
-    /// Those that are in a ZooKeeper's files, as far as there are any.
-    pub(super) fn read(folder: &Path) -> Self {
-        let read = |name: &str| {
-            let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
-            text.trim().parse().unwrap_or(0)
-        };
-        Self { current: read(CURRENT_EPOCH), accepted: read(ACCEPTED_EPOCH) }
-    }
-
-    /// At least these, and consistent.
-    pub(super) fn raised_to(self, current: u32) -> Self {
-        let current = self.current.max(current);
-        Self { current, accepted: self.accepted.max(current) }
-    }
 }
 
 /// Data that is whole and durable, but not in its place yet.
@@ -115,7 +87,7 @@ impl Staged {
             .map_err(|reason| HandoverError::Different { path, reason })?;
         for (name, epoch) in [(CURRENT_EPOCH, epochs.current), (ACCEPTED_EPOCH, epochs.accepted)] {
             let path = folder.join(name);
-            write_durably(&path, epoch.to_string().as_bytes()).map_err(at(&path))?;
+            write_durably(&path, epoch.0.to_string().as_bytes()).map_err(at(&path))?;
         }
         sync_directory(&folder).map_err(at(&folder))?;
         Ok(Self { folder, target: data_dir.join(ZOOKEEPER_FOLDER), snapshot, bytes })

@@ -15,6 +15,7 @@ use std::io;
 use std::path::PathBuf;
 
 use engine::disk::{SegmentId, StorageError};
+use engine::epochs::Epochs;
 use engine::manifest::MANIFEST_NAME;
 use engine::tree::Tree;
 use engine::txnlog::{LogConfig, plan_segment, segments};
@@ -101,6 +102,7 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
     }
     let before = source.shape()?;
     let mut found = source.read(assembly::owner_mode(config))?;
+    let epochs = source.epochs();
     if found.report.lost_ttls > 0 && !force {
         return Err(ImportError::TtlZnodes(found.report.lost_ttls));
     }
@@ -113,6 +115,9 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
         return finish(target, &source, None);
     }
     write(&target, &mut found.tree)?;
+    if epochs != Epochs::default() {
+        target.write_epochs(epochs.reaching(found.tree.applied()))?;
+    }
     if source.shape()? != before {
         return Err(ImportError::Running);
     }

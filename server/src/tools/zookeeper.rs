@@ -6,12 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use engine::epochs::Epochs;
 use engine::tree::{OwnerMode, Tree};
 use engine::zookeeper_files::{
     Compression, LogError, LogReader, Report, Restore, RestoreError, Selection, SnapshotReader,
     looks_whole,
 };
-use engine::zxid::Zxid;
+use engine::zxid::{Epoch, Zxid};
 
 use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
@@ -23,6 +24,10 @@ pub(super) const NOTICE: &[u8] =
     b"The data of the ZooKeeper that was here was imported by ringkeeper, and \
 is in version-2.imported-by-ringkeeper as it was then. To go back to it, and lose what was \
 written since, remove this file and rename the directory.\n";
+/// The files where a member of an ensemble keeps its epochs.
+// Compat: QuorumPeer.CURRENT_EPOCH_FILENAME, ACCEPTED_EPOCH_FILENAME
+pub(super) const CURRENT_EPOCH: &str = "currentEpoch";
+pub(super) const ACCEPTED_EPOCH: &str = "acceptedEpoch";
 /// How much of a file's beginning and end says whether it is worth reading.
 const EDGE_BYTES: u64 = 8;
 
@@ -107,6 +112,11 @@ impl ZooKeeperDir {
 
     fn folders(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.data), self.apart.then_some(&self.logs)].into_iter().flatten().map(|p| &**p)
+    }
+
+    /// The epochs of the member of an ensemble that it was, if it was one.
+    pub(super) fn epochs(&self) -> Epochs {
+        epochs_in(&self.data)
     }
 
     /// What is there now.
@@ -213,6 +223,17 @@ impl ZooKeeperDir {
         }
         Ok(moved)
     }
+}
+
+/// The epochs that a ZooKeeper keeps beside its snapshots; zeros if it has not been a member of an
+/// ensemble.
+pub(super) fn epochs_in(folder: &Path) -> Epochs {
+    let read = |name: &str| {
+        let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
+        Epoch(text.trim().parse().unwrap_or(0))
+    };
+    let current = read(CURRENT_EPOCH);
+    Epochs { accepted: read(ACCEPTED_EPOCH).max(current), current }
 }
 
 fn doubts_of(report: &Report) -> Vec<String> {
