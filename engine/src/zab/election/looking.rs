@@ -230,8 +230,13 @@ impl Elector {
             changed = true;
         }
         looking.received.insert(sender, Cast::of(vote, notification));
+        let differs = looking.proposal != Some(vote);
         if changed {
             self.tell_all(now, out);
+        } else if differs {
+            // What we told it may have come before it began to look, and then it counted for
+            // nothing. ZooKeeper leaves it to the next repetition, 200 ms later.
+            self.tell(now, sender, out);
         }
     }
 

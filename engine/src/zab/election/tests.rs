@@ -27,10 +27,11 @@ fn votes_of_those_that_look_too() {
     check(4, (4, 7, 1, 1), &[(OTHERS, Look, (4, 7, 1, 1))]);
     check(1, (2, 8, 1, 1), &[(OTHERS, Look, (2, 8, 1, 1))]);
     check(1, (1, 0, 2, 1), &[(OTHERS, Look, (1, 0, 2, 1))]);
-    // Equal or worse: counted.
+    // Equal: counted.
     check(4, (ME, 7, 1, 1), &[]);
-    check(4, (4, 6, 1, 1), &[]);
-    check(1, (1, 7, 1, 1), &[]);
+    // Worse: counted, and answered, since what was sent before may have come too early.
+    check(4, (4, 6, 1, 1), &[(&[4], Look, (ME, 7, 1, 1))]);
+    check(1, (1, 7, 1, 1), &[(&[1], Look, (ME, 7, 1, 1))]);
     // A later round: adopted, with the better of its vote and ours.
     check(4, (4, 7, 1, 5), &[(OTHERS, Look, (4, 7, 1, 5))]);
     check(4, (4, 6, 1, 5), &[(OTHERS, Look, (ME, 7, 1, 5))]);
@@ -331,7 +332,7 @@ fn a_voter_without_weight_never_wins() {
     let mut world = World::of(ME, hierarchy);
     world.look(own(1, Some(7)));
     world = world.connect();
-    world.hear(5, Look, (5, 9, 9, 1)).check_sent(&[]);
+    world.hear(5, Look, (5, 9, 9, 1)).check_sent(&[(&[5], Look, (ME, 7, 1, 1))]);
 }
 
 #[test]
