@@ -7,13 +7,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use engine::disk::{StorageError, Volume};
+use engine::epochs::{Epochs, EpochsFile};
 use engine::manifest::Manifest;
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
 use engine::tree::{Effects, OwnerMode, Tree};
 use engine::txn::codec;
 use engine::txnlog::plan_segment;
 use engine::txnlog::scan::ScanReport;
-use engine::zxid::Zxid;
+use engine::txnlog::segments;
+use engine::zxid::{Epoch, Zxid};
 use tests::sim::disk::SimDisk;
 use tests::sim::log::{LogModel, LogWriter, Planted, SEGMENT_BYTES, config, recover_log};
 use tests::sim::random::Random;
@@ -223,9 +225,11 @@ fn recovery_snapshots(disk: &SimDisk) -> Vec<Zxid> {
     names.iter().filter_map(|name| recovery::parse_snapshot_name(name)).collect()
 }
 
-/// Cuts the log somewhere behind the oldest snapshot, through crashes.
+/// Cuts the log somewhere behind the oldest snapshot, through crashes: each finds the state of
+/// before or that of behind it.
 fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
     let recovered = insist(disk, random, |disk| recover_state(disk, model));
+    let end = recovered.log.zxid;
     let begins = recovered.log.segments.first().map_or(Zxid::ZERO, |(_, base)| *base);
     let lowest = recovery_snapshots(disk).first().copied().unwrap_or(Zxid::ZERO).max(begins);
     let candidates = &model.txns[model.count(lowest)..];
@@ -233,10 +237,12 @@ fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
         return;
     }
     let target = candidates[random.below(candidates.len())].0;
-    // Until it is done, what is behind may come back or not.
-    model.acked = target;
     let seed = random.any();
     insist(disk, random, |disk| {
+        // Until it is done, what is behind may come back, all of it, or not.
+        model.acked = target;
+        let found = recover_state(disk, model)?.log.zxid;
+        assert!(found == target || found == end, "{found} is neither {target} nor {end}");
         let shared = SharedDisk::new(std::mem::take(disk));
         let plan = |segment| plan_segment(seed, segment, SEGMENT_BYTES);
         let done = recovery::truncate(&mut shared.clone(), &mut shared.clone(), target, plan);
@@ -245,6 +251,7 @@ fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
     });
     // From here on, nothing of it may.
     model.txns.truncate(model.count(target));
+    model.acked = target;
 }
 
 #[test]
@@ -274,4 +281,119 @@ fn a_switch_of_generations_happens_or_not() {
             }
         }
     });
+}
+
+#[test]
+fn epochs_never_go_back_behind_what_was_acknowledged() {
+    for_seeds(SEEDS, |seed| {
+        let mut random = Random::new(seed);
+        let mut disk = SimDisk::default();
+        let mut acked = Epochs::default();
+        insist(&mut disk, &mut random, |disk| match EpochsFile::open(disk)? {
+            Some(file) => Ok(file),
+            None => EpochsFile::create(disk, acked),
+        });
+        for _ in 0..20 {
+            let mut file = EpochsFile::open(&mut disk).unwrap().unwrap();
+            let mut begun = acked;
+            disk.crash_at(random.percent(70).then(|| disk.points() + random.below(8) as u64));
+            for _ in 0..3 {
+                let accepted = Epoch(acked.accepted.0 + random.below(3) as u32);
+                let current = if random.percent(50) { accepted } else { acked.current };
+                begun = Epochs { accepted, current };
+                if file.write(&mut disk, begun).is_err() {
+                    break;
+                }
+                acked = begun;
+                if random.percent(50) && file.settle(&mut disk).is_err() {
+                    break;
+                }
+            }
+            disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
+            let found = EpochsFile::open(&mut disk).unwrap().unwrap().epochs();
+            assert!(found == acked || found == begun, "{found:?}, {acked:?} was acknowledged");
+            acked = found;
+        }
+    });
+}
+
+/// What a member has: the manifest, its own generation, and the next one.
+struct Member {
+    root: SimDisk,
+    own: SimDisk,
+    next: SimDisk,
+}
+
+impl Member {
+    /// A leader's tree, up to `zxid`, becomes the data: the steps of the server, in its order.
+    fn replace(&mut self, zxid: Zxid, seed: u64, too_early: bool) -> Result<(), StorageError> {
+        let mut manifest = Manifest::open(&mut self.root)?.unwrap();
+        if too_early {
+            manifest.switch(&mut self.root, 2)?;
+        }
+        let disk = &mut self.next;
+        let temporary = temporary_name(zxid);
+        disk.create_zeroed(&temporary, 12)?;
+        disk.write_at(&temporary, 0, &snapshot_bytes(zxid))?;
+        disk.sync_file(&temporary)?;
+        disk.rename(&temporary, &snapshot_name(zxid))?;
+        disk.sync_dir()?;
+        segments::begin(disk, plan_segment(seed, 1.into(), SEGMENT_BYTES), zxid)?;
+        if too_early { Ok(()) } else { manifest.switch(&mut self.root, 2) }
+    }
+
+    /// The generation that counts after a loss of power.
+    fn crash(self, random: &mut Random) -> (u64, SimDisk) {
+        let generation = Manifest::open(&mut self.root.crash(random)).unwrap().unwrap();
+        let disk = if generation.generation() == 2 { self.next } else { self.own };
+        (generation.generation(), disk.crash(random))
+    }
+}
+
+/// Some history, all of it acknowledged, and a disk that has it.
+fn history(random: &mut Random) -> (SimDisk, LogModel) {
+    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
+    let report = recover_log(&mut disk, &mut model, None).unwrap();
+    let mut writer = LogWriter::open(config(random), report.end, None);
+    for _ in 0..=random.below(10) {
+        writer.append(&mut model, random);
+    }
+    writer.finish(&mut disk, &mut model, random);
+    model.acked = writer.log.durable();
+    (disk, model)
+}
+
+/// A member's data is replaced and crashes; it has its own history or the leader's, and goes on.
+fn run_replace(seed: u64, too_early: bool) {
+    let mut random = Random::new(seed);
+    let ((own, mut own_model), (_, mut leaders)) = (history(&mut random), history(&mut random));
+    let mut root = SimDisk::default();
+    Manifest::create(&mut root).unwrap();
+    let mut member = Member { root, own, next: SimDisk::default() };
+    if random.percent(50) {
+        member.next.crash_at(Some(random.below(14) as u64));
+    } else {
+        member.root.crash_at(Some(member.root.points() + random.below(5) as u64));
+    }
+    let replaced = member.replace(leaders.acked, random.any(), too_early);
+    let (generation, mut disk) = member.crash(&mut random);
+    assert!(generation == 2 || replaced.is_err());
+    let model = if generation == 2 { &mut leaders } else { &mut own_model };
+    let acked = model.acked;
+    let recovered = recover_state(&mut disk, model).unwrap();
+    assert_eq!(recovered.log.zxid, acked);
+    let mut writer = LogWriter::open(config(&mut random), recovered.log, None);
+    disk.crash_at(Some(disk.points() + random.below(60) as u64));
+    write_until_crash(&mut writer, &mut disk, model, &mut random);
+    recover_state(&mut disk.crash(&mut random), model).unwrap();
+}
+
+#[test]
+fn a_leaders_tree_replaces_all_of_a_members_data_or_nothing() {
+    for_seeds(SEEDS, |seed| run_replace(seed, false));
+}
+
+#[test]
+fn a_switch_before_the_next_generation_is_durable_is_found() {
+    assert!(is_found(|seed| run_replace(seed, true)));
 }

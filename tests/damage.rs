@@ -179,6 +179,40 @@ fn a_cut_is_refused_where_the_log_does_not_reach() {
 }
 
 #[test]
+fn a_cut_is_made_only_behind_a_transaction_that_there_is() {
+    // 0x100000001 to 0x100000003 and 0x200000001, 0x200000002.
+    let golden = golden_disk();
+    let check = |target: u64, expected: Option<u64>| {
+        let mut disk = golden.clone();
+        let plan = |segment| plan_segment(9, segment, 8 * FRAMES_START);
+        let done = segments::truncate(&mut disk, Zxid(target), plan);
+        match expected {
+            None => {
+                let gap = done.unwrap_err();
+                assert!(matches!(gap.damage(), Some(Damage::Gap { .. })), "{gap}");
+                assert_eq!(scan_all(&disk).unwrap().0.end.zxid, Zxid(0x2_0000_0002));
+            }
+            Some(expected) => {
+                done.unwrap();
+                let (report, found) = scan_all(&disk).unwrap();
+                let last = found.0.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid);
+                assert_eq!((report.end.zxid, last), (Zxid(expected), Zxid(expected)));
+            }
+        }
+    };
+    for zxid in [0, 0x1_0000_0001, 0x1_0000_0003, 0x2_0000_0001, 0x2_0000_0002] {
+        check(zxid, Some(zxid));
+    }
+    // Cut off before, never there, beyond the end.
+    for zxid in [0x1_0000_0004, 0x1_0000_0009, 0x2_0000_0003, 0x3_0000_0000] {
+        check(zxid, None);
+    }
+    // An epoch begins with a zxid that no transaction has.
+    check(0x2_0000_0000, Some(0x1_0000_0003));
+    check(0x1_0000_0000, Some(0));
+}
+
+#[test]
 fn a_log_that_begins_with_a_snapshot_does_not_reach_back_further() {
     let mut disk = SimDisk::default();
     let base = Zxid(0x5_0000_0003);
@@ -377,13 +411,7 @@ fn the_golden_log_is_read() {
     if std::env::var_os("WRITE_GOLDEN").is_some() {
         write_golden(&folder);
     }
-    let mut disk = SimDisk::default();
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        assert!(parse_segment_name(&name).is_some(), "{name}");
-        disk.insert(&name, &fs::read(entry.path()).unwrap());
-    }
+    let disk = golden_disk();
     let (report, found) = scan_all(&disk).unwrap();
     let zxids: Vec<_> = found.0.iter().map(|(zxid, _)| zxid.0).collect();
     let expected = [0x1_0000_0001, 0x1_0000_0002, 0x1_0000_0003, 0x2_0000_0001, 0x2_0000_0002];
@@ -392,6 +420,18 @@ fn the_golden_log_is_read() {
         assert_eq!(*txn, create(*zxid, &zxid.0.to_be_bytes()));
     }
     assert_eq!(report.end.sequence, 6);
+}
+
+fn golden_disk() -> SimDisk {
+    let mut disk = SimDisk::default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/log-1");
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        assert!(parse_segment_name(&name).is_some(), "{name}");
+        disk.insert(&name, &fs::read(entry.path()).unwrap());
+    }
+    disk
 }
 
 /// Makes the golden log: two segments, a cut, two epochs.

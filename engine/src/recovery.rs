@@ -181,19 +181,24 @@ pub fn purge_plan(good: &[Zxid], kept: usize) -> PurgePlan {
 /// Cuts snapshots and log behind `zxid`, as a leader demands it with TRUNC.
 ///
 /// Snapshots beyond it go first, durably: a state that has what the log lacks would otherwise be
-/// possible. An error of kind [`Damage::Gap`] says that the log can't do it; then the server asks
-/// for a snapshot.
+/// possible. An error of kind [`Damage::Gap`] says that the log can't do it, and that nothing has
+/// changed; then the server asks for a snapshot.
 pub fn truncate<S: Volume, L: Volume>(
     snapshots: &mut S,
     logs: &mut L,
     zxid: Zxid,
     new_segment: impl FnOnce(crate::disk::SegmentId) -> crate::disk::SegmentPlan,
 ) -> Result<(), StorageError> {
-    for beyond in list_snapshots(snapshots)?.into_iter().filter(|found| *found > zxid).rev() {
-        snapshots.remove(&snapshot_name(beyond))?;
+    let found = list_snapshots(snapshots)?;
+    let (staying, beyond) = found.split_at(found.partition_point(|found| *found <= zxid));
+    // What stays must be enough to come to `zxid` with.
+    let from = staying.last().copied().unwrap_or(Zxid::ZERO);
+    let plan = segments::plan_cut(logs, from, zxid)?;
+    for beyond in beyond.iter().rev() {
+        snapshots.remove(&snapshot_name(*beyond))?;
     }
     snapshots.sync_dir()?;
-    segments::truncate(logs, zxid, new_segment)
+    segments::cut(logs, &plan, new_segment)
 }
 
 fn remove_unfinished<S: Volume>(snapshots: &mut S) -> Result<(), StorageError> {

@@ -104,26 +104,61 @@ pub fn begin<V: Volume>(volume: &mut V, plan: SegmentPlan, base: Zxid) -> Result
 
 /// Cuts the log behind `zxid`: what follows it is void from now on, also for every later scan.
 ///
-/// Snapshots beyond `zxid` must be gone, durably, before. The log must have `zxid`, or begin right
-/// behind it. Afterwards whoever goes on with the log scans it anew.
+/// Snapshots beyond `zxid` must be gone, durably, before. Afterwards whoever goes on with the log
+/// scans it anew.
 pub fn truncate<V: Volume>(
     volume: &mut V,
     zxid: Zxid,
     new_segment: impl FnOnce(SegmentId) -> SegmentPlan,
 ) -> Result<(), StorageError> {
-    let mut place = CutPlace { zxid, first: None, kept: None };
-    let report = scan(volume, zxid, &mut place)?;
-    settle(volume, &report)?;
-    if report.end.zxid <= zxid {
-        return if report.end.zxid == zxid { Ok(()) } else { Err(too_short(&report.end, zxid)) };
+    let plan = plan_cut(volume, zxid, zxid)?;
+    cut(volume, &plan, new_segment)
+}
+
+/// Where a log is to be cut.
+#[derive(Debug)]
+pub struct CutPlan {
+    /// The last zxid that stays.
+    base: Zxid,
+    report: ScanReport,
+    /// Sequence and checksum of the last frame that stays.
+    kept: (u64, u32),
+}
+
+/// Finds out how the log is cut behind `zxid`, and changes nothing.
+///
+/// An error of kind [`Damage::Gap`] says that it cannot be: the log does not reach back to `from`,
+/// which is not beyond `zxid`, or it has no transaction `zxid`. The beginning of an epoch counts
+/// as one that every log has.
+pub fn plan_cut<V: Volume>(volume: &V, from: Zxid, zxid: Zxid) -> Result<CutPlan, StorageError> {
+    let mut place = CutPlace { zxid, first: None, kept: None, reached: Zxid::ZERO };
+    let report = scan(volume, from, &mut place)?;
+    let is_there = place.reached == zxid || zxid.counter() == 0;
+    if report.end.zxid < zxid || !is_there {
+        return Err(no_such_place(&report.end, zxid));
     }
-    let first = place.first.expect("a log that reaches beyond a zxid has frames");
-    let (kept, checksum) = place.kept.unwrap_or((first.sequence - 1, first.previous));
-    let sequence = report.end.sequence + 1;
-    let plan = new_segment(report.end.next_segment);
-    assert!(plan.segment >= report.end.next_segment);
-    prepare(volume, plan)?;
-    write_cut(volume, plan, &Cut { kept, checksum, sequence, base: zxid })
+    // Frames without transactions may be behind it; an empty log has none to keep.
+    let before = place.first.map_or((0, 0), |first| (first.sequence - 1, first.previous));
+    Ok(CutPlan { base: place.reached, report, kept: place.kept.unwrap_or(before) })
+}
+
+/// Cuts the log by a plan that was made from what it holds now.
+pub fn cut<V: Volume>(
+    volume: &mut V,
+    plan: &CutPlan,
+    new_segment: impl FnOnce(SegmentId) -> SegmentPlan,
+) -> Result<(), StorageError> {
+    let CutPlan { base, report, kept: (kept, checksum) } = plan;
+    settle(volume, report)?;
+    if report.end.zxid == *base {
+        return Ok(());
+    }
+    let segment = new_segment(report.end.next_segment);
+    assert!(segment.segment >= report.end.next_segment);
+    prepare(volume, segment)?;
+    let cut =
+        Cut { kept: *kept, checksum: *checksum, sequence: report.end.sequence + 1, base: *base };
+    write_cut(volume, segment, &cut)
 }
 
 /// Finds the last frame that begins at or before a zxid.
@@ -131,13 +166,20 @@ struct CutPlace {
     zxid: Zxid,
     first: Option<FrameHeader>,
     kept: Option<(u64, u32)>,
+    /// The last zxid of the log that is not beyond.
+    reached: Zxid,
 }
 
 impl Sink for CutPlace {
     fn frame(&mut self, header: &FrameHeader) {
-        self.first.get_or_insert(*header);
+        if self.first.is_none() {
+            self.first = Some(*header);
+            self.reached = header.base_zxid;
+        }
+        // A frame without transactions repeats the zxid before it; a cut, that which it went to.
         if header.first_zxid <= self.zxid {
             self.kept = Some((header.sequence, header.checksum));
+            self.reached = header.last_zxid.min(self.zxid);
         }
     }
 
@@ -190,7 +232,7 @@ fn write_cut<V: Volume>(volume: &mut V, plan: SegmentPlan, cut: &Cut) -> Result<
     volume.sync_file(&name)
 }
 
-fn too_short(end: &LogEnd, zxid: Zxid) -> StorageError {
+fn no_such_place(end: &LogEnd, zxid: Zxid) -> StorageError {
     let segment = end.current.map_or(end.next_segment, |(plan, _)| plan.segment);
     let offset = end.current.map_or(FRAMES_START, |(_, offset)| offset);
     let damage = Damage::Gap { found: end.zxid, needed: zxid };
