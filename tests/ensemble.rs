@@ -25,6 +25,8 @@ use engine::zab::members::{Member, Members};
 use engine::zab::outbox::Timing;
 use engine::zxid::{Epoch, Zxid};
 
+/// Epochs are short here.
+const ROLLOVER_COUNTER: u32 = 2500;
 const TICK: Duration = Duration::from_millis(200);
 const HOP: Duration = Duration::from_micros(50);
 const DISK: Duration = Duration::from_micros(200);
@@ -88,6 +90,8 @@ fn replica(id: usize, now: Now, ops: &mut Vec<DiskOp>) -> Replica {
         snapshot_txns: u64::MAX,
         snapshot_log_bytes: u64::MAX,
         history_bytes: 1 << 20,
+
+        rollover_counter: ROLLOVER_COUNTER,
     };
     Replica::new(config, Tree::new(OwnerMode::Plain), log, now)
 }
@@ -492,4 +496,28 @@ fn a_server_that_lost_its_data_gets_the_tree() {
     }
     world.run_until(Duration::from_secs(1), |world| world.answers(1, 7).len() == 10);
     assert!(!world.servers[1].as_ref().unwrap().peer.replica().digest_differs());
+}
+
+#[test]
+fn an_epoch_that_runs_out_of_zxids_ends_with_an_election_that_clients_do_not_notice() {
+    let mut world = World::new(3);
+    world.run_until(Duration::from_secs(3), World::stands);
+    let sessions: Vec<_> = (0..3).map(|index| world.connect(index, 1)).collect();
+    let mut xid = 0;
+    // One after the other, so that there are quiet moments.
+    while world.applied(2).epoch() == Epoch(1) {
+        xid += 1;
+        assert!(xid < 1000, "the epoch does not end");
+        for (index, session) in sessions.iter().enumerate() {
+            world.request(index, 1, *session, 10_000 * index as i32 + xid, OpCode::Create);
+        }
+        let answered =
+            |world: &World| (0..3).all(|index| world.answers(index, 1).len() == xid as usize);
+        world.run_until(Duration::from_secs(1), answered);
+    }
+    assert!(xid > 800, "{xid}");
+    world.run_until(Duration::from_secs(1), World::stands);
+    for index in 0..3 {
+        assert!(world.answers(index, 1).iter().all(|(_, code)| *code == 0));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::disk::{DiskDone, DiskOp};
 use engine::ids::{ConnectionId, CoreId, SessionId};
 use engine::order::{Connect, Order, Submission};
-use engine::replica::{Config, Input, Now, Output, Replica, SnapshotWritten};
+use engine::replica::{Config, Input, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten};
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
 use engine::tree::{OwnerMode, Tree};
@@ -41,6 +41,8 @@ impl World {
             snapshot_txns: SNAPSHOT_TXNS,
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
+
+            rollover_counter: ROLLOVER_COUNTER,
         };
         let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
         let mut world = Self { replica, now, snapshots: Vec::new() };

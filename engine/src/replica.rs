@@ -72,7 +72,7 @@ pub fn group_bytes_most(rules: &Rules) -> usize {
     GROUP_BYTES_MAX + rules.txn_bytes_max() + TXN_OVERHEAD_BYTES
 }
 
-/// From this counter on, the next group begins a new epoch.
+/// The counter from which on a new epoch begins, in time before this one's zxids run out.
 pub const ROLLOVER_COUNTER: u32 = 0xF000_0000;
 
 /// What does not change while the server runs.
@@ -104,6 +104,8 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// How much of the log is kept in memory for learners, bytes.
     pub history_bytes: usize,
+    /// From this counter on, the next group begins a new epoch: [`ROLLOVER_COUNTER`], or less.
+    pub rollover_counter: u32,
 }
 
 /// Who decides what is committed.
@@ -436,7 +438,7 @@ impl Replica {
     fn next_zxid(&self) -> Zxid {
         let applied = self.tree.applied();
         // In an ensemble only an election begins an epoch, and its leader sees to it in time.
-        let due = applied.counter() >= ROLLOVER_COUNTER && self.mode == Mode::Alone;
+        let due = applied.counter() >= self.config.rollover_counter && self.mode == Mode::Alone;
         if due && !self.group.has_txns() {
             return Zxid::new(Epoch(applied.epoch().0 + 1), 1);
         }

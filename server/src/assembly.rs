@@ -254,6 +254,8 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
         history_bytes: if config.is_distributed() { HISTORY_BYTES } else { 0 },
+
+        rollover_counter: replica::ROLLOVER_COUNTER,
     }
 }
 

@@ -88,6 +88,8 @@ impl Server {
             snapshot_txns: u64::MAX,
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
+
+            rollover_counter: replica::ROLLOVER_COUNTER,
         };
         let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {

@@ -122,7 +122,7 @@ impl QuorumPeer {
         let result = match &mut member.role {
             Role::Leading(leader) => {
                 leader.broadcast(now, replica, out);
-                if replica.wants_new_epoch() {
+                if leader.established().is_some() && replica.wants_new_epoch() {
                     Err(Lost("the zxids of this epoch are nearly used up"))
                 } else {
                     Ok(Progress::None)

@@ -174,9 +174,13 @@ impl Replica {
         self.log.durable()
     }
 
-    /// Whether the zxids of this epoch are nearly used up, and nothing is under way.
+    /// Whether the zxids of this epoch are nearly used up, and nothing is under way; or nearly
+    /// gone, whatever is under way.
     pub fn wants_new_epoch(&self) -> bool {
-        self.tree.applied().counter() >= super::ROLLOVER_COUNTER && self.is_idle()
+        let counter = self.tree.applied().counter();
+        let soon = self.config.rollover_counter;
+        let late = soon + (u32::MAX - soon) / 2;
+        counter >= soon && (self.is_idle() || counter >= late)
     }
 
     /// The timeout of a session, milliseconds.
