@@ -3,5 +3,6 @@
 pub mod cores;
 pub mod disk;
 pub mod log;
+pub mod members;
 pub mod random;
 pub mod shared;

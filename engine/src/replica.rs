@@ -22,6 +22,7 @@
 //!   * groups are published in the order in which they were sealed, with contiguous numbers
 //!   * a session has at most one connection; only requests from that one are ordered
 
+mod config;
 mod group;
 mod housekeeping;
 mod leading;
@@ -32,7 +33,6 @@ mod transition;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::acl::Id;
 use crate::btree::Version;
@@ -57,6 +57,7 @@ use room::Shortage;
 use sessions::Sessions;
 use transition::Parked;
 
+pub use config::{Config, ROLLOVER_COUNTER};
 pub use group::GroupTimes;
 pub use learning::ProposalError;
 
@@ -70,42 +71,6 @@ const TXN_OVERHEAD_BYTES: usize = 4096;
 /// group is sealed at.
 pub fn group_bytes_most(rules: &Rules) -> usize {
     GROUP_BYTES_MAX + rules.txn_bytes_max() + TXN_OVERHEAD_BYTES
-}
-
-/// The counter from which on a new epoch begins, in time before this one's zxids run out.
-pub const ROLLOVER_COUNTER: u32 = 0xF000_0000;
-
-/// What does not change while the server runs.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This server's number; the top byte of the session ids it gives.
-    pub server_id: u8,
-    /// The unit of session expiry, milliseconds.
-    pub tick_ms: u32,
-    /// How many cores answer a collection of touched sessions.
-    pub cores: u16,
-    /// What requests may do.
-    pub rules: Rules,
-    /// How often containers and TTL znodes are looked at.
-    pub container_check_interval: Duration,
-    /// How many of them are deleted at most at one look.
-    pub container_deletions_max: usize,
-    /// An empty container that never had a child goes after this; never if zero.
-    pub container_never_used_max: Duration,
-    /// Writes that take longer from their preparation to their publication are logged.
-    pub slow_write: Option<Duration>,
-    /// Groups that take longer from the log's taking them to their publication are logged.
-    pub slow_sync: Duration,
-    /// Beyond this much memory of the tree, growing writes are refused, bytes.
-    pub memory_bytes_max: Option<u64>,
-    /// A snapshot is due after this many transactions.
-    pub snapshot_txns: u64,
-    /// A snapshot is due after this many bytes of log.
-    pub snapshot_log_bytes: u64,
-    /// How much of the log is kept in memory for learners, bytes.
-    pub history_bytes: usize,
-    /// From this counter on, the next group begins a new epoch: [`ROLLOVER_COUNTER`], or less.
-    pub rollover_counter: u32,
 }
 
 /// Who decides what is committed.
