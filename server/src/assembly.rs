@@ -18,7 +18,10 @@ use engine::zxid::Zxid;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::cores::{self, Background, Completions, Cores, Duty, Facts, Limits, Plan};
+use crate::cores::{
+    self, Background, Completions, CoreError, CoreFailure, Cores, Duty, Facts, Limits, Patience,
+    Plan,
+};
 use crate::data::{Data, MemberData};
 use crate::disk::Disk;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDir};
@@ -61,9 +64,12 @@ pub enum RunError {
         /// Why they cannot.
         error: io::Error,
     },
-    /// A core has failed.
+    /// The operating system does not give a thread, or what else is needed.
     #[error("{0}")]
-    Core(io::Error),
+    System(io::Error),
+    /// A core has failed.
+    #[error(transparent)]
+    Core(#[from] CoreFailure),
 }
 
 fn listen_reason(error: &io::Error) -> String {
@@ -80,10 +86,15 @@ impl RunError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Storage(error) => error.exit_code(),
-            Self::Ring(_) => ExitCode::System,
+            Self::Ring(_) | Self::System(_) => ExitCode::System,
             Self::Listen { .. } | Self::Member(MemberError::Bind(_)) => ExitCode::Address,
             Self::Member(_) => ExitCode::BadInvocation,
-            Self::Core(_) => ExitCode::Storage,
+            Self::Core(failure) => match failure.error {
+                CoreError::Ring(_) | CoreError::System(_) => ExitCode::System,
+                CoreError::Storage(_) => ExitCode::Storage,
+                CoreError::Silent(_) => ExitCode::Stuck,
+                CoreError::Panicked | CoreError::Another => ExitCode::Unexpected,
+            },
         }
     }
 }
@@ -101,7 +112,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
     let storage = Storage::open(&place)?;
-    let memory = memory::start(storage.tree.view()).map_err(RunError::Core)?;
+    let memory = memory::start(storage.tree.view()).map_err(RunError::System)?;
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
@@ -121,14 +132,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let kept = config.snapshots_kept as usize;
     let background = Box::new(move |done: Completions| {
         let wake = done.clone();
-        let disk =
-            Disk::start(directory, &log_end, move || wake.wake()).map_err(io::Error::other)?;
+        let disk = Disk::start(directory, &log_end, move || wake.wake())?;
         let snapshots = Snapshots::start(snapshots.path().to_owned(), kept, done.clone())?;
         Ok(Background { disk, snapshots, beside: beside.start(done, kept)? })
     });
     let duty = Duty { peer, pending, background, listeners };
-    let running = Cores::start(plan(config, cores, backend, port), clock, duty);
-    let running = running.map_err(RunError::Core)?;
+    let running = Cores::start(plan(config, cores, backend, port), clock, duty)?;
     let _door = open_door(config, &running);
     let stopper = running.stopper();
     let watching = signals::watch(move |stop| match stop {
@@ -138,11 +147,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         }
         Stop::Now => std::process::abort(),
     });
-    watching.map_err(RunError::Core)?;
+    watching.map_err(RunError::System)?;
     for address in addresses {
         tracing::info!(%address, ?backend, cores, "serving clients");
     }
-    running.join().map_err(RunError::Core)
+    Ok(running.join()?)
 }
 
 /// The machine of a member, and what it needs beside log and snapshots.
@@ -289,6 +298,10 @@ fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
             environment: process::environment(),
             trace_mask: AtomicU64::new(0),
         },
+        patience: Patience {
+            warn: Duration::from_millis(u64::from(config.tick_ms.unsigned_abs()) / 2),
+            end: config.stuck_after,
+        },
     }
 }
 
@@ -327,4 +340,27 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
         }
     }
     Err(first.expect("at least one address was tried"))
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::disk::StorageError;
+    use engine::ids::CoreId;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_of_a_core_has_its_code() {
+        let storage = StorageError::io("log.1".to_owned(), "append", &io::Error::other("broken"));
+        for (error, code) in [
+            (CoreError::System(io::Error::other("no threads")), ExitCode::System),
+            (CoreError::Storage(storage), ExitCode::Storage),
+            (CoreError::Silent(Duration::from_secs(10)), ExitCode::Stuck),
+            (CoreError::Panicked, ExitCode::Unexpected),
+        ] {
+            let error = RunError::from(CoreFailure { core: CoreId(3), error });
+            assert!(error.to_string().starts_with("core 3: "), "{error}");
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
 }

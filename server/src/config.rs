@@ -75,6 +75,8 @@ pub struct Config {
     pub sync_warning: Duration,
     /// A request that takes longer is worth a line in the log; `None`: none is.
     pub slow_request: Option<Duration>,
+    /// A core that is busy with one turn for longer ends the process.
+    pub stuck_after: Option<Duration>,
     /// How many cores to run on; `None`: as many as there are.
     pub cores: Option<usize>,
     /// How to talk to the kernel; `None`: io_uring where it works.

@@ -16,12 +16,13 @@
 
 mod admission;
 mod core;
+mod failure;
 mod interest;
 mod mailbox;
 mod ordering;
 mod report;
+mod watchdog;
 
-use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -44,10 +45,13 @@ use crate::ring::{self, Backend, Ring, Waker};
 use crate::snapshots::Snapshots;
 
 pub use admission::Limits;
+pub use failure::{CoreError, CoreFailure};
 pub use interest::CORES_MAX;
 pub use report::Facts;
+pub use watchdog::Patience;
 
 use self::core::Core;
+use failure::{Report, Reporter};
 use mailbox::{Mailbox, Published, Shared, ToCore, ToOrdering};
 use ordering::Ordering;
 
@@ -66,6 +70,8 @@ pub struct Plan {
     pub limits: Limits,
     /// What four-letter words tell about the server as a whole.
     pub facts: Facts,
+    /// How long a core may be busy with one turn.
+    pub patience: Patience,
 }
 
 /// What the ordering core does besides serving clients.
@@ -75,7 +81,7 @@ pub struct Duty {
     /// What it wanted from the disk when it was made.
     pub pending: Vec<DiskOp>,
     /// Starts what works beside the cores; it tells the completions what is finished.
-    pub background: Box<dyn FnOnce(Completions) -> io::Result<Background> + Send>,
+    pub background: Box<dyn FnOnce(Completions) -> Result<Background, CoreError> + Send>,
     /// Where clients connect.
     pub listeners: Vec<TcpListener>,
 }
@@ -147,24 +153,26 @@ impl door::State for Publications {
 #[derive(Debug)]
 pub struct Cores {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
+    reports: mpsc::Receiver<Report>,
 }
 
 impl Cores {
     /// Starts the threads; connections are accepted as soon as all cores run.
-    pub fn start(plan: Plan, clock: Clock, duty: Duty) -> io::Result<Self> {
+    pub fn start(plan: Plan, clock: Clock, duty: Duty) -> Result<Self, CoreFailure> {
         let clients = Arc::new(plan.clients);
         let version = duty.peer.replica().published().clone();
         let published = Published { batch: duty.peer.replica().batches(), version };
         let (wakers, rings) = mpsc::channel();
+        let (reporting, reports) = mpsc::channel();
         let mut duty = Some(duty);
         let mut starts = Vec::new();
         let mut threads = Vec::new();
-        for index in 0..plan.cores {
+        for core in (0..plan.cores).map(CoreId) {
             let (start, shared) = mpsc::channel();
             starts.push(start);
             let seed = Seed {
-                id: CoreId(index),
+                id: core,
                 backend: plan.backend,
                 ring: plan.ring.clone(),
                 clients: Arc::clone(&clients),
@@ -173,15 +181,17 @@ impl Cores {
                 shared,
                 duty: duty.take(),
             };
-            let name = format!("core-{index}");
-            threads.push(thread::Builder::new().name(name).spawn(move || seed.grow())?);
+            let reporter = Reporter::new(core, reporting.clone());
+            let run = move || reporter.report(seed.grow());
+            let thread = thread::Builder::new().name(format!("core-{}", core.0)).spawn(run);
+            threads.push(thread.map_err(|error| CoreFailure { core, error: error.into() })?);
         }
         drop(wakers);
         let mut rings: Vec<_> = rings.iter().collect();
         rings.sort_by_key(|(id, _)| *id);
         if rings.len() < usize::from(plan.cores) {
-            drop(starts);
-            return Err(first_failure(threads));
+            drop((starts, reporting));
+            return Err(failure::first(&reports));
         }
         let mailboxes = rings.into_iter().map(|(_, waker)| Mailbox::new(waker)).collect();
         let shared = Arc::new(Shared::new(mailboxes, published, plan.limits, plan.facts));
@@ -189,7 +199,9 @@ impl Cores {
             // A core that has failed since is found by `join`.
             drop(start.send(Arc::clone(&shared)));
         }
-        Ok(Self { shared, threads })
+        watchdog::start(plan.patience, clock, &shared, reporting)
+            .map_err(|error| CoreFailure { core: CoreId(0), error: error.into() })?;
+        Ok(Self { shared, threads, reports })
     }
 
     /// What stops the cores, from any thread.
@@ -202,10 +214,12 @@ impl Cores {
         Publications { shared: Arc::clone(&self.shared) }
     }
 
-    /// Waits for the end of all cores.
-    pub fn join(self) -> io::Result<()> {
+    /// Waits for the end of all cores, or for the first failure. Other cores go on after that,
+    /// until the process ends.
+    pub fn join(self) -> Result<(), CoreFailure> {
+        failure::wait(&self.reports, self.threads.len())?;
         for thread in self.threads {
-            thread.join().map_err(|_| io::Error::other("a core panicked"))??;
+            thread.join().expect("it has said that it ended well");
         }
         Ok(())
     }
@@ -224,16 +238,16 @@ struct Seed {
 }
 
 impl Seed {
-    fn grow(self) -> io::Result<()> {
-        let ring = Ring::new(self.backend, &self.ring).map_err(io::Error::other)?;
-        self.wakers.send((self.id, ring.waker())).map_err(io::Error::other)?;
+    fn grow(self) -> Result<(), CoreError> {
+        let ring = Ring::new(self.backend, &self.ring)?;
+        self.wakers.send((self.id, ring.waker())).map_err(|_| CoreError::Another)?;
         drop(self.wakers);
-        let shared = self.shared.recv().map_err(|_| io::Error::other("another core failed"))?;
+        let shared = self.shared.recv().map_err(|_| CoreError::Another)?;
         let published = shared.published();
         let clients =
             ClientCore::new(self.id, self.clients, published.version.clone(), published.batch);
         let completions = Completions { shared: Arc::clone(&shared) };
-        let mut core = Core::new(self.id, ring, clients, shared, self.clock);
+        let mut core = Core::new(self.id, ring, clients, Arc::clone(&shared), self.clock);
         let mut ordering = None;
         if let Some(duty) = self.duty {
             let background = (duty.background)(completions)?;
@@ -246,20 +260,8 @@ impl Seed {
                 core.listen(listener)?;
             }
         }
-        core.run(ordering)
+        let result = core.run(ordering);
+        shared.pulse.end(self.id);
+        result
     }
-}
-
-/// Why the cores did not all start.
-fn first_failure(threads: Vec<JoinHandle<io::Result<()>>>) -> io::Error {
-    let results = threads.into_iter().map(JoinHandle::join);
-    let failures = results.filter_map(|result| match result {
-        Ok(Ok(())) => None,
-        Ok(Err(err)) => Some(err),
-        Err(_) => Some(io::Error::other("a core panicked")),
-    });
-    // Those that only waited for another one have nothing to say.
-    let mut failures: Vec<_> = failures.collect();
-    failures.sort_by_key(|err| err.to_string() == "another core failed");
-    failures.into_iter().next().unwrap_or_else(|| io::Error::other("a core did not start"))
 }

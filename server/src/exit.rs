@@ -24,11 +24,13 @@ pub enum ExitCode {
     System = 7,
     /// Writing failed while serving; what is not durable was not acknowledged.
     Storage = 10,
+    /// A core was caught in one turn for too long.
+    Stuck = 11,
 }
 
 impl ExitCode {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Finished,
         Self::Unexpected,
         Self::BadInvocation,
@@ -37,6 +39,7 @@ impl ExitCode {
         Self::Damaged,
         Self::System,
         Self::Storage,
+        Self::Stuck,
     ];
 
     /// The number.

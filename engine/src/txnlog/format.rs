@@ -209,12 +209,17 @@ impl FrameHeader {
         }
         let kinds = [FrameKind::Txns, FrameKind::Mark, FrameKind::Cut];
         let kind = kinds.into_iter().find(|kind| *kind as u32 == get_u32(header, 8))?;
+        // Frames are counted from 1, and nobody writes so many.
+        let sequence = get_u64(header, 24);
+        if sequence == 0 || sequence == u64::MAX {
+            return None;
+        }
         Some(Self {
             checksum: get_u32(header, 4),
             kind,
             body_bytes: get_u32(header, 12),
             incarnation,
-            sequence: get_u64(header, 24),
+            sequence,
             base_zxid: Zxid(get_u64(header, 32)),
             first_zxid: Zxid(get_u64(header, 40)),
             last_zxid: Zxid(get_u64(header, 48)),
@@ -377,6 +382,15 @@ mod tests {
                 frame.get(..header.frame_bytes()).is_some_and(|bytes| header.is_whole(bytes))
             });
             assert!(!accepted, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_none_has_is_no_frame() {
+        for sequence in [0, u64::MAX] {
+            let mut frame = frame();
+            FrameHeader { sequence, ..HEADER }.seal(&mut frame);
+            assert_eq!(FrameHeader::decode(&frame, 7), None);
         }
     }
 

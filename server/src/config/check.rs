@@ -31,6 +31,7 @@ const SYNC_WARNING_MS: i64 = 1_000;
 const CONNECT_TIMEOUT_MS: i64 = 5_000;
 const NOTIFICATION_MS_MIN: i64 = 200;
 const NOTIFICATION_MS_MAX: i64 = 60_000;
+const STUCK_AFTER_MS: i64 = 10_000;
 
 /// Where ZooKeeper keeps the classes that `authProvider.N` names.
 const PROVIDER_PACKAGE: &str = "org.apache.zookeeper.server.auth";
@@ -85,6 +86,8 @@ impl<'a> Checker<'a> {
             whitelist: self.whitelist(),
             sync_warning: self.ms("fsync.warningthresholdms", SYNC_WARNING_MS),
             slow_request: positive(self.int("ringkeeper.slowRequestMs", SYNC_WARNING_MS))
+                .map(|ms| Duration::from_millis(u64::from(ms))),
+            stuck_after: positive(self.int("ringkeeper.stuckAfterMs", STUCK_AFTER_MS))
                 .map(|ms| Duration::from_millis(u64::from(ms))),
             cores: positive(self.int("ringkeeper.cores", 0)).map(|cores| cores as usize),
             backend: self.backend(),

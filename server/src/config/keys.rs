@@ -160,6 +160,7 @@ pub const KEYS: &[Key] = keys! {
         "ringkeeper.logLevel": TEXT,
         "ringkeeper.memoryLimitMb": Kind::Int(0, 1 << 30),
         "ringkeeper.slowRequestMs": Kind::Int(0, i32::MAX as i64),
+        "ringkeeper.stuckAfterMs": Kind::Int(0, i32::MAX as i64),
     }
     ENSEMBLE => {
         "ringkeeper.clientGraceMs": Kind::Int(0, i32::MAX as i64),

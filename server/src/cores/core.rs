@@ -13,6 +13,7 @@ use engine::ids::{ConnectionId, CoreId};
 use engine::order::Batch;
 use engine::time::Instant;
 
+use super::failure::CoreError;
 use super::mailbox::{Shared, ToCore, ToOrdering};
 use super::ordering::{Ordering, Written};
 use super::report;
@@ -93,8 +94,9 @@ impl Core {
     }
 
     /// Serves until told to stop, and, on the ordering core, until what was ordered is durable.
-    pub(super) fn run(mut self, mut ordering: Option<Ordering>) -> io::Result<()> {
+    pub(super) fn run(mut self, mut ordering: Option<Ordering>) -> Result<(), CoreError> {
         loop {
+            self.events.shared.pulse.answer(self.events.id);
             let collecting = self.collecting.take();
             let timeout = match collecting {
                 Some(_) => Some(Duration::ZERO),

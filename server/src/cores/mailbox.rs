@@ -26,6 +26,7 @@ use engine::zxid::Zxid;
 use super::admission::{Admission, Limits};
 use super::interest::{self, Inbox, Interest};
 use super::report::{Collector, Facts};
+use super::watchdog::Pulse;
 use crate::ring::Waker;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     published: ArcSwap<Published>,
     pub(crate) admission: Admission,
     pub(crate) facts: Facts,
+    pub(super) pulse: Pulse,
 }
 
 impl Mailbox {
@@ -121,6 +123,7 @@ impl Shared {
         facts: Facts,
     ) -> Self {
         Self {
+            pulse: Pulse::new(mailboxes.len()),
             mailboxes,
             ordering: SegQueue::new(),
             published_batch: CachePadded::new(AtomicU64::new(published.batch)),
@@ -166,6 +169,11 @@ impl Shared {
     /// Makes the ordering core look at what only it looks at.
     pub(crate) fn wake_ordering(&self) {
         self.mailboxes[0].waker.wake();
+    }
+
+    /// Makes every core take a turn.
+    pub(super) fn wake_all(&self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.waker.wake());
     }
 
     /// Takes the next message of the ordering core.
