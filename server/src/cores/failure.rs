@@ -125,7 +125,9 @@ mod tests {
         Reporter::new(CoreId(3), sender).report(Err(system()));
         let failure = wait(&reports, 4).unwrap_err();
         assert_eq!(failure.to_string(), "core 3: no more");
-        others.into_iter().for_each(|other| other.report(Ok(())));
+        for other in others {
+            other.report(Ok(()));
+        }
     }
 
     #[test]
