@@ -7,8 +7,9 @@
 //!   finished() ──> Finished <──channel, wake
 //! ```
 //!
-//! Before a cut or another tree the ordering core gives up its log; what is finished brings the
-//! one to go on with. An operation that fails ends the process, like a sync that fails.
+//! Before a cut or another tree the ordering core lets its log come to rest and gives up the
+//! thread that writes snapshots, so that nobody else touches the files; what is finished brings
+//! the log to go on with. An operation that fails ends the process, like a sync that fails.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -29,7 +30,7 @@ use engine::zxid::Zxid;
 use crate::disk::data_dir::DataDir;
 use crate::disk::volume::Directory;
 use crate::memory::{self, Memory};
-use crate::snapshots;
+use crate::snapshots::{self, Snapshots};
 use crate::storage::Files;
 
 /// The first segment of a new log.
@@ -51,19 +52,19 @@ pub enum DataError {
 pub struct Finished {
     /// For the machine.
     pub done: DataDone,
+    /// Where snapshots go from now on, if they were given up for this.
+    pub snapshots: Option<PathBuf>,
     /// The log to go on with, where that is another one now.
-    pub place: Option<LogPlace>,
+    pub log: Option<NextLog>,
 }
 
-/// A log, and the snapshots that belong to it.
+/// A log that takes the place of another.
 #[derive(Debug)]
-pub struct LogPlace {
+pub struct NextLog {
     /// The log's directory.
-    pub logs: Directory,
+    pub directory: Directory,
     /// Where it goes on.
     pub end: LogEnd,
-    /// The directory of the snapshots.
-    pub snapshots: PathBuf,
     /// Provides memory for the tree that was loaded, if one was.
     pub memory: Option<Memory>,
 }
@@ -71,8 +72,15 @@ pub struct LogPlace {
 /// The thread, as the ordering core sees it.
 #[derive(Debug)]
 pub struct Data {
-    jobs: Sender<DataOp>,
+    jobs: Sender<Job>,
     finished: Receiver<Result<Finished, DataError>>,
+}
+
+/// An operation, and what must have ended before it begins.
+#[derive(Debug)]
+struct Job {
+    op: DataOp,
+    snapshots: Option<Snapshots>,
 }
 
 /// What the thread works on.
@@ -91,10 +99,11 @@ pub struct MemberData {
 impl Data {
     /// Starts the thread. `wake` is called on it when [`Data::finished`] has something.
     pub fn start(mut data: MemberData, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (jobs, inbox) = mpsc::channel::<DataOp>();
+        let (jobs, inbox) = mpsc::channel::<Job>();
         let (outbox, finished) = mpsc::channel();
         let work = move || {
-            while let Ok(op) = inbox.recv() {
+            while let Ok(Job { op, snapshots }) = inbox.recv() {
+                drop(snapshots);
                 let is_epochs = matches!(op, DataOp::Epochs(_));
                 let result = data.execute(op);
                 let failed = result.is_err();
@@ -111,10 +120,19 @@ impl Data {
         Ok(Self { jobs, finished })
     }
 
-    /// Begins an operation.
-    pub fn execute(&self, op: DataOp) {
+    /// Makes epochs durable.
+    pub fn write(&self, epochs: Epochs) {
+        self.send(Job { op: DataOp::Epochs(epochs), snapshots: None });
+    }
+
+    /// Begins an operation that changes log and snapshots, which nobody else touches meanwhile.
+    pub fn change(&self, op: DataOp, snapshots: Snapshots) {
+        self.send(Job { op, snapshots: Some(snapshots) });
+    }
+
+    fn send(&self, job: Job) {
         // A thread that has ended has told why, or is about to.
-        drop(self.jobs.send(op));
+        drop(self.jobs.send(job));
     }
 
     /// What is done since the last call.
@@ -134,7 +152,7 @@ impl MemberData {
 
     fn write_epochs(&mut self, epochs: Epochs) -> Result<Finished, DataError> {
         self.epochs.write(self.data_dir.root_mut(), epochs)?;
-        Ok(Finished { done: DataDone::Epochs(epochs), place: None })
+        Ok(Finished { done: DataDone::Epochs(epochs), snapshots: None, log: None })
     }
 
     fn settle(&mut self) -> Result<(), DataError> {
@@ -149,9 +167,9 @@ impl MemberData {
         match recovery::truncate(&mut beyond, &mut logs, zxid, plan) {
             Err(error) if matches!(error.damage(), Some(Damage::Gap { .. })) => {
                 tracing::warn!("the log cannot be cut behind {zxid}: {error}");
-                let recovered = self.recover(&mut snapshots, &mut logs)?;
                 let done = DataDone::CannotTruncate(zxid);
-                return Ok(place(done, recovered.log, logs, &snapshots, None));
+                let snapshots = Some(snapshots.path().to_owned());
+                return Ok(Finished { done, snapshots, log: None });
             }
             result => result?,
         }
@@ -159,7 +177,7 @@ impl MemberData {
         let memory = memory::start(tree.view())?;
         let end = log.clone();
         let done = DataDone::Truncated(Box::new(Loaded { tree, log, report }));
-        Ok(place(done, end, logs, &snapshots, Some(memory)))
+        Ok(finished(done, end, logs, &snapshots, Some(memory)))
     }
 
     fn replace(&mut self, version: Version) -> Result<Finished, DataError> {
@@ -172,7 +190,7 @@ impl MemberData {
         let recovered = self.recover(&mut snapshots, &mut logs)?;
         self.data_dir.switch_to_next()?;
         let done = DataDone::Replaced(recovered.log.clone());
-        Ok(place(done, recovered.log, logs, &snapshots, None))
+        Ok(finished(done, recovered.log, logs, &snapshots, None))
     }
 
     fn recover(
@@ -185,15 +203,15 @@ impl MemberData {
     }
 }
 
-fn place(
+fn finished(
     done: DataDone,
     end: LogEnd,
-    logs: Directory,
+    directory: Directory,
     snapshots: &Directory,
     memory: Option<Memory>,
 ) -> Finished {
-    let snapshots = snapshots.path().to_owned();
-    Finished { done, place: Some(LogPlace { logs, end, snapshots, memory }) }
+    let snapshots = Some(snapshots.path().to_owned());
+    Finished { done, snapshots, log: Some(NextLog { directory, end, memory }) }
 }
 
 /// Another one at each call.

@@ -144,9 +144,14 @@ impl Disk {
         }))
     }
 
-    /// Whether no frame is on its way.
+    /// Whether everything is done that was asked for, and no file is touched.
     pub fn is_idle(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.thread.is_idle()
+    }
+
+    /// Somebody waits until it is idle.
+    pub fn hurry(&self) {
+        self.thread.hurry();
     }
 
     fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {

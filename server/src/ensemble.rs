@@ -23,7 +23,7 @@ use crate::assembly::owner_mode;
 use crate::config::Config;
 use crate::config::ensemble::{Member, PeerAddress};
 use crate::cores::Completions;
-use crate::data::{Data, LogPlace};
+use crate::data::{Data, NextLog};
 use crate::disk::Disk;
 use crate::disk::data_dir::DataDir;
 use crate::memory::Memory;
@@ -180,14 +180,18 @@ pub struct Apparatus {
 }
 
 impl Apparatus {
-    /// Starts what works on another log than before, after a cut or with another tree.
-    pub fn restart(&mut self, place: LogPlace) -> io::Result<(Disk, Snapshots)> {
+    /// Starts what writes another log than before, after a cut or with another tree. What wrote
+    /// the earlier one is gone.
+    pub fn open_log(&mut self, log: NextLog) -> io::Result<Disk> {
         let wake = self.completions.clone();
-        let disk = Disk::start(place.logs, &place.end, move || wake.wake());
-        let disk = disk.map_err(io::Error::other)?;
-        self.memory = place.memory;
-        let kept = self.snapshots_kept;
-        Ok((disk, Snapshots::start(place.snapshots, kept, self.completions.clone())?))
+        let disk = Disk::start(log.directory, &log.end, move || wake.wake());
+        self.memory = log.memory;
+        disk.map_err(io::Error::other)
+    }
+
+    /// Starts what writes snapshots.
+    pub fn open_snapshots(&self, directory: PathBuf) -> io::Result<Snapshots> {
+        Snapshots::start(directory, self.snapshots_kept, self.completions.clone())
     }
 }
 

@@ -6,8 +6,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use engine::btree::Version;
@@ -24,24 +26,39 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes per second.
 const WRITE_RATE: u64 = 256 << 20;
 
-/// The thread, as the ordering core sees it.
+/// The thread, as the ordering core sees it. When this has been dropped, nothing is written any
+/// more: a snapshot that is under way fails.
 #[derive(Debug)]
 pub struct Snapshots {
-    versions: Sender<Version>,
+    versions: Option<Sender<Version>>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Snapshots {
     /// Starts the thread. It keeps the newest `kept` snapshots in `directory`.
     pub fn start(directory: PathBuf, kept: usize, done: Completions) -> io::Result<Self> {
         let (versions, inbox) = mpsc::channel();
-        let worker = Worker { directory, kept, done };
-        thread::Builder::new().name("snapshots".to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { versions })
+        let ends = Arc::new(AtomicBool::new(false));
+        let worker = Worker { directory, kept, done, ends: Arc::clone(&ends) };
+        let work = move || worker.run(&inbox);
+        let thread = thread::Builder::new().name("snapshots".to_owned()).spawn(work)?;
+        Ok(Self { versions: Some(versions), ends, thread: Some(thread) })
     }
 
     /// Begins a snapshot of a version; the completions tell when it is done.
     pub fn write(&mut self, version: Version) {
-        self.versions.send(version).expect("the thread lives as long as this does");
+        let versions = self.versions.as_ref().expect("it is only taken by drop");
+        versions.send(version).expect("the thread lives as long as this does");
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.versions = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(!matches!(ended, Some(Err(_))), "a panic of the thread ends the process");
     }
 }
 
@@ -49,6 +66,7 @@ struct Worker {
     directory: PathBuf,
     kept: usize,
     done: Completions,
+    ends: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -56,14 +74,14 @@ impl Worker {
         while let Ok(version) = inbox.recv() {
             let zxid = version.zxid();
             let began = Instant::now();
-            let written = write_snapshot(&self.directory, version)
-                .and_then(|bytes| Ok((bytes, self.purge()?)));
+            let written = self.write(version).and_then(|bytes| Ok((bytes, self.purge()?)));
             let result = match written {
                 Ok((bytes, log_needed_after)) => {
                     let took_ms = began.elapsed().as_millis();
                     tracing::info!(%zxid, bytes, took_ms, "snapshot written");
                     Ok(SnapshotWritten { zxid, log_needed_after })
                 }
+                Err(_) if self.ends.load(Ordering::Relaxed) => Err(zxid),
                 Err(error) => {
                     tracing::error!(%zxid, "snapshot failed, the log keeps growing: {error}");
                     Err(zxid)
@@ -71,6 +89,17 @@ impl Worker {
             };
             self.done.snapshot(result);
         }
+    }
+
+    fn write(&self, version: Version) -> io::Result<u64> {
+        let zxid = version.zxid();
+        let mut writer = SnapshotWriter::new(version);
+        write_named(&self.directory, zxid, |chunk| {
+            if self.ends.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Ok(writer.fill(chunk, CHUNK_BYTES))
+        })
     }
 
     /// Removes what is not needed; says behind which transaction the log still is.

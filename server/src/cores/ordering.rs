@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use engine::disk::DiskOp;
+use engine::disk::{DiskOp, StorageError};
 use engine::ids::SessionId;
 use engine::order::Submission;
 use engine::quorum_peer::{Input, Output, QuorumPeer};
@@ -30,17 +30,27 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Ordering {
     peer: QuorumPeer,
-    disk: Disk,
-    snapshots: Snapshots,
+    /// None between one log and the next.
+    disk: Option<Disk>,
+    /// None while the data's thread has log and snapshots.
+    snapshots: Option<Snapshots>,
     beside: Beside,
-    /// The log is given up for this: when it is quiet, the data's thread takes over.
-    handover: Option<DataOp>,
-    /// The log was given up, and there is no other one yet.
-    is_without_log: bool,
+    change: Change,
     outputs: Vec<Output>,
     submitted: Vec<Submission>,
     /// Frames for the ring.
     pub(super) writes: Vec<FrameWrite>,
+}
+
+/// How far a change of log and snapshots by the data's thread has come.
+#[derive(Debug)]
+enum Change {
+    /// There is none.
+    None,
+    /// It begins when the log has come to rest; what the log wants meanwhile waits.
+    Awaited(DataOp, Vec<DiskOp>),
+    /// It is under way.
+    Running(Vec<DiskOp>),
 }
 
 impl Ordering {
@@ -50,11 +60,10 @@ impl Ordering {
         let outputs = pending.into_iter().map(disk_op).collect();
         Self {
             peer,
-            disk,
-            snapshots,
+            disk: Some(disk),
+            snapshots: Some(snapshots),
             beside,
-            handover: None,
-            is_without_log: false,
+            change: Change::None,
             outputs,
             submitted: Vec::new(),
             writes: Vec::new(),
@@ -62,6 +71,9 @@ impl Ordering {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
+        if self.can_hand_over() {
+            return Some(Instant::ZERO);
+        }
         let links = match &self.beside {
             Beside::Alone(..) => None,
             Beside::Member(member) if member.peers.has_events() => Some(Instant::ZERO),
@@ -96,15 +108,7 @@ impl Ordering {
     /// Takes in what the ring, the disk and other cores have for the replica.
     pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let now = events.clock.now();
-        for Written { token, buffer, result } in events.written.drain(..) {
-            let done = self.disk.on_written(token, buffer, result).map_err(io::Error::other)?;
-            self.step(now, replica::Input::Disk(done));
-        }
-        while let Some(done) = self.disk.finished().map_err(io::Error::other)? {
-            if !self.is_without_log {
-                self.step(now, replica::Input::Disk(done));
-            }
-        }
+        self.take_written(now, events).map_err(io::Error::other)?;
         self.take_data(now)?;
         self.take_links(now, events)?;
         while let Some(message) = events.shared.receive_ordering() {
@@ -135,19 +139,54 @@ impl Ordering {
         self.peer.step(now, Input::Replica(input), &mut self.outputs);
     }
 
-    /// Takes in what the data's thread has finished; hands over to it when the log is quiet.
-    fn take_data(&mut self, now: Now) -> io::Result<()> {
-        let Beside::Member(apparatus) = &mut self.beside else { return Ok(()) };
-        if self.disk.is_idle()
-            && let Some(op) = self.handover.take()
-        {
-            apparatus.data.execute(op);
+    /// Takes in what has become durable of the log.
+    fn take_written(&mut self, now: Now, events: &mut Events) -> Result<(), StorageError> {
+        // Nothing is on its way where there is no disk.
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let mut done = Vec::new();
+        for Written { token, buffer, result } in events.written.drain(..) {
+            done.push(disk.on_written(token, buffer, result)?);
         }
+        while let Some(finished) = disk.finished()? {
+            done.push(finished);
+        }
+        for done in done {
+            self.step(now, replica::Input::Disk(done));
+        }
+        Ok(())
+    }
+
+    /// Whether a change can begin now.
+    fn can_hand_over(&self) -> bool {
+        let is_at_rest = self.disk.as_ref().is_some_and(Disk::is_idle);
+        is_at_rest && matches!(self.change, Change::Awaited(..))
+    }
+
+    /// Takes in what the data's thread has finished; hands over to it when the log is at rest.
+    fn take_data(&mut self, now: Now) -> io::Result<()> {
+        let can_hand_over = self.can_hand_over();
+        let Beside::Member(apparatus) = &mut self.beside else { return Ok(()) };
+        self.change = match std::mem::replace(&mut self.change, Change::None) {
+            Change::Awaited(op, held) if can_hand_over => {
+                let snapshots = self.snapshots.take();
+                apparatus.data.change(op, snapshots.expect("only a change takes them"));
+                Change::Running(held)
+            }
+            change => change,
+        };
         while let Some(finished) = apparatus.data.finished() {
-            let Finished { done, place } = finished.map_err(io::Error::other)?;
-            if let Some(place) = place {
-                (self.disk, self.snapshots) = apparatus.restart(place)?;
-                self.is_without_log = false;
+            let Finished { done, snapshots, log } = finished.map_err(io::Error::other)?;
+            if let Some(snapshots) = snapshots {
+                self.snapshots = Some(apparatus.open_snapshots(snapshots)?);
+                let change = std::mem::replace(&mut self.change, Change::None);
+                if let Some(log) = log {
+                    // The earlier one has its files locked.
+                    self.disk = None;
+                    self.disk = Some(apparatus.open_log(log)?);
+                } else if let Change::Running(held) = change {
+                    let disk_op = |op| Output::Replica(replica::Output::Disk(op));
+                    self.outputs.extend(held.into_iter().map(disk_op));
+                }
             }
             self.peer.step(now, Input::Data(Box::new(done)), &mut self.outputs);
         }
@@ -180,9 +219,12 @@ impl Ordering {
         for output in self.outputs.drain(..) {
             match output {
                 Output::Replica(replica::Output::Disk(op)) => {
-                    // A log that is given up is written no more.
-                    if !self.is_without_log {
-                        self.disk.execute(op, &mut |write| self.writes.push(write));
+                    match (&mut self.change, &mut self.disk) {
+                        (Change::Awaited(_, held) | Change::Running(held), _) => held.push(op),
+                        (Change::None, disk) => {
+                            let disk = disk.as_mut().expect("there is one but during a change");
+                            disk.execute(op, &mut |write| self.writes.push(write));
+                        }
                     }
                 }
                 Output::Replica(replica::Output::Publish(batch)) => {
@@ -193,7 +235,9 @@ impl Ordering {
                     events.shared.send_to_all(|| ToCore::Collect(round));
                 }
                 Output::Replica(replica::Output::Snapshot(version)) => {
-                    self.snapshots.write(version);
+                    // None is begun before a member is up to date again.
+                    let snapshots = self.snapshots.as_mut();
+                    snapshots.expect("there is one but during a change").write(version);
                 }
                 Output::Service(service) => {
                     events.shared.send_to_all(|| ToCore::Service(service));
@@ -202,13 +246,16 @@ impl Ordering {
                     let Beside::Member(apparatus) = &mut self.beside else { continue };
                     apparatus.peers.execute(now.instant, op);
                 }
-                Output::Data(op @ DataOp::Epochs(_)) => {
+                Output::Data(DataOp::Epochs(epochs)) => {
                     let Beside::Member(apparatus) = &mut self.beside else { continue };
-                    apparatus.data.execute(op);
+                    apparatus.data.write(epochs);
                 }
                 Output::Data(op) => {
-                    self.is_without_log = true;
-                    self.handover = Some(op);
+                    assert!(matches!(self.change, Change::None), "one change at a time");
+                    if let Some(disk) = &self.disk {
+                        disk.hurry();
+                    }
+                    self.change = Change::Awaited(op, Vec::new());
                 }
             }
         }

@@ -41,6 +41,8 @@ pub(super) struct DiskThread {
     jobs: Option<Sender<Job>>,
     finished: Receiver<Result<Finished, StorageError>>,
     signals: Arc<Signals>,
+    /// Jobs whose end was not seen yet.
+    outstanding: usize,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -77,10 +79,11 @@ impl DiskThread {
                 }
             })
             .map_err(|error| StorageError::io(path, "start the thread for", &error))?;
-        Ok(Self { jobs: Some(jobs), finished, signals, handle: Some(handle) })
+        Ok(Self { jobs: Some(jobs), finished, signals, outstanding: 0, handle: Some(handle) })
     }
 
-    pub(super) fn submit(&self, job: Job) {
+    pub(super) fn submit(&mut self, job: Job) {
+        self.outstanding += 1;
         let jobs = self.jobs.as_ref().expect("it is only taken by drop");
         jobs.send(job).expect("the thread lives as long as its owner");
     }
@@ -90,8 +93,14 @@ impl DiskThread {
         self.signals.hurry.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn finished(&self) -> Option<Result<Finished, StorageError>> {
-        self.finished.try_recv().ok()
+    pub(super) fn finished(&mut self) -> Option<Result<Finished, StorageError>> {
+        let finished = self.finished.try_recv().ok()?;
+        self.outstanding -= 1;
+        Some(finished)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.outstanding == 0
     }
 }
 
