@@ -51,6 +51,8 @@ pub struct MemberConfig {
     pub timing: Timing,
     /// How it takes part in elections.
     pub elector: ElectorConfig,
+    /// Whether clients are served while it leads.
+    pub leader_serves: bool,
     /// How long clients' connections outlive the loss of a leader.
     pub grace: Duration,
     /// How owners of znodes are read.

@@ -113,6 +113,7 @@ impl Membership {
             is_observer,
             timing,
             elector,
+            leader_serves: settings.leader_serves,
             grace: settings.grace.unwrap_or_else(|| tick.min(shortest / 3)),
             mode: owner_mode(config),
             log: LogConfig {

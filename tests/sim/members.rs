@@ -140,6 +140,7 @@ impl World {
             is_observer: false,
             timing,
             elector,
+            leader_serves: true,
             grace: Duration::from_secs(1),
             mode: OwnerMode::Plain,
             log: LogConfig::default(),

@@ -206,7 +206,9 @@ impl Member {
             self.served = epoch;
             self.has_data = true;
             self.elector.established(epoch);
-            self.serve(Service::Serving, out);
+            // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
+            let serves = self.config.leader_serves;
+            self.serve(if serves { Service::Serving } else { Service::Closed }, out);
         }
     }
 
