@@ -42,7 +42,7 @@ impl Generator {
         let watch_percent = *random.pick(&[5, 40, 90]);
         let counters = known.clone();
         let known = Known { paths: known };
-        let source = Source { random, known, last_zxid: 0, watch_percent };
+        let source = Source { random, known, last_zxid: 0, watch_percent, pipelined };
         let mut generator = Self {
             source,
             slots: [Presence::Empty; SLOTS],

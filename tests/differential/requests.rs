@@ -14,6 +14,8 @@ pub struct Source {
     pub last_zxid: i64,
     /// How many in a hundred reads leave a watch.
     pub watch_percent: usize,
+    /// Whether requests are sent before earlier ones are answered.
+    pub pipelined: bool,
 }
 
 /// A request being put together.
@@ -22,6 +24,8 @@ struct Draft {
     before: Vec<Piece>,
     label: String,
     deletes: Vec<String>,
+    /// Whether access lists may hold null strings.
+    nulls: bool,
 }
 
 impl Draft {
@@ -31,6 +35,7 @@ impl Draft {
             before: Vec::new(),
             label: name.to_owned(),
             deletes: Vec::new(),
+            nulls: true,
         }
     }
 
@@ -133,7 +138,7 @@ impl Source {
                 draft.say("setACL");
                 let path = self.path();
                 draft.path(&path);
-                let list = values::access_list(&mut self.random, &mut draft.writer);
+                let list = values::access_list(&mut self.random, &mut draft.writer, draft.nulls);
                 draft.say(&list);
                 draft.number("version", values::version(&mut self.random));
             }
@@ -171,7 +176,7 @@ impl Source {
         let data = values::data_for(&mut self.random, &path);
         draft.say(&shown(&data));
         draft.writer.buffer(data.as_deref());
-        let list = values::access_list(&mut self.random, &mut draft.writer);
+        let list = values::access_list(&mut self.random, &mut draft.writer, draft.nulls);
         draft.say(&list);
         let usual = match operation {
             op::CREATE_CONTAINER => 4,
@@ -202,6 +207,9 @@ impl Source {
 
     fn multi_into(&mut self, draft: &mut Draft) {
         draft.say("multi");
+        // A null is an exception in the real server, which then forgets to take back what earlier
+        // operations of the multi have done for the eyes of the next requests.
+        draft.nulls = !self.pipelined;
         let count = self.random.weighted(&[2, 20, 30, 20, 10, 10, 8]);
         for _ in 0..count {
             let kind = self.random.weighted(&[30, 10, 4, 4, 20, 25, 12, 1]);

@@ -180,10 +180,10 @@ fn entry(random: &mut Random) -> Entry {
     }
 }
 
-/// Appends an access list to a request and says what it was.
-pub fn access_list(random: &mut Random, writer: &mut Writer) -> String {
+/// Appends an access list to a request and says what it was. With `nulls`, strings in it may be null.
+pub fn access_list(random: &mut Random, writer: &mut Writer, nulls: bool) -> String {
     let anyone = || (31, Some(b"world".to_vec()), Some(b"anyone".to_vec()));
-    let entries: Vec<Entry> = match random.weighted(&[70, 8, 12, 8, 1, 1]) {
+    let mut entries: Vec<Entry> = match random.weighted(&[70, 8, 12, 8, 1, 1]) {
         0 => vec![anyone()],
         1 => vec![(31, Some(b"auth".to_vec()), Some(Vec::new()))],
         2 => vec![entry(random)],
@@ -199,6 +199,12 @@ pub fn access_list(random: &mut Random, writer: &mut Writer) -> String {
             return format!("acl count {count}");
         }
     };
+    if !nulls {
+        for (_, scheme, id) in &mut entries {
+            scheme.get_or_insert_default();
+            id.get_or_insert_default();
+        }
+    }
     writer.int(entries.len() as i32);
     let mut label = "acl=[".to_owned();
     for (permissions, scheme, id) in &entries {
