@@ -180,7 +180,8 @@ fn entry(random: &mut Random) -> Entry {
     }
 }
 
-/// Appends an access list to a request and says what it was. With `nulls`, strings in it may be null.
+/// Appends an access list to a request and says what it was. With `nulls`, some of its strings may
+/// be null.
 pub fn access_list(random: &mut Random, writer: &mut Writer, nulls: bool) -> String {
     let anyone = || (31, Some(b"world".to_vec()), Some(b"anyone".to_vec()));
     let mut entries: Vec<Entry> = match random.weighted(&[70, 8, 12, 8, 1, 1]) {
