@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# kazoo's own test suite against one server.
+# kazoo's own test suite against one server, or an ensemble of INTEROP_SERVERS.
 # usage: kazoo.sh zookeeper|RINGKEEPER_BINARY [pytest arguments]
 #
 # Every test named in kazoo/expected.txt has to pass: those are the ones that pass on one real
@@ -31,7 +31,7 @@ export INTEROP_SERVE
 site=$("$python" -c 'import kazoo, os; print(os.path.dirname(os.path.dirname(kazoo.__file__)))')
 # run_pytest ARGUMENTS: one run; its own verdict does not count, that of expected.txt does.
 run_pytest() {
-    (cd "$site" && "$python" -m pytest -p one_server -p no:cacheprovider -q \
+    (cd "$site" && "$python" -m pytest -p servers -p no:cacheprovider -q \
         --timeout=120 --tb=short --show-capture=no -W ignore "$@") >&2 || true
 }
 run_pytest kazoo/tests --ignore=kazoo/tests/test_sasl.py --ignore=kazoo/tests/test_build.py \

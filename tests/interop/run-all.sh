@@ -35,5 +35,6 @@ run exchange "$INTEROP_DIR/exchange.sh" "$binary"
 run differential env ROUNDS="${ROUNDS:-$rounds}" OPS="${OPS:-$operations}" \
     "$INTEROP_DIR/differential.sh" zookeeper "$binary"
 run kazoo "$INTEROP_DIR/kazoo.sh" "$binary"
+run kazoo-ensemble env INTEROP_SERVERS=3 "$INTEROP_DIR/kazoo.sh" "$binary"
 echo "interop: $passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -1,8 +1,9 @@
-"""pytest plugin: runs kazoo's own tests against one server of ours to choose.
+"""pytest plugin: runs kazoo's own tests against servers of ours to choose.
 
-kazoo's harness builds a cluster of Java processes. In its place stands a cluster of one server,
-started by the command in INTEROP_SERVE (which gets the path of a zoo.cfg appended and becomes the
-server). The names of the tests that passed are written to INTEROP_PASSED, one a line.
+kazoo's harness builds a cluster of Java processes. In its place stands a cluster of INTEROP_SERVERS
+servers (one, if that is not set), each started by the command in INTEROP_SERVE, which gets the path
+of a zoo.cfg appended and becomes the server. The names of the tests that passed are written to
+INTEROP_PASSED, one a line.
 """
 
 import atexit
@@ -24,9 +25,11 @@ STOP_SECONDS = 30
 class Server:
     """What kazoo's tests expect of an entry of its cluster."""
 
-    def __init__(self):
+    def __init__(self, number):
+        self.number = number
         self.working_path = tempfile.mkdtemp(prefix="ringkeeper-kazoo.")
         self.client_port = free_port()
+        self.peer_ports = free_port(), free_port()
         self.address = f"127.0.0.1:{self.client_port}"
         self.process = None
 
@@ -35,8 +38,11 @@ class Server:
         return self.process is not None
 
     def run(self):
-        if self.running:
-            return
+        if not self.running:
+            self.start()
+            self.await_serving()
+
+    def start(self):
         config = os.path.join(self.working_path, "zoo.cfg")
         with open(config, "w", encoding="utf-8") as file:
             file.write(
@@ -51,11 +57,19 @@ class Server:
                 "DigestAuthenticationProvider.superDigest="
                 "super:D/InIHSb7yEEbrWz8b9l71RjZJU=\n"
             )
+            if len(CLUSTER) > 1:
+                file.write("initLimit=10\nsyncLimit=5\n")
+                for server in CLUSTER:
+                    learner, election = server.peer_ports
+                    file.write(f"server.{server.number}=127.0.0.1:{learner}:{election}\n")
+        data = os.path.join(self.working_path, "data")
+        os.makedirs(data, exist_ok=True)
+        with open(os.path.join(data, "myid"), "w", encoding="utf-8") as file:
+            file.write(str(self.number))
         log = open(os.path.join(self.working_path, "log"), "ab")
         command = shlex.split(os.environ["INTEROP_SERVE"]) + [config]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
-        self.await_serving()
 
     def await_serving(self):
         deadline = time.monotonic() + START_SECONDS
@@ -91,8 +105,12 @@ class Cluster(list):
     """What kazoo's harness expects of its cluster."""
 
     def start(self):
-        for server in self:
-            server.run()
+        # None of them serves before a quorum runs.
+        stopped = [server for server in self if not server.running]
+        for server in stopped:
+            server.start()
+        for server in stopped:
+            server.await_serving()
 
     def stop(self):
         for server in self:
@@ -123,7 +141,9 @@ def four_letter(port, word):
         return b""
 
 
-CLUSTER = Cluster([Server()])
+CLUSTER = Cluster(
+    Server(number + 1) for number in range(int(os.environ.get("INTEROP_SERVERS", "1")))
+)
 atexit.register(CLUSTER.remove)
 kazoo.testing.harness.get_global_cluster = lambda: CLUSTER
 
