@@ -307,6 +307,7 @@ fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
 
 fn config_report(config: &Config, port: u16) -> ConfigReport {
     let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.to_owned());
+    let member = config.is_distributed().then(|| ensemble::report(config)).flatten();
     ConfigReport {
         client_port: port,
         secure_client_port: None,
@@ -319,7 +320,8 @@ fn config_report(config: &Config, port: u16) -> ConfigReport {
         session_timeout_min_ms: config.timeouts.min_ms,
         session_timeout_max_ms: config.timeouts.max_ms,
         listen_backlog: config.listen_backlog,
-        server_id: 0,
+        server_id: member.as_ref().and(config.server_id).unwrap_or(0),
+        member,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::cores::Completions;
 use crate::data::{Data, NextLog};
 use crate::disk::Disk;
 use crate::disk::data_dir::DataDir;
+use crate::four_letter::report::MemberReport;
 use crate::memory::Memory;
 use crate::peers::{self, BindError, Peers, Plan};
 use crate::snapshots::Snapshots;
@@ -194,6 +195,21 @@ impl Apparatus {
     pub fn open_snapshots(&self, directory: PathBuf) -> io::Result<Snapshots> {
         Snapshots::start(directory, self.snapshots_kept, self.completions.clone())
     }
+}
+
+/// What `conf` says of this server's part in the ensemble.
+pub fn report(config: &Config) -> Option<MemberReport> {
+    let own = config.server_id.and_then(|id| config.ensemble.members.get(&id))?;
+    let ports = |port: fn(&PeerAddress) -> u16| own.addresses.iter().map(port).collect();
+    Some(MemberReport {
+        init_limit: config.member.init_limit,
+        sync_limit: config.member.sync_limit,
+        election_ports: ports(|own| own.election_port),
+        quorum_ports: ports(|own| own.quorum_port),
+        is_observer: own.is_observer || config.member.is_observer,
+        voters: config.ensemble.voters().count(),
+        membership: members_of(config).ok()?.text().to_owned(),
+    })
 }
 
 /// The members as the configuration lists them.

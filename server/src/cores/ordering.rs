@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use engine::disk::{DiskOp, StorageError};
 use engine::ids::SessionId;
 use engine::order::Submission;
-use engine::quorum_peer::{Input, Output, QuorumPeer};
+use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
 use engine::replica::{self, Now};
 use engine::time::Instant;
 use engine::zab::data::DataOp;
@@ -88,6 +88,11 @@ impl Ordering {
             Beside::Alone(..) => Ok(None),
             Beside::Member(member) => member.peers.descriptor().map(Some),
         }
+    }
+
+    /// What the server is in its ensemble.
+    pub(super) fn role(&self) -> RoleKind {
+        self.peer.role()
     }
 
     /// When sessions expire, soonest first, and which.

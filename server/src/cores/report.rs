@@ -10,6 +10,7 @@ use engine::btree::Version;
 use engine::client_core::{ConnectionReport as Connection, CoreReport, LatencyStats};
 use engine::ids::{ConnectionId, SessionId};
 use engine::op::OpCode;
+use engine::quorum_peer::RoleKind;
 use engine::time::{Instant, WallTime};
 use engine::tree;
 
@@ -17,7 +18,7 @@ use super::core::Events;
 use super::mailbox::ToCore;
 use super::ordering::Ordering;
 use crate::clock::Clock;
-use crate::four_letter::monitor::{self, GaugeReport, Metric, Value};
+use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport, Metric, Value};
 use crate::four_letter::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
     ServerReport, SessionReport, WatchReport,
@@ -54,6 +55,16 @@ struct Parts {
     deadlines: Vec<(Instant, Vec<SessionId>)>,
     /// Connections that were refused.
     rejected: u64,
+    /// What the server is; the ordering core says it.
+    role: Option<RoleKind>,
+    /// How many servers vote.
+    voters: usize,
+}
+
+impl Parts {
+    fn role(&self) -> RoleKind {
+        self.role.expect("the ordering core's part is among them")
+    }
 }
 
 /// Begins to answer a word.
@@ -115,11 +126,16 @@ pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collect
     let part = events.clients.report(events.clock.instant(), detailed);
     let mut parts = collector.parts.lock().unwrap_or_else(PoisonError::into_inner);
     parts.cores.push(part);
-    if let Some(ordering) = ordering.filter(|_| word.needs() == Needs::Dump) {
-        parts.deadlines = ordering.session_deadlines();
+    if let Some(ordering) = ordering {
+        parts.role = Some(ordering.role());
+        if word.needs() == Needs::Dump {
+            parts.deadlines = ordering.session_deadlines();
+        }
     }
     if collector.missing.fetch_sub(1, AcqRel) == 1 {
         parts.rejected = events.shared.admission.rejected();
+        let member = events.shared.facts.config.member.as_ref();
+        parts.voters = member.map_or(0, |member| member.voters);
         let view = Published { version: &events.shared.published().version, clock: &events.clock };
         let text = compose(word, &view, &parts);
         events.shared.send(collector.asker.core, ToCore::Answer(collector.asker, text.into()));
@@ -133,12 +149,18 @@ struct Published<'a> {
 }
 
 fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
+    // Compat: AbstractFourLetterCommand.isZKServerRunning
+    if parts.role() == RoleKind::Looking
+        && let Some(text) = text::not_serving(word)
+    {
+        return text;
+    }
     let server = || server_report(published, parts);
     let connections = || connection_reports(published, parts);
     match word {
         Word::Srvr => text::srvr(&server()),
         Word::Stat => text::stat(&server(), &connections()),
-        Word::Isro => text::isro(Mode::Standalone).to_owned(),
+        Word::Isro => text::isro(mode(parts.role())).to_owned(),
         Word::Cons => text::cons(&connections()),
         Word::Dump => text::dump(&dump_report(published, parts)),
         Word::Wchs => text::wchs(&watch_report(parts)),
@@ -161,6 +183,29 @@ fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
     }
 }
 
+fn mode(role: RoleKind) -> Mode {
+    match role {
+        // One that looks for a leader says that it does not serve, and nothing else.
+        RoleKind::Standalone | RoleKind::Looking => Mode::Standalone,
+        RoleKind::Leading { .. } => Mode::Leader,
+        RoleKind::Following(_) => Mode::Follower,
+        RoleKind::Observing(_) => Mode::Observer,
+    }
+}
+
+fn ensemble_gauges(parts: &Parts) -> Option<EnsembleGauges> {
+    let mut gauges = EnsembleGauges { voters: parts.voters as u64, ..EnsembleGauges::default() };
+    match parts.role() {
+        RoleKind::Standalone | RoleKind::Looking => return None,
+        RoleKind::Leading { learners, synced } => {
+            gauges.learners = Some((learners as u64, synced as u64));
+        }
+        RoleKind::Following(_) => {}
+        RoleKind::Observing(leader) => gauges.observed = Some(leader.0),
+    }
+    Some(gauges)
+}
+
 fn server_report(published: &Published<'_>, parts: &Parts) -> ServerReport {
     let sum = |of: fn(&CoreReport) -> u64| parts.cores.iter().map(of).sum();
     let mut latency = LatencyStats::default();
@@ -168,7 +213,7 @@ fn server_report(published: &Published<'_>, parts: &Parts) -> ServerReport {
         latency.merge(&core.stats.latency);
     }
     ServerReport {
-        mode: Mode::Standalone,
+        mode: mode(parts.role()),
         latency: latency_report(&latency),
         packets_received: sum(|core| core.stats.packets_received),
         packets_sent: sum(|core| core.stats.packets_sent),
@@ -288,6 +333,7 @@ fn mntr(published: &Published<'_>, parts: &Parts) -> String {
         major_faults: usage.major_faults,
         zxid_counter: published.version.zxid().counter(),
         resident_bytes: usage.resident_bytes,
+        ensemble: ensemble_gauges(parts),
         ..GaugeReport::default()
     };
     monitor::mntr(&server_report(published, parts), &gauges, metrics(parts))

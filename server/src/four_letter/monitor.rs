@@ -49,6 +49,19 @@ pub struct GaugeReport {
     pub zxid_counter: u32,
     /// Resident memory of the process.
     pub resident_bytes: u64,
+    /// What a member of an ensemble knows beyond that.
+    pub ensemble: Option<EnsembleGauges>,
+}
+
+/// Numbers of the moment of a member of an ensemble.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EnsembleGauges {
+    /// How many servers vote.
+    pub voters: u64,
+    /// On the leader: its learners, and the followers among them that are up to date.
+    pub learners: Option<(u64, u64)>,
+    /// On an observer: whom it learns from.
+    pub observed: Option<i64>,
 }
 
 /// The answer to `mntr`: version and state, the numbers of the moment, then `metrics` in the order
@@ -67,6 +80,9 @@ pub fn mntr(
     line("server_state", server.mode.name());
     if let Some(state) = peer_state(server.mode) {
         line("peer_state", state);
+    }
+    if let Some(leader) = gauges.ensemble.and_then(|ensemble| ensemble.observed) {
+        line("observer_master_id", &leader.to_string());
     }
     line("avg_latency", &server.latency.average.to_string());
     line("connection_drop_probability", "0.0");
@@ -126,6 +142,14 @@ fn whole_gauges(server: &ServerReport, gauges: &GaugeReport) -> Vec<(&'static st
             ("max_proposal_size", i128::from(max)),
             ("min_proposal_size", i128::from(min)),
         ]);
+    }
+    // Compat: QuorumZooKeeperServer.registerMetrics, LeaderZooKeeperServer.registerMetrics
+    if let Some(ensemble) = gauges.ensemble {
+        list.push(("quorum_size", i128::from(ensemble.voters)));
+        if let Some((learners, synced)) = ensemble.learners {
+            list.push(("learners", i128::from(learners)));
+            list.push(("synced_followers", i128::from(synced)));
+        }
     }
     list.extend([
         ("longest_turn_us", i128::from(gauges.longest_turn_us)),
@@ -188,8 +212,26 @@ mod tests {
     }
 
     #[test]
+    fn a_member_tells_of_its_ensemble() {
+        let answer = |mode, ensemble| {
+            let gauges = GaugeReport { ensemble: Some(ensemble), ..GaugeReport::default() };
+            mntr(&server(mode), &gauges, [])
+        };
+        let member = EnsembleGauges { voters: 3, ..EnsembleGauges::default() };
+        let leader = answer(Mode::Leader, EnsembleGauges { learners: Some((4, 2)), ..member });
+        check(&leader, "zk_quorum_size\t3");
+        check(&leader, "zk_learners\t4");
+        check(&leader, "zk_synced_followers\t2");
+        let observer = answer(Mode::Observer, EnsembleGauges { observed: Some(3), ..member });
+        check(&observer, "zk_observer_master_id\t3");
+        assert!(!observer.contains("followers"));
+    }
+
+    #[test]
     fn every_name_is_there_once() {
-        let answer = mntr(&server(Mode::Leader), &GaugeReport::default(), []);
+        let ensemble = EnsembleGauges { voters: 3, learners: Some((2, 2)), observed: None };
+        let gauges = GaugeReport { ensemble: Some(ensemble), ..GaugeReport::default() };
+        let answer = mntr(&server(Mode::Leader), &gauges, []);
         check(&answer, "zk_peer_state\tleading - broadcast");
         let mut names: Vec<_> =
             answer.lines().map(|line| line.split_once('\t').unwrap().0).collect();

@@ -169,6 +169,27 @@ pub struct ConfigReport {
     pub listen_backlog: i32,
     /// The server's id; 0 standalone.
     pub server_id: i64,
+    /// The part about the ensemble, where there is one.
+    pub member: Option<MemberReport>,
+}
+
+/// The configuration of a member of an ensemble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberReport {
+    /// Ticks until a learner must be synchronized.
+    pub init_limit: u32,
+    /// Ticks that leader and learner may be silent.
+    pub sync_limit: u32,
+    /// The ports where it is talked to about elections.
+    pub election_ports: Vec<u16>,
+    /// The ports where learners connect.
+    pub quorum_ports: Vec<u16>,
+    /// Whether it learns without a vote.
+    pub is_observer: bool,
+    /// How many servers vote.
+    pub voters: usize,
+    /// The ensemble, as `/zookeeper/config` has it.
+    pub membership: String,
 }
 
 /// Names and values: for `envi`.

@@ -13,13 +13,16 @@ use time::OffsetDateTime;
 
 use super::Word;
 use super::report::{
-    ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
-    ServerReport, SizeReport, WatchReport,
+    ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, MemberReport,
+    Mode, ServerReport, SizeReport, WatchReport,
 };
 use crate::version;
 
 /// What a server says that is not (yet, or any longer) able to answer clients.
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
+
+/// The only one there is: fast leader election.
+const ELECTION_ALGORITHM: u8 = 3;
 
 /// The trace mask that ZooKeeper starts with. Here, the mask has no effect.
 // Compat: ZooTrace.traceMask
@@ -219,7 +222,28 @@ pub fn conf(config: &ConfigReport) -> String {
             ("serverId=", &config.server_id),
         ],
     );
+    if let Some(member) = &config.member {
+        conf_member(&mut out, member);
+    }
     out
+}
+
+// Compat: QuorumZooKeeperServer.dumpConf
+fn conf_member(out: &mut String, member: &MemberReport) {
+    let ports = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join("|");
+    write_lines(
+        out,
+        &[
+            ("initLimit=", &member.init_limit),
+            ("syncLimit=", &member.sync_limit),
+            ("electionAlg=", &ELECTION_ALGORITHM),
+            ("electionPort=", &ports(&member.election_ports)),
+            ("quorumPort=", &ports(&member.quorum_ports)),
+            ("peerType=", &u8::from(member.is_observer)),
+            ("membership: ", &""),
+        ],
+    );
+    out.push_str(&member.membership);
 }
 
 /// The answer to `dirs`.

@@ -121,12 +121,27 @@ fn conf_and_dirs_tell_the_configuration() {
         session_timeout_max_ms: 40_000,
         listen_backlog: -1,
         server_id: 0,
+        member: None,
     };
     let expected = "clientPort=2181\nsecureClientPort=-1\ndataDir=/d/version-2\ndataDirSize=458\n\
                     dataLogDir=/l/version-2\ndataLogSize=67108880\ntickTime=2000\n\
                     maxClientCnxns=60\nminSessionTimeout=4000\nmaxSessionTimeout=40000\n\
                     clientPortListenBacklog=-1\nserverId=0\n";
     assert_eq!(conf(&config), expected);
+    let member = MemberReport {
+        init_limit: 10,
+        sync_limit: 5,
+        election_ports: vec![3888, 3889],
+        quorum_ports: vec![2888, 2889],
+        is_observer: true,
+        voters: 3,
+        membership: "server.1=a:1:2:participant\nversion=0".to_owned(),
+    };
+    let expected = expected.replace("serverId=0", "serverId=4")
+        + "initLimit=10\nsyncLimit=5\nelectionAlg=3\nelectionPort=3888|3889\n\
+           quorumPort=2888|2889\npeerType=1\nmembership: \nserver.1=a:1:2:participant\nversion=0";
+    let of_member = ConfigReport { server_id: 4, member: Some(member), ..config.clone() };
+    assert_eq!(conf(&of_member), expected);
     assert_eq!(dirs(&config), "datadir_size: 458\nlogdir_size: 67108880\n");
 }
 
