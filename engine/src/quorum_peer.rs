@@ -135,6 +135,8 @@ struct Member {
     wants_tree: bool,
     /// The operation on the data that is under way.
     writing: Writing,
+    /// The epochs that were last to be made durable.
+    epochs_wanted: Epochs,
     /// The role is over when that operation is.
     lost: Option<Lost>,
     /// Nobody in the ensemble has data: that this server has none does not keep it from voting.
@@ -203,6 +205,7 @@ impl QuorumPeer {
             has_data: state.has_data,
             wants_tree: false,
             writing: Writing::Nothing,
+            epochs_wanted: state.epochs,
             lost: None,
             begins: false,
             dials: 0,

@@ -95,7 +95,9 @@ impl QuorumPeer {
     pub(super) fn on_data(&mut self, now: Now, done: DataDone) {
         let member = self.member.as_mut().expect("a server alone has no such data");
         let (replica, out) = (&mut self.replica, &mut self.outbox);
-        member.writing = Writing::Nothing;
+        if !matches!(done, DataDone::Epochs(epochs) if epochs != member.epochs_wanted) {
+            member.writing = Writing::Nothing;
+        }
         match done {
             DataDone::Epochs(epochs) => member.epochs = epochs,
             DataDone::CannotTruncate(_) => member.wants_tree = true,
@@ -159,7 +161,10 @@ impl Member {
         loop {
             match out.data.last() {
                 None => {}
-                Some(DataOp::Epochs(_)) => self.writing = Writing::Epochs,
+                Some(DataOp::Epochs(epochs)) => {
+                    self.writing = Writing::Epochs;
+                    self.epochs_wanted = *epochs;
+                }
                 Some(DataOp::Truncate(_) | DataOp::Replace(_)) => self.writing = Writing::State,
             }
             match result {

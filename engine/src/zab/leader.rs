@@ -1,14 +1,19 @@
 //! The leader: finds an epoch, brings learners up to date, proposes and commits.
 //!
 //! ```text
-//!   gathering ──quorum of FOLLOWERINFO──> accepting ──durable──> proposing (LEADERINFO)
-//!     ──quorum of ACKEPOCH──> adopting ──durable──> synchronizing (DIFF, TRUNC, SNAP; NEWLEADER)
+//!   gathering ──quorum of FOLLOWERINFO──> proposing (LEADERINFO)
+//!     ──quorum of ACKEPOCH──> synchronizing (DIFF, TRUNC, SNAP; NEWLEADER)
 //!     ──quorum of ACK──> broadcasting (UPTODATE; PROPOSAL, COMMIT, INFORM)
 //! ```
 //!
+//! This server's own word counts like a follower's: for the epoch when it is durably accepted, for
+//! the history when the epoch is durably the current one. Followers need not wait for that, so its
+//! writes go on beside theirs.
+//!
 //! Invariants:
 //!
-//!   * no epoch is proposed that this server has not durably accepted
+//!   * an epoch is led by one server once: a quorum has durably accepted it, and every later leader
+//!     asks one of them
 //!   * nothing is committed that a quorum of voters does not have on disk, this server's own disk
 //!     counted like any other
 //!   * what a learner is sent is in zxid order and without gaps
@@ -73,9 +78,7 @@ struct Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Gathering,
-    Accepting(Epoch),
     Proposing(Epoch),
-    Adopting(Epoch),
     Synchronizing(Epoch),
     Broadcasting(Epoch),
 }
@@ -292,46 +295,31 @@ impl Leader {
             return;
         }
         let introduced = |handler: &&Handler| handler.step != Step::Introducing;
-        if !self.has_quorum(|handler| introduced(&handler)) {
+        if !self.has_quorum(true, |handler| introduced(&handler)) {
             return;
         }
         let accepted = self.handlers.values().filter(introduced).map(|handler| handler.accepted);
         let highest = accepted.chain([self.epochs.accepted]).max().expect("there is our own");
         let epoch = Epoch(highest.0 + 1);
-        self.stage = Stage::Accepting(epoch);
+        self.stage = Stage::Proposing(epoch);
         out.data.push(DataOp::Epochs(Epochs { accepted: epoch, ..self.epochs }));
+        let links: Vec<_> = self.handlers.keys().copied().collect();
+        for link in links {
+            self.send_epoch(link, out);
+        }
     }
 
     /// The epochs are durable.
     pub fn on_epochs(&mut self, now: Now, epochs: Epochs, replica: &mut Replica, out: &mut Outbox) {
         self.epochs = epochs;
-        match self.stage {
-            Stage::Accepting(epoch) if epochs.accepted == epoch => {
-                self.stage = Stage::Proposing(epoch);
-                let links: Vec<_> = self.handlers.keys().copied().collect();
-                for link in links {
-                    self.send_epoch(link, out);
-                }
-                self.advance_epoch_acks(out);
-            }
-            Stage::Adopting(epoch) if epochs.current == epoch => {
-                replica.adopt(now, &mut out.replica);
-                self.stage = Stage::Synchronizing(epoch);
-                let links: Vec<_> = self.handlers.keys().copied().collect();
-                for link in links {
-                    self.synchronize(now, link, replica, out);
-                }
-                self.advance_leadership(now, replica, out);
-            }
-            _ => {}
-        }
+        self.advance_epoch_acks(now, replica, out);
+        self.advance_leadership(now, replica, out);
     }
 
     fn epoch_proposed(&self) -> Option<Epoch> {
         match self.stage {
-            Stage::Gathering | Stage::Accepting(_) => None,
+            Stage::Gathering => None,
             Stage::Proposing(epoch)
-            | Stage::Adopting(epoch)
             | Stage::Synchronizing(epoch)
             | Stage::Broadcasting(epoch) => Some(epoch),
         }
@@ -373,23 +361,32 @@ impl Leader {
         }
         handler.last = last;
         handler.step = Step::Waiting;
-        self.advance_epoch_acks(out);
+        self.advance_epoch_acks(now, replica, out);
         self.synchronize(now, link, replica, out);
         Ok(())
     }
 
-    fn advance_epoch_acks(&mut self, out: &mut Outbox) {
+    /// A quorum that accepts the epoch lets this server bring its history to everybody.
+    fn advance_epoch_acks(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
         let Stage::Proposing(epoch) = self.stage else { return };
-        if self.has_quorum(|handler| handler.accepts) {
-            self.stage = Stage::Adopting(epoch);
-            out.data.push(DataOp::Epochs(Epochs { accepted: epoch, current: epoch }));
+        let own = self.epochs.accepted == epoch;
+        if !self.has_quorum(own, |handler| handler.accepts) {
+            return;
+        }
+        self.stage = Stage::Synchronizing(epoch);
+        out.data.push(DataOp::Epochs(Epochs { accepted: epoch, current: epoch }));
+        replica.adopt(now, &mut out.replica);
+        let links: Vec<_> = self.handlers.keys().copied().collect();
+        for link in links {
+            self.synchronize(now, link, replica, out);
         }
     }
 
     /// A quorum that has the history makes it the ensemble's.
     fn advance_leadership(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
         let Stage::Synchronizing(epoch) = self.stage else { return };
-        if self.has_quorum(|handler| handler.step == Step::Synchronized) {
+        let own = self.epochs.current == epoch;
+        if self.has_quorum(own, |handler| handler.step == Step::Synchronized) {
             self.stage = Stage::Broadcasting(epoch);
             tracing::info!(epoch = epoch.0, "leading");
             replica.establish(now, epoch, &mut out.replica);
@@ -411,11 +408,11 @@ impl Leader {
         }
     }
 
-    /// Whether this server and the voters that do are a quorum.
-    fn has_quorum(&self, does: impl Fn(&Handler) -> bool) -> bool {
+    /// Whether the voters that do are a quorum, this server among them if it does.
+    fn has_quorum(&self, own: bool, does: impl Fn(&Handler) -> bool) -> bool {
         let voters = self.handlers.values().filter(|handler| !handler.is_observer && does(handler));
         let voters: Vec<_> = voters.filter_map(|handler| handler.server).collect();
-        self.members.is_quorum(|id| id == self.me || voters.contains(&id))
+        self.members.is_quorum(|id| if id == self.me { own } else { voters.contains(&id) })
     }
 
     /// Time passed.
@@ -430,7 +427,7 @@ impl Leader {
         self.drop_silent(now.instant, out);
         let ends = self.tick_ends;
         self.tick_ends = !ends;
-        let quorum = self.has_quorum(|handler| handler.step == Step::Active);
+        let quorum = self.has_quorum(true, |handler| handler.step == Step::Active);
         if ends && self.established().is_some() && !quorum {
             return Err(Lost("no quorum of synchronized followers"));
         }

@@ -88,7 +88,7 @@ impl Leader {
 
     /// Whether a quorum has answered a ping of this round, or a later one.
     fn is_answered(&self, round: u64) -> bool {
-        self.has_quorum(|handler| handler.answered >= round)
+        self.has_quorum(true, |handler| handler.answered >= round)
     }
 
     fn commit(&mut self, zxid: Zxid, replica: &mut Replica, out: &mut Outbox) {
