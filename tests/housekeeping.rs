@@ -1,4 +1,5 @@
-//! What the ordering machine does besides ordering: when it asks for snapshots.
+//! What the ordering machine does besides ordering: when it asks for snapshots, and what it makes
+//! of time.
 
 use std::time::Duration;
 
@@ -66,7 +67,13 @@ impl World {
                         self.snapshots.push(version.zxid());
                         continue;
                     }
-                    Output::Publish(_) | Output::Collect(_) => continue,
+                    Output::Collect(round) => {
+                        let mut nothing = Submission::new(CoreId(0));
+                        nothing.collected = Some(round);
+                        self.replica.step(self.now, Input::Submission(nothing), &mut more);
+                        continue;
+                    }
+                    Output::Publish(_) => continue,
                 };
                 self.replica.step(self.now, Input::Disk(done), &mut more);
             }
@@ -135,4 +142,20 @@ fn an_idle_server_waits_for_the_snapshot_under_way_and_then_takes_another() {
     world.finish_snapshot();
     world.wait(10);
     assert_eq!(world.snapshots, [under_way, Zxid(SNAPSHOT_TXNS + 5)]);
+}
+
+#[test]
+fn time_that_passes_at_once_is_nobodys_silence() {
+    let mut world = World::new();
+    world.write(1);
+    let sessions = |world: &World| world.replica.tree().counters().sessions_count;
+    // A session of ten minutes; the server is stopped for an hour, again and again.
+    for _ in 0..5 {
+        world.now.instant = world.now.instant.after(Duration::from_hours(1));
+        world.step(Input::Tick);
+        world.wait(60);
+    }
+    assert_eq!(sessions(&world), 1);
+    world.wait(600);
+    assert_eq!(sessions(&world), 0, "silence while the server runs does count");
 }

@@ -251,6 +251,7 @@ impl Replica {
 
     /// Advances by one input and appends what must be done about it to `out`.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        self.sessions.watch_clock(now.instant);
         match input {
             Input::Submission(submission) => self.on_submission(now, submission, out),
             Input::Disk(done) => self.on_disk(now, done, out),

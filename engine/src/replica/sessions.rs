@@ -50,8 +50,9 @@ pub(super) struct Sessions {
     expiry: ExpiryQueue,
     ids: SessionIds,
     cores: u16,
-    /// How late a deadline may be looked at before its lateness is given to the sessions.
-    late_max: Duration,
+    /// When the time was last looked at. While there are sessions that is at least every `pulse`.
+    seen: Instant,
+    pulse: Duration,
     collecting: Option<Collection>,
     rounds: u64,
 }
@@ -64,7 +65,8 @@ impl Sessions {
             expiry: ExpiryQueue::new(config.tick_ms),
             ids: SessionIds::new(config.server_id, now.wall.0),
             cores: config.cores,
-            late_max: Duration::from_millis(u64::from(config.tick_ms) / 2),
+            seen: now.instant,
+            pulse: Duration::from_millis(u64::from(config.tick_ms)) / 4,
             collecting: None,
             rounds: 0,
         };
@@ -78,9 +80,21 @@ impl Sessions {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        match self.collecting {
-            Some(_) => None,
-            None => self.expiry.next_timeout(),
+        let due = self.expiry.next_timeout()?;
+        let pulse = self.seen.after(self.pulse);
+        Some(if self.collecting.is_some() { pulse } else { pulse.min(due) })
+    }
+
+    /// Looks at the time. If much of it has passed since the last look, this process was stopped
+    /// or starved, or its clock jumped: nobody could be heard meanwhile, whatever clients did, and
+    /// so it does not count.
+    pub(super) fn watch_clock(&mut self, now: Instant) {
+        let gap = now.since(self.seen);
+        self.seen = self.seen.max(now);
+        if gap > self.pulse * 2 && !self.expiry.is_empty() {
+            let gap_ms = gap.as_millis();
+            tracing::warn!(gap_ms, "the server stood still; sessions get that time");
+            self.expiry.shift(gap);
         }
     }
 
@@ -116,16 +130,6 @@ impl Sessions {
         if self.collecting.is_some() {
             return None;
         }
-        // A deadline that is found long past was not looked at in time: this process was stopped
-        // or starved, and clients could not have been heard whatever they did.
-        let late = self.expiry.next_timeout().map_or(Duration::ZERO, |at| now.since(at));
-        if late > self.late_max {
-            tracing::warn!(
-                late_ms = late.as_millis(),
-                "the server stood still; sessions get that time"
-            );
-            self.expiry.shift(late);
-        }
         let due = self.expiry.due(now)?;
         self.rounds += 1;
         self.collecting = Some(Collection { round: self.rounds, due, missing: self.cores });
@@ -141,6 +145,7 @@ impl Sessions {
 
     /// All sessions of the tree count from now on, each with its full timeout.
     pub(super) fn lead(&mut self, tree: &Tree, now: Now) {
+        self.seen = now.instant;
         self.expiry.clear();
         self.collecting = None;
         let mut cursor = tree::sessions(tree.view());

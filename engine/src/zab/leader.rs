@@ -319,9 +319,9 @@ impl Leader {
     fn epoch_proposed(&self) -> Option<Epoch> {
         match self.stage {
             Stage::Gathering => None,
-            Stage::Proposing(epoch)
-            | Stage::Synchronizing(epoch)
-            | Stage::Broadcasting(epoch) => Some(epoch),
+            Stage::Proposing(epoch) | Stage::Synchronizing(epoch) | Stage::Broadcasting(epoch) => {
+                Some(epoch)
+            }
         }
     }
 
