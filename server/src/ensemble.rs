@@ -35,6 +35,10 @@ use crate::snapshots::Snapshots;
 // Compat: FastLeaderElection.finalizeWait
 const FINALIZE_WAIT: Duration = Duration::from_millis(200);
 
+/// What may wait for one member in its link, bytes. A tree is sent only as the link takes it, so
+/// this is the leader's memory for learners, and what is proposed within `syncLimit`.
+const UNSENT_BYTES_MAX: usize = 512 << 20;
+
 /// An ensemble may begin with this server's empty tree if this file is in `dataDir`.
 // Compat: FileTxnSnapLog.autoCreateDB
 const INITIALIZE_MARK: &str = "initialize";
@@ -128,6 +132,7 @@ impl Membership {
             members: peer_addresses(&config.ensemble.members),
             connect_timeout: settings.connect_timeout,
             learner_addresses: addresses(id, own, everywhere, |own| own.quorum_port)?,
+            unsent_bytes_max: UNSENT_BYTES_MAX,
         };
         Ok(Self { config: machine, id, plan, listeners })
     }

@@ -74,6 +74,8 @@ pub struct Plan {
     pub connect_timeout: Duration,
     /// Where to listen for learners while the machine wants that.
     pub learner_addresses: Vec<SocketAddr>,
+    /// How much may wait for a member that does not read, bytes; then the link breaks.
+    pub unsent_bytes_max: usize,
 }
 
 /// The links of a server.
@@ -229,6 +231,12 @@ impl Peers {
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.push(bytes) {
             self.unsent.push(id);
+        }
+        if link.unsent() > self.plan.unsent_bytes_max {
+            let bytes = link.unsent();
+            tracing::warn!(link = id.0, bytes, "a member does not take what it is sent");
+            link.spoil();
+            self.read_later(id);
         }
     }
 

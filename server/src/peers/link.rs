@@ -45,6 +45,8 @@ struct Out {
     buffers: VecDeque<Vec<u8>>,
     /// How much of the first the kernel has taken.
     sent: usize,
+    /// Of all that was not written yet.
+    bytes: usize,
     /// Whether the machine is still to be told that everything has been sent.
     owes_drained: bool,
     /// Whether the epoll watches for room.
@@ -116,6 +118,11 @@ impl Link {
         }
     }
 
+    /// Bytes that the socket has not taken yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.out.bytes
+    }
+
     /// Adds bytes to be sent; whether there were none before.
     pub(super) fn push(&mut self, bytes: Vec<u8>) -> bool {
         if bytes.is_empty() || self.is_spoilt || matches!(self.phase, Phase::Leaving { .. }) {
@@ -183,6 +190,7 @@ impl Out {
     fn push(&mut self, bytes: Vec<u8>) -> bool {
         let was_empty = self.buffers.is_empty();
         self.owes_drained = true;
+        self.bytes += bytes.len();
         match self.buffers.back_mut() {
             Some(last) if last.len() + bytes.len() <= JOINED_BYTES_MAX => {
                 last.extend_from_slice(&bytes);
@@ -197,7 +205,10 @@ impl Out {
         while let Some(buffer) = self.buffers.front() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(socket, &buffer[self.sent..], flags) {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    self.bytes -= count;
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno.into()),

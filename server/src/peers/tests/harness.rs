@@ -65,6 +65,7 @@ impl Bed {
             members: [(PEER, peer.to_vec())].into(),
             connect_timeout: Duration::from_secs(5),
             learner_addresses: vec![loopback],
+            unsent_bytes_max: 64 << 20,
         };
         let peers = Peers::new(plan, listeners).unwrap();
         let mut ring = Ring::new(backend, &ring::Config::default()).unwrap();

@@ -72,6 +72,20 @@ fn all_that_is_sent_arrives_however_slow_the_reader() {
 }
 
 #[test]
+fn a_member_that_reads_nothing_is_given_up_before_it_takes_all_memory() {
+    on_both(|backend| {
+        let mut bed = Bed::new(backend, &[]);
+        let (_stream, link) = bed.accepted();
+        let piece = pattern(1 << 20);
+        for _ in 0..80 {
+            bed.send(link, &piece);
+        }
+        bed.until_told(&Told::Closed(link));
+        assert_eq!(bed.peers.links_count(), 0);
+    });
+}
+
+#[test]
 fn a_link_that_is_closed_sends_what_was_sent_before() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &[]);
