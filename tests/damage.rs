@@ -40,7 +40,7 @@ fn frames(disk: &SimDisk) -> Vec<(String, u64, FrameHeader)> {
     let mut found = Vec::new();
     for name in disk.list().unwrap() {
         let bytes = disk.file(&name);
-        let Ok(header) = SegmentHeader::decode(bytes) else { continue };
+        let Ok(header) = SegmentHeader::decode(&bytes) else { continue };
         let mut offset = FRAMES_START;
         while let Some(frame) = bytes
             .get(offset as usize..)

@@ -2,7 +2,9 @@
 
 pub mod cores;
 pub mod disk;
+pub mod ensemble;
 pub mod log;
 pub mod members;
 pub mod random;
 pub mod shared;
+pub mod sparse;

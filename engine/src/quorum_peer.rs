@@ -137,6 +137,8 @@ struct Member {
     writing: Writing,
     /// The epochs that were last to be made durable.
     epochs_wanted: Epochs,
+    /// That operation, while it waits for the log to come to rest.
+    held: Option<DataOp>,
     /// The role is over when that operation is.
     lost: Option<Lost>,
     /// Nobody in the ensemble has data: that this server has none does not keep it from voting.
@@ -206,6 +208,7 @@ impl QuorumPeer {
             wants_tree: false,
             writing: Writing::Nothing,
             epochs_wanted: state.epochs,
+            held: None,
             lost: None,
             begins: false,
             dials: 0,

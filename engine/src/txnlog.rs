@@ -116,6 +116,10 @@ pub struct TxnLog {
     marked: bool,
     mark_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// Segments that are being given up.
+    retiring: usize,
+    /// Nothing is begun: somebody else is about to change the files.
+    resting: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +197,8 @@ impl TxnLog {
             marked: end.sequence == 0,
             mark_at: None,
             retry_at: None,
+            retiring: 0,
+            resting: false,
             config,
         };
         log.settle(now, out);
@@ -238,13 +244,19 @@ impl TxnLog {
                 self.full = true;
                 self.retry_at = Some(now.after(self.config.retry_delay));
             }
-            DiskDone::Retired(_) => self.retry_at = None,
+            DiskDone::Retired(_) => {
+                self.retiring -= 1;
+                self.retry_at = None;
+            }
         }
         self.settle(now, out);
     }
 
     /// Time has passed; see [`TxnLog::next_timeout`].
     pub fn on_timeout(&mut self, now: Instant, out: &mut Vec<DiskOp>) {
+        if self.resting {
+            return;
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
@@ -262,7 +274,23 @@ impl TxnLog {
 
     /// When to call [`TxnLog::on_timeout`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
+        if self.resting {
+            return None;
+        }
         [self.mark_at, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Begins nothing of its own from now on; whether the disk has answered everything.
+    pub fn rest(&mut self) -> bool {
+        self.resting = true;
+        let waits = self.batches.front().is_some() || !self.in_flight.is_empty();
+        !waits && self.preparing.is_none() && self.retiring == 0
+    }
+
+    /// Ends the rest: the files are as they were.
+    pub fn wake(&mut self, now: Instant, out: &mut Vec<DiskOp>) {
+        self.resting = false;
+        self.settle(now, out);
     }
 
     /// Everything up to here has been appended.
@@ -298,6 +326,9 @@ impl TxnLog {
     /// Gives up the segments that hold only transactions up to `needed_after`, which snapshots
     /// that are kept have.
     pub fn purge(&mut self, needed_after: Zxid, out: &mut Vec<DiskOp>) {
+        if self.resting {
+            return;
+        }
         assert!(needed_after <= self.durable);
         while self.segments.len() > 1 {
             // After a cut, a segment may begin lower than the one before it did.
@@ -306,6 +337,7 @@ impl TxnLog {
                 break;
             }
             let (segment, _) = self.segments.pop_front().expect("there are two");
+            self.retiring += 1;
             out.push(DiskOp::Retire(segment));
         }
     }
@@ -332,6 +364,9 @@ impl TxnLog {
             }
             let batch = self.batches.pop().expect("it was in front");
             self.submit(batch, FrameKind::Txns, out);
+        }
+        if self.resting {
+            return;
         }
         self.prepare(out);
         let idle = self.in_flight.is_empty() && self.batches.front().is_none();

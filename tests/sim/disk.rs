@@ -14,6 +14,7 @@ use std::io;
 use engine::disk::{StorageError, Volume};
 
 use super::random::Random;
+use super::sparse::Sparse;
 
 /// What survives or not as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -35,9 +36,11 @@ pub struct SimDisk {
 
 #[derive(Clone, Debug, Default)]
 struct File {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
+    seen: Sparse,
+    durable: Sparse,
     unsynced: Vec<Write>,
+    /// So many zeros were written first, and may be there.
+    zeros: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -71,21 +74,27 @@ impl SimDisk {
     }
 
     /// What a program sees of a file.
-    pub fn file(&self, name: &str) -> &[u8] {
-        &self.files[self.names[name]].seen
+    pub fn file(&self, name: &str) -> Vec<u8> {
+        self.files[self.names[name]].seen.to_vec()
     }
 
     /// Changes a file behind everybody's back, durably.
     pub fn damage(&mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = &mut self.files[self.names[name]];
         assert!(file.unsynced.is_empty(), "damage is done to a disk at rest");
-        change(&mut file.seen);
-        file.durable.clone_from(&file.seen);
+        let mut bytes = file.seen.to_vec();
+        change(&mut bytes);
+        file.seen = Sparse::new(&bytes);
+        file.durable = file.seen.clone();
     }
 
     /// Adds a file, durably.
     pub fn insert(&mut self, name: &str, bytes: &[u8]) {
-        self.files.push(File { seen: bytes.to_vec(), durable: bytes.to_vec(), unsynced: vec![] });
+        self.files.push(File {
+            seen: Sparse::new(bytes),
+            durable: Sparse::new(bytes),
+            ..File::default()
+        });
         self.names.insert(name.to_owned(), self.files.len() - 1);
         self.durable_names = self.names.clone();
     }
@@ -122,7 +131,7 @@ impl SimDisk {
         let file = &mut self.files[self.names[name]];
         if let Some(index) = file.unsynced.iter().position(|write| write.id == id) {
             let write = file.unsynced.remove(index);
-            put(&mut file.durable, write.offset, &write.bytes);
+            file.durable.put(write.offset, &write.bytes);
         }
         true
     }
@@ -148,33 +157,28 @@ impl SimDisk {
 
 impl File {
     fn write(&mut self, id: u64, offset: usize, bytes: &[u8]) {
-        put(&mut self.seen, offset, bytes);
+        self.seen.put(offset, bytes);
         self.unsynced.push(Write { id, offset, bytes: bytes.to_vec() });
     }
 
     fn crash(&self, random: &mut Random) -> Self {
         let mut durable = self.durable.clone();
+        if self.zeros > 0 {
+            durable.extend_to(random.below(self.zeros + 1));
+        }
         // Of all writes, of none, or of each sector on its own account.
         let share = [0, 50, 90, 100][random.below(4)];
         for write in &self.unsynced {
             let mut offset = write.offset;
             for sector in write.bytes.chunks(SECTOR_BYTES) {
                 if random.percent(share) {
-                    put(&mut durable, offset, sector);
+                    durable.put(offset, sector);
                 }
                 offset += sector.len();
             }
         }
-        Self { seen: durable.clone(), durable, unsynced: Vec::new() }
+        Self { seen: durable.clone(), durable, ..Self::default() }
     }
-}
-
-fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
-    }
-    file[offset..end].copy_from_slice(bytes);
 }
 
 fn apply(change: &Change, names: &mut BTreeMap<String, usize>) {
@@ -208,9 +212,7 @@ impl Volume for SimDisk {
 
     fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<usize, StorageError> {
         let file = &self.files[self.index(name, "read")?].seen;
-        let from = file.len().min(offset as usize);
-        let count = into.len().min(file.len() - from);
-        into[..count].copy_from_slice(&file[from..from + count]);
+        let count = file.read(offset as usize, into);
         self.read_bytes.set(self.read_bytes.get() + count as u64);
         Ok(count)
     }
@@ -220,9 +222,9 @@ impl Volume for SimDisk {
         self.files.push(File::default());
         self.change(Change::Name(name.to_owned(), self.files.len() - 1));
         let room = self.capacity.unwrap_or(u64::MAX).saturating_sub(self.used());
-        let id = self.points;
         let file = self.files.last_mut().expect("just added");
-        file.write(id, 0, &vec![0; bytes.min(room) as usize]);
+        file.seen.extend_to(bytes.min(room) as usize);
+        file.zeros = file.seen.len();
         if bytes > room {
             return Err(fail(name, "write", io::ErrorKind::StorageFull));
         }
@@ -254,8 +256,9 @@ impl Volume for SimDisk {
         self.point("sync")?;
         let index = self.index(name, "sync")?;
         let file = &mut self.files[index];
-        file.durable.clone_from(&file.seen);
+        file.durable = file.seen.clone();
         file.unsynced.clear();
+        file.zeros = 0;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::acl::{Id, READ};
 use crate::btree::Version;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
-use crate::order::{Batch, Item, Reply, ReplyKind};
+use crate::order::{Batch, Item, Order, Reply, ReplyKind};
 use crate::permission;
 use crate::read::{self, ReadContext, Watches};
 use crate::records::{self, Modes, OpClass, WatchEvent, op_class};
@@ -66,6 +66,11 @@ impl ClientCore {
     fn deliver(&mut self, now: Instant, batch: &Batch, item: &Item, reply: &Reply) {
         let id = reply.connection;
         if self.connection(id).is_none() {
+            if let ReplyKind::Attached { session, .. } = reply.kind {
+                // It went while it was being attached: nobody is connected there.
+                let gone = Order::Disconnected { connection: id, session };
+                self.submission.orders.push(gone);
+            }
             return;
         }
         match &reply.kind {

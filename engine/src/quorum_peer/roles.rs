@@ -13,7 +13,6 @@ use crate::zab::leader::Leader;
 use crate::zab::learner::{Begin, Learner, Progress};
 use crate::zab::link::{LinkEvent, LinkOp, Plane};
 use crate::zab::outbox::{Lost, Outbox};
-use crate::zxid::{Epoch, Zxid};
 
 /// A leader that refuses is dialled again after this: it opens its port when it knows that it was
 /// elected, which may be later than others know it.
@@ -100,7 +99,10 @@ impl QuorumPeer {
         }
         match done {
             DataDone::Epochs(epochs) => member.epochs = epochs,
-            DataDone::CannotTruncate(_) => member.wants_tree = true,
+            DataDone::CannotTruncate(_) => {
+                member.wants_tree = true;
+                replica.wake_log(now, &mut out.replica);
+            }
             DataDone::Truncated(_) | DataDone::Replaced(_) => {}
         }
         let result = match (&mut member.role, done) {
@@ -134,6 +136,9 @@ impl QuorumPeer {
             _ => Ok(Progress::None),
         };
         member.make_progress(now, result, replica, out);
+        if member.held.is_some() && replica.rest_log() {
+            out.data.extend(member.held.take());
+        }
         member.note_establishment(out);
         member.look_for_leader(now, replica, out);
     }
@@ -165,7 +170,10 @@ impl Member {
                     self.writing = Writing::Epochs;
                     self.epochs_wanted = *epochs;
                 }
-                Some(DataOp::Truncate(_) | DataOp::Replace(_)) => self.writing = Writing::State,
+                Some(DataOp::Truncate(_) | DataOp::Replace(_)) => {
+                    self.writing = Writing::State;
+                    self.held = out.data.pop();
+                }
             }
             match result {
                 Ok(Progress::None) => return,
@@ -261,9 +269,7 @@ impl Member {
     fn take_role(&mut self, now: Now, decision: Decision, replica: &mut Replica, out: &mut Outbox) {
         let leader = decision.vote.leader;
         tracing::info!(%leader, role = ?decision.role, "elected");
-        // A leader without any history was elected because nobody has one: an ensemble begins.
-        let fresh = decision.vote.zxid == Some(Zxid::ZERO) && decision.vote.epoch == Epoch(0);
-        self.begins = fresh && !self.has_data;
+        self.begins = decision.begins;
         match decision.role {
             Elected::Leading => {
                 let (members, timing) = (self.config.members.clone(), self.config.timing);

@@ -197,6 +197,9 @@ impl Replica {
         let decoded = codec::decode(txn).expect("it was decoded when it came in");
         let (header, txn) = (&decoded.header, &decoded.txn);
         let own = self.learning.take_own(header);
+        if let Some(own) = &own {
+            self.answer_syncs_before(own.number);
+        }
         if own.as_ref().is_some_and(|own| own.request.cut) {
             self.cut();
         }
@@ -228,6 +231,13 @@ impl Replica {
                 ReplyKind::Refused
             };
             return self.group.end_logged(Some(Reply { connection, kind }));
+        }
+        if *txn == Txn::Error(ErrorCode::SessionMoved.into()) {
+            // Compat: FinalRequestProcessor.processRequest - the leader has given the session to a
+            // connection that the client has given up. Only a new one of it settles that.
+            self.sessions.disconnect(session, connection);
+            self.group.end_logged(None);
+            return self.answer(connection, ReplyKind::Close);
         }
         prep::write_reply(xid, zxid, txn, &outcome, &mut self.group.replies);
         let close = matches!(txn, Txn::CloseSession { .. });
@@ -329,9 +339,22 @@ impl Replica {
         }
     }
 
+    /// Answers the syncs that were forwarded before a write whose transaction comes now. A leader
+    /// answers them before; but one that was lost had no time to, and left the transaction.
+    /// What it had made when it took the sync lies in front of that transaction, too.
+    fn answer_syncs_before(&mut self, number: u64) {
+        while self.learning.syncs.front().is_some_and(|sync| sync.number < number) {
+            self.learning.syncs_done.pop_front();
+            self.answer_sync();
+        }
+    }
+
     fn answer_sync(&mut self) {
         let Some(forwarded) = self.learning.syncs.pop_front() else { return };
         let Forwarded { request, body, refusal, .. } = forwarded;
+        if request.cut {
+            self.cut();
+        }
         let applied = self.tree.applied();
         self.group.begin_plain(applied);
         let replies = &mut self.group.replies;

@@ -74,6 +74,18 @@ impl Replica {
         self.log.submitted() == self.log.durable() && self.last_received() == self.log.durable()
     }
 
+    /// The files of the log are about to change: whether the log has come to rest.
+    pub fn rest_log(&mut self) -> bool {
+        self.is_settled() && self.log.rest()
+    }
+
+    /// The files of the log are as they were.
+    pub fn wake_log(&mut self, now: Now, out: &mut Vec<Output>) {
+        let mut ops = Vec::new();
+        self.log.wake(now.instant, &mut ops);
+        out.extend(ops.into_iter().map(Output::Disk));
+    }
+
     /// The head becomes all of the log: what a new leader has logged, it brings to its learners.
     pub fn adopt(&mut self, now: Now, out: &mut Vec<Output>) {
         assert!(self.mode == Mode::Waiting && self.is_settled());

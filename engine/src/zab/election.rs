@@ -102,6 +102,8 @@ pub struct Decision {
     pub vote: Vote,
     /// What this server is to do now.
     pub role: Role,
+    /// Nobody in the ensemble has any data, so that this server, which has none either, takes part.
+    pub begins: bool,
 }
 
 /// The election port of one server.

@@ -33,6 +33,8 @@ pub(super) struct Looking {
     final_at: Option<Instant>,
     /// Quick decisions have failed lately.
     is_patient: bool,
+    /// We take part without data, because nobody has any.
+    begins: bool,
 }
 
 /// What a server has said.
@@ -143,6 +145,7 @@ impl Elector {
             notify_interval,
             final_at: None,
             is_patient: self.fast_failures.iter().all(recent),
+            begins: false,
         };
         let mut kept = BTreeMap::new();
         if let Some(decided) = reopened {
@@ -297,8 +300,9 @@ impl Elector {
             return;
         }
         let me = self.config.me;
-        let is_empty =
-            |answer: &Notification| answer.zxid == -1 || (answer.zxid == 0 && answer.epoch == 0);
+        // A server whose log has no transaction is without data, too: it may have been the first
+        // leader of an ensemble that did not come to begin.
+        let is_empty = |answer: &Notification| matches!(answer.zxid, -1 | 0);
         let mut others = self.config.members.voters().iter().filter(|id| **id != me);
         if !others.all(|id| looking.answers.get(id).is_some_and(is_empty)) {
             return;
@@ -307,6 +311,7 @@ impl Elector {
         let own = looking.own.as_mut().expect("an observer takes part");
         own.zxid = Some(Zxid::ZERO);
         own.epoch = Epoch(0);
+        looking.begins = true;
         looking.proposal = Some(*own);
         let answers = std::mem::take(&mut looking.answers);
         self.tell_all(now, out);
@@ -354,7 +359,8 @@ impl Elector {
             false if self.config.is_observer => Role::Observing,
             false => Role::Following,
         };
-        let decision = Decision { vote, role };
+        let begins = looking.begins && ending != Ending::Joined;
+        let decision = Decision { vote, role, begins };
         tracing::info!(?decision, ?ending, "decided");
         self.state = State::Decided(Decided::new(decision, ending, supporters, looking.received));
         self.news = Some(decision);

@@ -275,13 +275,20 @@ fn a_new_ensemble_needs_every_voter_and_none_with_data() {
     world.check_sent(&[(OTHERS, Look, (ME, 0, 0, 1)), (OTHERS, Look, (4, 0, 0, 1))]);
     world.hear(5, Look, (5, 0, 0, 1)).check_sent(&[(OTHERS, Look, (5, 0, 0, 1))]);
 
-    for full in [(5, 1, 0, 1), (5, 0, 1, 1)] {
+    for full in [(5, 1, 0, 1), (5, 1, 1, 1)] {
         let mut world = World::new(ME, own(0, None)).connect();
         for id in [1, 2, 4] {
             world.hear(id, Look, (id, -1, 0, 1));
         }
         world.hear(5, Look, full).pass(200).check_sent(&[(OTHERS, Look, (ME, -1, 0, 1))]);
     }
+    // One that has seen an epoch and no transaction is as good as empty: its vote wins.
+    let mut world = World::new(ME, own(0, None)).connect();
+    for id in [1, 2, 4] {
+        world.hear(id, Look, (id, -1, 0, 1));
+    }
+    world.hear(5, Look, (5, 0, 1, 1));
+    world.check_sent(&[(OTHERS, Look, (ME, 0, 0, 1)), (OTHERS, Look, (5, 0, 1, 1))]);
     // One that has a leader is not empty, whatever it said before.
     let mut world = World::new(ME, own(0, None)).connect();
     for id in [1, 2, 4] {

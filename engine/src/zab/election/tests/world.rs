@@ -133,7 +133,7 @@ impl World {
 
     #[track_caller]
     pub(super) fn check_decided(&mut self, expect: Option<(Role, Numbers)>) -> &mut Self {
-        let decided = self.elector.decided().map(|Decision { vote, role }| {
+        let decided = self.elector.decided().map(|Decision { vote, role, .. }| {
             let zxid = vote.zxid.map_or(-1, Zxid::to_wire);
             (role, (vote.leader.0, zxid, i64::from(vote.epoch.0), vote.round.0))
         });

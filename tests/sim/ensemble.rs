@@ -1,0 +1,380 @@
+//! An ensemble in one thread: production machines of several servers and cores, clients, a clock,
+//! a network and disks that a seed lets go wrong.
+//!
+//! ```text
+//!   seed ──> options, then every delay and fault in order
+//!   queue of events by virtual time ──> machine ──> outputs ──> later events
+//! ```
+//!
+//! The same seed gives the same events: their hash is compared. Checkers look at what clients see
+//! and at what servers publish while it happens; see [`checks`].
+
+pub mod checks;
+mod client;
+mod faults;
+mod host;
+mod network;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::ids::{ConnectionId, LinkId, ServerId};
+use engine::quorum_peer::RoleKind;
+use engine::zab::members::{Member, Members};
+use engine::zxid::Zxid;
+
+use crate::sim::random::Random;
+use checks::Checks;
+use client::Client;
+use host::Host;
+use network::Network;
+
+/// A microsecond, a millisecond, a second of virtual time.
+pub const US: u64 = 1_000;
+/// See [`US`].
+pub const MS: u64 = 1_000_000;
+/// See [`US`].
+pub const SECOND: u64 = 1_000_000_000;
+
+/// The tick of all servers.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A mistake that a driver could make; each must be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A write of the log is reported when it begins.
+    AckBeforeDurable,
+    /// Epochs are reported durable and not written.
+    EpochsNotWritten,
+    /// A cut leaves one transaction too many.
+    TruncateTooShort,
+    /// A member without data says that it has some.
+    EmptyMemberVotes,
+}
+
+/// What a seed decides at the beginning.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Servers that vote.
+    pub voters: usize,
+    /// Servers that only learn.
+    pub observers: usize,
+    /// Cores of each server.
+    pub cores: u16,
+    /// Clients.
+    pub clients: usize,
+    /// A message takes up to this.
+    pub hop_max: u64,
+    /// A write takes up to this.
+    pub disk_max: u64,
+    /// Faults come after up to this.
+    pub fault_every: u64,
+    /// How long there are faults.
+    pub faulty: u64,
+    /// Elections are quick.
+    pub fast: bool,
+    /// Connections are parked for this long.
+    pub grace: Duration,
+    /// A snapshot is due after so many transactions.
+    pub snapshot_txns: u64,
+    /// Bytes of the log that stay in memory.
+    pub history_bytes: usize,
+    /// From this counter on, a new epoch begins.
+    pub rollover_counter: u32,
+    /// What is wrong with the drivers.
+    pub planted: Option<Planted>,
+}
+
+impl Options {
+    /// Draws them.
+    pub fn draw(random: &mut Random) -> Self {
+        let pick = |random: &mut Random, of: &[u64]| of[random.below(of.len())];
+        Self {
+            voters: [3, 3, 3, 5][random.below(4)],
+            observers: usize::from(random.percent(25)),
+            cores: 1 + random.below(2) as u16,
+            clients: 3 + random.below(3),
+            hop_max: pick(random, &[50 * US, 300 * US, 2 * MS, 10 * MS]),
+            disk_max: pick(random, &[200 * US, MS, 20 * MS]),
+            fault_every: pick(random, &[200 * MS, 600 * MS, 2 * SECOND]),
+            faulty: (3 + random.below(8) as u64) * SECOND,
+            fast: random.percent(85),
+            grace: Duration::from_millis([0, 300, 1000][random.below(3)]),
+            snapshot_txns: pick(random, &[15, 60, u64::MAX]),
+            history_bytes: [600, 5000, 1 << 20][random.below(3)],
+            rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
+            planted: None,
+        }
+    }
+}
+
+/// What happens, and where.
+pub enum Event {
+    /// Something at a server; void if that life of it is over.
+    Host(usize, u32, host::Event),
+    /// A dial arrives.
+    Dial { from: usize, life: u32, link: LinkId, to: usize, plane: engine::zab::link::Plane },
+    /// Bytes, or the end, arrive at an end of a pipe between servers.
+    Pipe { pipe: usize, end: usize, bytes: Option<Vec<u8>> },
+    /// Bytes, or the end, arrive at a client.
+    Client { client: usize, connection: u64, bytes: Option<Vec<u8>> },
+    /// A client does what it does next.
+    Wake(usize),
+    /// A paused server goes on.
+    Resume(usize),
+    /// A fault.
+    Fault,
+}
+
+/// A connection of a client to a server.
+struct Attachment {
+    client: usize,
+    host: usize,
+    life: u32,
+    id: ConnectionId,
+    /// When what was sent last arrives, at the client and at the server.
+    arrives: [u64; 2],
+    closed: bool,
+}
+
+/// Counts, to see what a run was worth.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Events.
+    pub events: u64,
+    /// Faults of each kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often a server became an established leader.
+    pub leaderships: u64,
+    /// Logs that were cut, and trees that were replaced.
+    pub truncations: u64,
+    /// See above.
+    pub replacements: u64,
+    /// Operations that clients had answers to.
+    pub answers: u64,
+}
+
+/// All of it.
+pub struct World {
+    /// Where it all comes from.
+    pub seed: u64,
+    random: Random,
+    /// What was drawn.
+    pub options: Options,
+    now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    count: u64,
+    members: Arc<Members>,
+    hosts: Vec<Host>,
+    network: Network,
+    clients: Vec<Client>,
+    attachments: BTreeMap<u64, Attachment>,
+    checks: Checks,
+    faulty: bool,
+    /// When a clock jumped last.
+    jumped_at: Option<u64>,
+    is_told: bool,
+    hash: u64,
+    /// What happened so far.
+    pub stats: Stats,
+}
+
+/// Mixes bytes into a hash.
+pub fn fold(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3).rotate_left(5)
+    })
+}
+
+impl World {
+    /// The beginning.
+    pub fn new(seed: u64, planted: Option<Planted>) -> Self {
+        let mut random = Random::new(seed);
+        let options = Options { planted, ..Options::draw(&mut random) };
+        let count = options.voters + options.observers;
+        let member = |index| Member {
+            id: ServerId(index as i64 + 1),
+            is_observer: index >= options.voters,
+            text: format!("h{index}:1:2:participant"),
+        };
+        let members: Vec<_> = (0..count).map(member).collect();
+        let clients = options.clients;
+        let mut world = Self {
+            seed,
+            options,
+            now: 0,
+            queue: BTreeMap::new(),
+            count: 0,
+            members: Arc::new(Members::majority(&members, 0).expect("they are members")),
+            hosts: (0..count).map(|index| Host::new(index, &mut random)).collect(),
+            network: Network::new(count),
+            clients: (0..clients).map(|index| Client::new(index, &mut random)).collect(),
+            attachments: BTreeMap::new(),
+            checks: Checks::default(),
+            faulty: true,
+            jumped_at: None,
+            is_told: std::env::var_os("TRACE").is_some(),
+            hash: seed,
+            stats: Stats::default(),
+            random,
+        };
+        world.tell(|| format!("{:?}", world.options));
+        for host in 0..count {
+            world.start(host);
+        }
+        for client in 0..clients {
+            let at = world.random.below(MS as usize * 500) as u64;
+            world.at(at, Event::Wake(client));
+        }
+        world.schedule_fault();
+        world
+    }
+
+    /// Runs all of it: faults, then healing; the hash of all events.
+    pub fn run(mut self) -> (u64, Stats) {
+        self.run_until(self.options.faulty, |_| false);
+        self.faulty = false;
+        self.heal();
+        let end = self.now + 120 * SECOND;
+        self.clients.iter_mut().for_each(Client::begin_proof);
+        assert!(
+            self.run_until(end, Self::is_well),
+            "it does not become well again: {:#?}",
+            self.describe()
+        );
+        self.check_end();
+        (self.hash, self.stats)
+    }
+
+    fn run_until(&mut self, end: u64, is_done: impl Fn(&Self) -> bool) -> bool {
+        let mut looked = 0;
+        while self.now < end {
+            if self.now >= looked {
+                looked = self.now + 5 * MS;
+                if is_done(self) {
+                    return true;
+                }
+            }
+            let Some(((time, _), event)) = self.queue.pop_first() else {
+                panic!("nothing happens any more");
+            };
+            self.now = time;
+            self.happen(event);
+        }
+        is_done(self)
+    }
+
+    fn at(&mut self, delay: u64, event: Event) {
+        self.count += 1;
+        self.queue.insert((self.now + delay, self.count), event);
+    }
+
+    /// How long a message takes this time.
+    fn hop(&mut self) -> u64 {
+        let most =
+            if self.random.percent(2) { self.options.hop_max * 8 } else { self.options.hop_max };
+        1 + self.random.any() % most
+    }
+
+    /// A line of what happens, if anybody wants to read it.
+    fn tell(&self, line: impl FnOnce() -> String) {
+        if self.is_told {
+            eprintln!("{:>12.6} {}", self.now as f64 / SECOND as f64, line());
+        }
+    }
+
+    fn note(&mut self, kind: u8, bytes: &[u8]) {
+        self.stats.events += 1;
+        self.hash = fold(self.hash ^ u64::from(kind) ^ self.now.rotate_left(17), bytes);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Host(index, life, event) => {
+                let host = &self.hosts[index];
+                if host.life != life || host.process.is_none() {
+                    return;
+                }
+                if host.paused {
+                    return self.hosts[index].deferred.push((life, event));
+                }
+                self.note(event.kind(), &[index as u8]);
+                self.happen_at(index, event);
+            }
+            Event::Dial { from, life, link, to, plane } => {
+                self.note(100, &[from as u8, to as u8]);
+                self.on_dial(from, life, link, to, plane);
+            }
+            Event::Pipe { pipe, end, bytes } => {
+                self.note(101, bytes.as_deref().unwrap_or_default());
+                self.on_pipe(pipe, end, bytes);
+            }
+            Event::Client { client, connection, bytes } => {
+                self.note(102, bytes.as_deref().unwrap_or_default());
+                self.on_client(client, connection, bytes);
+            }
+            Event::Wake(client) => {
+                self.note(103, &[client as u8]);
+                self.on_wake(client);
+            }
+            Event::Resume(index) => {
+                self.hosts[index].paused = false;
+                for (life, event) in std::mem::take(&mut self.hosts[index].deferred) {
+                    self.happen(Event::Host(index, life, event));
+                }
+            }
+            Event::Fault => {
+                if self.faulty {
+                    self.do_harm();
+                    self.schedule_fault();
+                }
+            }
+        }
+    }
+
+    /// Whether there is a leader that all follow, all have the same, and every client was served
+    /// since the healing.
+    fn is_well(&self) -> bool {
+        let role = |host: &Host| host.process.as_ref().map(|process| process.peer.role());
+        let leads = |host: &Host| matches!(role(host), Some(RoleKind::Leading { .. }));
+        let leaders = self.hosts.iter().filter(|host| leads(host)).count();
+        let stands = |host: &Host| !matches!(role(host), None | Some(RoleKind::Looking));
+        leaders == 1
+            && self.hosts.iter().all(stands)
+            && self.clients.iter().all(Client::has_proof)
+            && self.hosts.windows(2).all(|pair| digest(&pair[0]) == digest(&pair[1]))
+            && self.hosts.iter().all(|host| host.is_idle())
+    }
+
+    fn check_end(&mut self) {
+        let version = |host: &Host| host.published().expect("all live").clone();
+        for host in &self.hosts {
+            assert!(!host.digest_differs(), "server {} found another digest", host.index + 1);
+            self.checks.on_published(host.index, &version(host));
+        }
+        let first = version(&self.hosts[0]);
+        for client in &self.clients {
+            client.check_end(&first);
+        }
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let host = |host: &Host| {
+            let role = host.process.as_ref().map(|process| process.peer.role());
+            format!("server {}: {role:?}, applied {:?}", host.index + 1, applied(host))
+        };
+        let clients = self.clients.iter().map(Client::describe);
+        self.hosts.iter().map(host).chain(clients).collect()
+    }
+}
+
+/// A leader's state begins with a zxid that no transaction has, so zxids are not compared.
+fn digest(host: &Host) -> Option<u64> {
+    host.published().map(|version| engine::tree::digest(version))
+}
+
+fn applied(host: &Host) -> Option<Zxid> {
+    host.published().map(engine::btree::Version::zxid)
+}

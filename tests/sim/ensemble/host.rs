@@ -1,0 +1,484 @@
+//! A server: its machines, what drives them, and its disk.
+
+mod cores;
+mod life;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use engine::btree::Version;
+use engine::client_core::{self, ClientCore};
+use engine::disk::{AlignedBuf, DiskDone, DiskOp};
+use engine::ids::{ConnectionId, CoreId, LinkId};
+use engine::order::{Batch, Service, Submission};
+use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
+use engine::replica::{self, Now};
+use engine::time::{Instant, WallTime};
+use engine::txnlog::format::segment_name;
+use engine::txnlog::segments;
+use engine::zab::data::{DataDone, DataOp};
+use engine::zab::link::Plane;
+
+use super::store::Store;
+use super::{MS, Planted, SECOND, World};
+use crate::sim::random::Random;
+
+/// What happens at a server.
+pub enum Event {
+    /// See `LinkEvent`.
+    Accepted(LinkId, Plane),
+    /// The pipe is what the link is called from outside.
+    Connected(LinkId, usize),
+    /// Whether it was refused.
+    Failed(LinkId, bool),
+    /// Bytes of another server.
+    Received(LinkId, Vec<u8>),
+    /// There is room.
+    Drained(LinkId),
+    /// The other end is gone.
+    LinkClosed(LinkId),
+    /// A write of the log ends: file, number, answer.
+    Written(String, u64, DiskDone),
+    /// The next of the operations that are done one after the other.
+    Slow,
+    /// A core's submission arrives.
+    Submission(Submission),
+    /// Something is in a core's inbox, or its time has come.
+    Core(u16),
+    /// What a core sent has left.
+    Sent(ConnectionId, Vec<u8>),
+    /// A client connects, sends, or is gone.
+    Client(ConnectionId, ClientEvent),
+    /// A timeout of the ordering machine.
+    Tick(u64),
+}
+
+/// What happens on a client's connection.
+pub enum ClientEvent {
+    /// It is there.
+    Accepted,
+    /// Bytes.
+    Received(Vec<u8>),
+    /// It is gone.
+    Closed,
+}
+
+/// What waits for the thread beside the cores.
+enum Slow {
+    Disk(DiskOp),
+    Data(DataOp),
+    /// A snapshot, and of which generation.
+    Snapshot(Version, u64),
+}
+
+/// A message to a core.
+enum Message {
+    Batch(Arc<Batch>),
+    Collect(u64),
+    Service(Service),
+}
+
+struct Core {
+    clients: ClientCore,
+    inbox: VecDeque<Message>,
+    batch: u64,
+    slots: u32,
+    outputs: Vec<client_core::Output>,
+    wakes_at: u64,
+    submitted_at: u64,
+}
+
+/// A server that runs.
+pub struct Process {
+    /// The machine.
+    pub peer: QuorumPeer,
+    cores: Vec<Core>,
+    learner_port: bool,
+    accepted: u64,
+    pipes: BTreeMap<LinkId, (usize, usize)>,
+    /// Links that are being dialled.
+    dialled: BTreeSet<LinkId>,
+    published: Option<Arc<Batch>>,
+    version: Version,
+    slow: VecDeque<Slow>,
+    writes: usize,
+    tick: u64,
+    leads: bool,
+    role: RoleKind,
+}
+
+/// A server, running or not.
+pub struct Host {
+    /// Counts from 0.
+    pub index: usize,
+    /// Counts its starts and ends.
+    pub life: u32,
+    /// What runs.
+    pub process: Option<Box<Process>>,
+    /// It does nothing for the moment.
+    pub paused: bool,
+    /// What it will do then.
+    pub deferred: Vec<(u32, Event)>,
+    /// Its machine is off: nobody refuses connections.
+    pub is_silent: bool,
+    store: Store,
+    clock: u64,
+    wall: i64,
+    slots: u32,
+}
+
+impl Event {
+    /// For the hash.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Accepted(..) => 1,
+            Self::Connected(..) => 2,
+            Self::Failed(..) => 3,
+            Self::Received(..) => 4,
+            Self::Drained(_) => 5,
+            Self::LinkClosed(_) => 6,
+            Self::Written(..) => 7,
+            Self::Slow => 8,
+            Self::Submission(_) => 9,
+            Self::Core(_) => 10,
+            Self::Sent(..) => 11,
+            Self::Client(..) => 12,
+            Self::Tick(_) => 13,
+        }
+    }
+}
+
+impl Host {
+    pub(super) fn new(index: usize, random: &mut Random) -> Self {
+        Self {
+            index,
+            life: 0,
+            process: None,
+            paused: false,
+            deferred: Vec::new(),
+            is_silent: false,
+            store: Store::default(),
+            clock: random.any() % (1000 * SECOND),
+            wall: 1_700_000_000_000 + (random.any() % 5000) as i64,
+            slots: 0,
+        }
+    }
+
+    pub(super) fn pipe(&self, link: LinkId) -> Option<(usize, usize)> {
+        self.process.as_ref()?.pipes.get(&link).copied()
+    }
+
+    /// Notes that a link is being dialled, or not any more; whether it was.
+    pub(super) fn dialled(&mut self, link: LinkId, begins: bool) -> bool {
+        let dialled = &mut self.process.as_mut().expect("it runs").dialled;
+        if begins { !dialled.insert(link) } else { dialled.remove(&link) }
+    }
+
+    pub(super) fn remove_pipe(&mut self, link: LinkId) -> Option<(usize, usize)> {
+        self.process.as_mut()?.pipes.remove(&link)
+    }
+
+    pub(super) fn add_pipe(&mut self, link: LinkId, pipe: usize, end: usize) {
+        self.process.as_mut().expect("it runs").pipes.insert(link, (pipe, end));
+    }
+
+    pub(super) fn set_learner_port(&mut self, open: bool) {
+        self.process.as_mut().expect("it runs").learner_port = open;
+    }
+
+    pub(super) fn listens(&self, plane: Plane) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| plane == Plane::Election || process.learner_port)
+    }
+
+    pub(super) fn next_accepted(&mut self) -> LinkId {
+        let process = self.process.as_mut().expect("it runs");
+        process.accepted += 2;
+        LinkId(process.accepted - 1)
+    }
+
+    pub(super) fn published(&self) -> Option<&Version> {
+        Some(&self.process.as_ref()?.version)
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.leads)
+    }
+
+    pub(super) fn digest_differs(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.peer.replica().digest_differs())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.peer.replica().is_idle())
+    }
+
+    /// A clock jumps ahead.
+    pub(super) fn jump(&mut self, by: u64, wall_by: i64) {
+        self.clock += by;
+        self.wall += wall_by;
+    }
+
+    fn time(&self, now: u64) -> Now {
+        Now {
+            instant: Instant::from_nanos(now + self.clock),
+            wall: WallTime(self.wall + (now / MS) as i64),
+        }
+    }
+
+    /// A client connects to a core.
+    pub(super) fn next_connection(&mut self, random: &mut Random) -> Option<ConnectionId> {
+        let process = self.process.as_mut()?;
+        let core = random.below(process.cores.len());
+        self.slots += 1;
+        process.cores[core].slots += 1;
+        let slot = process.cores[core].slots - 1;
+        Some(ConnectionId { core: CoreId(core as u16), slot, generation: self.slots })
+    }
+}
+
+impl World {
+    pub(super) fn happen_at(&mut self, index: usize, event: Event) {
+        if let Event::Connected(link, _) | Event::Failed(link, _) = event
+            && !self.hosts[index].dialled(link, false)
+        {
+            // It was given up meanwhile.
+            if let Event::Connected(_, pipe) = event {
+                self.abandon(pipe);
+            }
+            return;
+        }
+        if let Event::Connected(link, pipe) = event {
+            self.hosts[index].add_pipe(link, pipe, 0);
+        }
+        if let Event::LinkClosed(link) = event {
+            self.hosts[index].remove_pipe(link);
+        }
+        if event.link_event().is_some() {
+            let held = event;
+            let link = held.link_event().expect("it is one");
+            return self.step(index, Input::Link(link));
+        }
+        match event {
+            Event::Written(name, id, done) => self.on_written(index, &name, id, done),
+            Event::Slow => self.on_slow(index),
+            Event::Submission(submission) => {
+                self.tell(|| format!("server {}: {:?}", index + 1, submission.orders));
+                self.step(index, Input::Replica(replica::Input::Submission(submission)));
+            }
+            Event::Core(core) => self.run_core(index, core, |_, _| {}),
+            Event::Sent(id, buffer) => {
+                let sent = client_core::Input::Sent(id, buffer);
+                self.run_core(index, id.core.0, |core, now| {
+                    core.clients.step(now, sent, &mut core.outputs);
+                });
+            }
+            Event::Client(id, event) => self.on_client_event(index, id, &event),
+            Event::Tick(tick) => {
+                let process = self.hosts[index].process.as_ref().expect("it runs");
+                if process.tick == tick {
+                    self.step(index, Input::Replica(replica::Input::Tick));
+                }
+            }
+            _ => unreachable!("events of links were dealt with"),
+        }
+    }
+
+    fn on_client_event(&mut self, index: usize, id: ConnectionId, event: &ClientEvent) {
+        let input = match event {
+            ClientEvent::Accepted => {
+                let peer: SocketAddr = "127.0.0.1:40000".parse().expect("an address");
+                client_core::Input::Accepted(id, peer)
+            }
+            ClientEvent::Received(bytes) => client_core::Input::Received(id, bytes),
+            ClientEvent::Closed => client_core::Input::Closed(id),
+        };
+        self.run_core(index, id.core.0, |core, now| {
+            core.clients.step(now, input, &mut core.outputs);
+        });
+    }
+
+    fn on_written(&mut self, index: usize, name: &str, id: u64, done: DiskDone) {
+        let early = self.options.planted == Some(Planted::AckBeforeDurable);
+        let host = &mut self.hosts[index];
+        let process = host.process.as_mut().expect("it runs");
+        process.writes -= 1;
+        if !host.store.generation().log.finish_write(name, id) {
+            return self.end(index, true);
+        }
+        if !early {
+            self.step(index, Input::Replica(replica::Input::Disk(done)));
+        }
+    }
+
+    /// The thread beside the cores does the next thing.
+    fn on_slow(&mut self, index: usize) {
+        let (seed, planted) = (self.random.any(), self.options.planted);
+        if self.random.percent(if self.faulty { 3 } else { 0 }) {
+            let points = self.random.below(8) as u64;
+            self.hosts[index].store.crash_after(Some(points));
+        }
+        let host = &mut self.hosts[index];
+        let process = host.process.as_mut().expect("it runs");
+        let slow = process.slow.pop_front().expect("there is one");
+        let more = !process.slow.is_empty();
+        let what = match &slow {
+            Slow::Disk(op) => format!("{op:?}"),
+            Slow::Data(DataOp::Replace(version)) => format!("replace {}", version.zxid()),
+            Slow::Data(op) => format!("{op:?}"),
+            Slow::Snapshot(version, _) => format!("snapshot {}", version.zxid()),
+        };
+        let input = match slow {
+            Slow::Disk(op) => execute_disk(&mut host.store, &op)
+                .map(|done| Input::Replica(replica::Input::Disk(done))),
+            Slow::Data(op) => {
+                assert!(matches!(op, DataOp::Epochs(_)) || process.writes == 0, "writes are out");
+                host.store.execute(op, seed, planted).map(|done| {
+                    match done {
+                        DataDone::Truncated(_) => self.stats.truncations += 1,
+                        DataDone::Replaced(_) => self.stats.replacements += 1,
+                        _ => {}
+                    }
+                    Input::Data(Box::new(done))
+                })
+            }
+            Slow::Snapshot(version, generation) => {
+                if host.store.generation_number() == generation {
+                    host.store
+                        .snapshot(&version)
+                        .map(|done| Input::Replica(replica::Input::SnapshotDone(Ok(done))))
+                } else {
+                    let failed = replica::Input::SnapshotDone(Err(version.zxid()));
+                    Ok(Input::Replica(failed))
+                }
+            }
+        };
+        let ok = input.is_ok();
+        if self.is_told {
+            eprintln!(
+                "{:>12.6} server {}: {what} {ok}",
+                self.now as f64 / SECOND as f64,
+                index + 1
+            );
+        }
+        self.hosts[index].store.crash_after(None);
+        match input {
+            Err(_) => self.end(index, true),
+            Ok(input) => {
+                if more {
+                    self.schedule_slow(index);
+                }
+                self.step(index, input);
+            }
+        }
+    }
+
+    fn schedule_slow(&mut self, index: usize) {
+        let delay = 1 + self.random.any() % self.options.disk_max;
+        let life = self.hosts[index].life;
+        self.at(delay, super::Event::Host(index, life, Event::Slow));
+    }
+
+    fn push_slow(&mut self, index: usize, slow: Slow) {
+        let process = self.hosts[index].process.as_mut().expect("it runs");
+        process.slow.push_back(slow);
+        if process.slow.len() == 1 {
+            self.schedule_slow(index);
+        }
+    }
+
+    /// A turn of the ordering core.
+    fn step(&mut self, index: usize, input: Input<'_>) {
+        let mut outputs = Vec::new();
+        let host = &mut self.hosts[index];
+        let now = host.time(self.now);
+        let process = host.process.as_mut().expect("it runs");
+        process.peer.step(now, input, &mut outputs);
+        process.peer.finish_turn(now, &mut outputs);
+        let role = process.peer.role();
+        let leads = matches!(role, RoleKind::Leading { .. });
+        self.stats.leaderships += u64::from(leads && !process.leads);
+        process.leads = leads;
+        if std::mem::replace(&mut process.role, role) != role {
+            let epochs = process.peer.replica().last_durable();
+            self.tell(|| format!("server {}: {role:?}, log to {epochs}", index + 1));
+        }
+        self.execute(index, outputs);
+        self.schedule_tick(index);
+    }
+
+    fn schedule_tick(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Some(process) = host.process.as_mut() else { return };
+        let Some(at) = process.peer.next_timeout() else { return };
+        process.tick += 1;
+        let local = self.now + host.clock;
+        let delay = at.as_nanos().saturating_sub(local).max(1000);
+        let event = Event::Tick(process.tick);
+        let life = host.life;
+        self.at(delay, super::Event::Host(index, life, event));
+    }
+
+    fn execute(&mut self, index: usize, outputs: Vec<Output>) {
+        for output in outputs {
+            if self.hosts[index].process.is_none() {
+                return;
+            }
+            match output {
+                Output::Replica(replica::Output::Disk(op)) => self.execute_write(index, op),
+                Output::Replica(replica::Output::Publish(batch)) => self.publish(index, batch),
+                Output::Replica(replica::Output::Collect(round)) => {
+                    self.send_to_cores(index, || Message::Collect(round));
+                }
+                Output::Replica(replica::Output::Snapshot(version)) => {
+                    let generation = self.hosts[index].store.generation_number();
+                    self.push_slow(index, Slow::Snapshot(version, generation));
+                }
+                Output::Link(op) => self.execute_link(index, op),
+                Output::Data(op) => self.push_slow(index, Slow::Data(op)),
+                Output::Service(service) => {
+                    self.send_to_cores(index, || Message::Service(service));
+                }
+            }
+        }
+    }
+
+    fn execute_write(&mut self, index: usize, op: DiskOp) {
+        let DiskOp::Append { segment, offset, sequence, frame } = op else {
+            return self.push_slow(index, Slow::Disk(op));
+        };
+        let (delay, life) = (1 + self.random.any() % self.options.disk_max, self.hosts[index].life);
+        let host = &mut self.hosts[index];
+        host.process.as_mut().expect("it runs").writes += 1;
+        let name = segment_name(segment);
+        let log = &mut host.store.generation().log;
+        let Some(id) = log.begin_write(&name, offset, frame.as_slice()) else {
+            return self.end(index, true);
+        };
+        let done = DiskDone::Appended { sequence, frame };
+        if self.options.planted == Some(Planted::AckBeforeDurable) {
+            let copy = DiskDone::Appended { sequence, frame: AlignedBuf::with_capacity(0) };
+            self.at(delay, super::Event::Host(index, life, Event::Written(name, id, copy)));
+            self.step(index, Input::Replica(replica::Input::Disk(done)));
+        } else {
+            self.at(delay, super::Event::Host(index, life, Event::Written(name, id, done)));
+        }
+    }
+}
+
+fn execute_disk(store: &mut Store, op: &DiskOp) -> Result<DiskDone, engine::disk::StorageError> {
+    let log = &mut store.generation().log;
+    match op {
+        DiskOp::Prepare(plan) => {
+            segments::prepare(log, *plan)?;
+            Ok(DiskDone::Prepared(plan.segment))
+        }
+        DiskOp::Retire(segment) => {
+            segments::retire(log, *segment)?;
+            Ok(DiskDone::Retired(*segment))
+        }
+        DiskOp::Append { .. } => unreachable!("appends are not slow"),
+    }
+}
