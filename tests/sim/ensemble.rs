@@ -372,7 +372,7 @@ impl World {
 
 /// A leader's state begins with a zxid that no transaction has, so zxids are not compared.
 fn digest(host: &Host) -> Option<u64> {
-    host.published().map(|version| engine::tree::digest(version))
+    host.published().map(engine::tree::digest)
 }
 
 fn applied(host: &Host) -> Option<Zxid> {
