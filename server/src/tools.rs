@@ -1,6 +1,7 @@
 //! What the binary does besides serving.
 
 mod backup;
+mod dev_ensemble;
 mod export;
 mod handover;
 mod import;
@@ -17,6 +18,7 @@ use crate::cli::{argument, key_and_value};
 use crate::config::{Config, ConfigError, Sources};
 use crate::exit::ExitCode;
 use backup::BackupError;
+use dev_ensemble::DevEnsembleError;
 use export::ExportError;
 use import::ImportError;
 use inspect::InspectError;
@@ -50,6 +52,12 @@ pub enum Tool {
     /// damage with its place and reason; then it ends with code 6. Files are known by their bytes,
     /// not by their names, and may be packed with gzip or snappy. Nothing is changed.
     Inspect(Inspect),
+    /// Runs an ensemble on this machine, for trying things out.
+    ///
+    /// Each server is a process with a directory of its own: zoo.cfg, myid, data, log. Their
+    /// addresses are printed when they serve. A server that ends is not started again. Ctrl-C
+    /// stops all; another start with the same directory goes on with the data.
+    DevEnsemble(DevEnsemble),
 }
 
 /// Where data lies.
@@ -118,6 +126,27 @@ pub struct Backup {
     to: PathBuf,
 }
 
+/// The arguments of `ringkeeper dev-ensemble`.
+#[derive(Debug, Args)]
+pub struct DevEnsemble {
+    /// How many servers vote.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=99))]
+    servers: u16,
+
+    /// How many servers learn without a vote.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=99))]
+    observers: u16,
+
+    /// Where the servers' directories go.
+    #[arg(long, value_name = "DIR", default_value = "ringkeeper-ensemble")]
+    dir: PathBuf,
+
+    /// The first server's port for clients; the next ones follow, those for learners from 707 on,
+    /// those for elections from 1707 on. 0 takes ports that are free.
+    #[arg(long, value_name = "PORT", default_value_t = 2181)]
+    base_port: u16,
+}
+
 /// The arguments of `ringkeeper inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -167,6 +196,12 @@ impl From<ImportError> for ToolError {
     }
 }
 
+impl From<DevEnsembleError> for ToolError {
+    fn from(error: DevEnsembleError) -> Self {
+        Self::Failed(error.to_string(), error.exit_code())
+    }
+}
+
 impl From<BackupError> for ToolError {
     fn from(error: BackupError) -> Self {
         Self::Failed(error.to_string(), error.exit_code())
@@ -208,6 +243,7 @@ impl Tool {
                 let form = if json { inspect::Form::Json } else { inspect::Form::Text };
                 inspect::run(&path, inspect::Options { form, data, summary }, out)?;
             }
+            Self::DevEnsemble(options) => dev_ensemble::run(&options, out)?,
             Self::Backup(Backup { data, to }) => {
                 write!(out, "{}", backup::run(&data.load()?, &to)?)?;
             }

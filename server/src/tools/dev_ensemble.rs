@@ -1,0 +1,330 @@
+//! An ensemble on one machine, for trying things out: a process for each server.
+//!
+//! Each server has its directory, with a `zoo.cfg` and a `myid` as anybody would write them, so
+//! that a server can be stopped, started alone, or run by hand. Nothing is restarted.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::DevEnsemble;
+use crate::exit::ExitCode;
+use crate::signals::{self, Stop};
+
+/// From the port for clients to those for learners and elections: 2181, 2888, 3888 are ZooKeeper's.
+const LEARNER_OFFSET: u16 = 707;
+const ELECTION_OFFSET: u16 = 1707;
+/// How often a server is asked whether it serves.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long an answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Why there is no ensemble.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DevEnsembleError {
+    /// There are not that many ports.
+    #[error("{servers} servers need ports beyond 65535: give a lower --base-port")]
+    Ports {
+        /// How many were asked for.
+        servers: u16,
+    },
+    /// Files or processes cannot be made.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// All servers have ended by themselves.
+    #[error("no server is left; their logs say why")]
+    AllEnded,
+}
+
+impl DevEnsembleError {
+    /// What the process tells whoever started it.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Ports { .. } => ExitCode::BadInvocation,
+            Self::Io { .. } | Self::AllEnded => ExitCode::Unexpected,
+        }
+    }
+}
+
+/// Names what was tried.
+fn at(what: impl Into<String>) -> impl FnOnce(io::Error) -> DevEnsembleError {
+    let what = what.into();
+    move |error| DevEnsembleError::Io { what, error }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    client: u16,
+    learner: u16,
+    election: u16,
+}
+
+enum Event {
+    Serves(usize, String),
+    Ended(usize, io::Result<ExitStatus>),
+    Stop,
+}
+
+/// One server's process. It is killed when this is dropped, unless it has ended.
+struct Running {
+    address: SocketAddr,
+    pid: Pid,
+    has_ended: bool,
+}
+
+/// Runs an ensemble until a signal asks for its end.
+pub(super) fn run(options: &DevEnsemble, out: &mut impl Write) -> Result<(), DevEnsembleError> {
+    let ports = ports(options)?;
+    let (sender, events) = mpsc::channel();
+    let stop = sender.clone();
+    let watching = signals::watch(move |asked| {
+        // The second one ends the process, and with it whatever still waits.
+        if asked == Stop::Now {
+            std::process::abort();
+        }
+        drop(stop.send(Event::Stop));
+        ControlFlow::Continue(())
+    });
+    watching.map_err(at("watching for signals"))?;
+    let mut servers = Vec::new();
+    for index in 0..ports.len() {
+        let folder = options.dir.join((index + 1).to_string());
+        write_files(&folder, index, options, &ports)?;
+        let child = spawn(&folder)?;
+        servers.push(follow(index, child, ports[index].client, &sender)?);
+    }
+    let mut ensemble = Ensemble { servers, serving: 0, folder: options.dir.clone() };
+    ensemble.watch(&events, out)
+}
+
+struct Ensemble {
+    servers: Vec<Running>,
+    serving: usize,
+    folder: PathBuf,
+}
+
+impl Ensemble {
+    fn watch(
+        &mut self,
+        events: &Receiver<Event>,
+        out: &mut impl Write,
+    ) -> Result<(), DevEnsembleError> {
+        let report = |text: String, out: &mut dyn Write| {
+            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(at("writing"))
+        };
+        loop {
+            match events.recv().expect("the threads of the servers keep it open") {
+                Event::Serves(index, mode) => {
+                    self.serving += 1;
+                    let address = self.servers[index].address;
+                    report(format!("server {} serves at {address}, {mode}\n", index + 1), out)?;
+                    if self.serving == self.servers.len() {
+                        report(self.summary(), out)?;
+                    }
+                }
+                Event::Ended(index, status) => {
+                    self.servers[index].has_ended = true;
+                    let status = status.map_err(at("waiting for a server"))?;
+                    let log = self.folder.join((index + 1).to_string()).join("log");
+                    let log = log.display();
+                    report(format!("server {} has ended, {status}: {log}\n", index + 1), out)?;
+                    if self.servers.iter().all(|server| server.has_ended) {
+                        return Err(DevEnsembleError::AllEnded);
+                    }
+                }
+                Event::Stop => return self.stop(events),
+            }
+        }
+    }
+
+    fn summary(&self) -> String {
+        let all: Vec<_> = self.servers.iter().map(|server| server.address.to_string()).collect();
+        let folder = self.folder.display();
+        format!("connect to {}; data and logs are in {folder}; Ctrl-C stops all\n", all.join(","))
+    }
+
+    /// Asks all to stop in good order, and waits until they have.
+    fn stop(&mut self, events: &Receiver<Event>) -> Result<(), DevEnsembleError> {
+        for server in self.servers.iter().filter(|server| !server.has_ended) {
+            server.signal(Signal::TERM);
+        }
+        while self.servers.iter().any(|server| !server.has_ended) {
+            if let Event::Ended(index, status) =
+                events.recv().expect("the threads of the servers keep it open")
+            {
+                self.servers[index].has_ended = true;
+                status.map_err(at("waiting for a server"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        // One that has ended meanwhile has what it was to get.
+        let _ends_already = kill_process(self.pid, signal);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.signal(Signal::KILL);
+        }
+    }
+}
+
+/// The ports of each server; with a base of 0, any that are free.
+fn ports(options: &DevEnsemble) -> Result<Vec<Ports>, DevEnsembleError> {
+    let servers = options.servers + options.observers;
+    if options.base_port == 0 {
+        return free_ports(servers);
+    }
+    let too_many = || DevEnsembleError::Ports { servers };
+    let port = |offset: u16, index: u16| options.base_port.checked_add(offset)?.checked_add(index);
+    let of = |index: u16| {
+        Some(Ports {
+            client: port(0, index)?,
+            learner: port(LEARNER_OFFSET, index)?,
+            election: port(ELECTION_OFFSET, index)?,
+        })
+    };
+    (0..servers).map(|index| of(index).ok_or_else(too_many)).collect()
+}
+
+fn free_ports(servers: u16) -> Result<Vec<Ports>, DevEnsembleError> {
+    // All are held until all are known, so that none comes twice.
+    let listeners: io::Result<Vec<_>> =
+        (0..3 * servers).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    let listeners = listeners.map_err(at("looking for free ports"))?;
+    let ports: io::Result<Vec<_>> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect();
+    let ports = ports.map_err(at("looking for free ports"))?;
+    let of = |ports: &[u16]| Ports { client: ports[0], learner: ports[1], election: ports[2] };
+    Ok(ports.chunks(3).map(of).collect())
+}
+
+fn write_files(
+    folder: &Path,
+    index: usize,
+    options: &DevEnsemble,
+    ports: &[Ports],
+) -> Result<(), DevEnsembleError> {
+    let shown = folder.display().to_string();
+    fs::create_dir_all(folder).map_err(at(shown.clone()))?;
+    let folder = fs::canonicalize(folder).map_err(at(shown.clone()))?;
+    let mut text = format!(
+        "# Written by ringkeeper dev-ensemble at each start.\n\
+         dataDir={}\ntickTime=2000\ninitLimit=10\nsyncLimit=5\n\
+         clientPortAddress=127.0.0.1\nclientPort={}\n4lw.commands.whitelist=*\n",
+        folder.display(),
+        ports[index].client
+    );
+    for (number, ports) in ports.iter().enumerate() {
+        let role = if number < usize::from(options.servers) { "participant" } else { "observer" };
+        let Ports { learner, election, .. } = ports;
+        let number = number + 1;
+        writeln!(text, "server.{number}=127.0.0.1:{learner}:{election}:{role}")
+            .expect("writing to a string cannot fail");
+    }
+    for (name, content) in [("zoo.cfg", text), ("myid", format!("{}\n", index + 1))] {
+        fs::write(folder.join(name), content).map_err(at(shown.clone()))?;
+    }
+    Ok(())
+}
+
+fn spawn(folder: &Path) -> Result<Child, DevEnsembleError> {
+    let log = File::options().create(true).append(true).open(folder.join("log"));
+    let log = log.map_err(at(folder.join("log").display().to_string()))?;
+    let program = std::env::current_exe().map_err(at("looking for this program"))?;
+    let mut command = Command::new(program);
+    command.arg(folder.join("zoo.cfg")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // Ctrl-C is for us: a server that gets it twice does not end in good order.
+    command.process_group(0);
+    command.spawn().map_err(at("starting a server"))
+}
+
+/// Watches over a process: tells when it serves, and when it has ended.
+fn follow(
+    index: usize,
+    mut child: Child,
+    port: u16,
+    events: &Sender<Event>,
+) -> Result<Running, DevEnsembleError> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let pid = Pid::from_child(&child);
+    let (asking, waiting) = (events.clone(), events.clone());
+    let (gone, is_gone) = mpsc::channel::<()>();
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    let wait = move || {
+        let status = child.wait();
+        drop(gone);
+        drop(waiting.send(Event::Ended(index, status)));
+    };
+    named("waits").spawn(wait).map_err(at("starting a thread"))?;
+    let ask = move || {
+        let ended = Err(mpsc::RecvTimeoutError::Disconnected);
+        while is_gone.recv_timeout(ASK_INTERVAL) != ended {
+            if let Some(mode) = mode(address) {
+                drop(asking.send(Event::Serves(index, mode)));
+                return;
+            }
+        }
+    };
+    named("asks").spawn(ask).map_err(at("starting a thread"))?;
+    Ok(Running { address, pid, has_ended: false })
+}
+
+/// What a server is, if it serves.
+fn mode(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIME).ok()?;
+    stream.set_read_timeout(Some(ANSWER_TIME)).ok()?;
+    stream.write_all(b"srvr").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(servers: u16, base_port: u16) -> DevEnsemble {
+        DevEnsemble { servers, observers: 1, dir: PathBuf::new(), base_port }
+    }
+
+    #[test]
+    fn ports_are_those_of_zookeepers_examples_and_must_exist() {
+        let found = ports(&options(3, 2181)).unwrap();
+        let shown: Vec<_> = found.iter().map(|at| (at.client, at.learner, at.election)).collect();
+        assert_eq!(shown[0], (2181, 2888, 3888));
+        assert_eq!(shown[3], (2184, 2891, 3891));
+        assert!(ports(&options(3, 65_000)).is_err());
+    }
+
+    #[test]
+    fn free_ports_are_all_different() {
+        let found = ports(&options(3, 0)).unwrap();
+        let mut all: Vec<_> =
+            found.iter().flat_map(|at| [at.client, at.learner, at.election]).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 12);
+    }
+}
