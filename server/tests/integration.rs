@@ -14,6 +14,8 @@ mod client;
 mod crash;
 #[path = "integration/disk_full.rs"]
 mod disk_full;
+#[path = "integration/ensemble.rs"]
+mod ensemble;
 #[path = "integration/hostile.rs"]
 mod hostile;
 #[path = "integration/largest.rs"]

@@ -1,0 +1,226 @@
+//! Three processes on the loopback: what a minority's death leaves of writes, connections and
+//! service.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use engine::op::OpCode;
+use tempfile::TempDir;
+
+use super::client::{Client, EPHEMERAL, PERSISTENT, new_session};
+use super::server::{DEADLINE, Server, Setup};
+
+/// An ensemble; some of its servers may not run.
+struct Ensemble {
+    setups: Vec<Setup>,
+    servers: Vec<Option<Server>>,
+    folder: TempDir,
+}
+
+impl Ensemble {
+    /// Servers of which the first `voters` vote, all of them started.
+    fn start(backend: &'static str, count: usize, voters: usize) -> Self {
+        let folder = TempDir::new().unwrap();
+        // Held together, so that none comes twice.
+        let held: Vec<_> =
+            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<_> = held.iter().map(|held| held.local_addr().unwrap().port()).collect();
+        drop(held);
+        let setup = |index: usize| {
+            let data = folder.path().join(index.to_string());
+            std::fs::create_dir(&data).unwrap();
+            std::fs::write(data.join("myid"), (index + 1).to_string()).unwrap();
+            let mut setup = Setup::new(backend, 1, &data)
+                .with("tickTime=500")
+                .with("initLimit=20")
+                .with("syncLimit=20")
+                .with("4lw.commands.whitelist=*");
+            for (number, ports) in ports.chunks(2).enumerate() {
+                let role = if number < voters { "participant" } else { "observer" };
+                let line = format!("127.0.0.1:{}:{}:{role}", ports[0], ports[1]);
+                setup = setup.with(&format!("server.{}={line}", number + 1));
+            }
+            setup
+        };
+        let setups: Vec<_> = (0..count).map(setup).collect();
+        let servers = setups.iter().map(|setup| Some(setup.start())).collect();
+        let ensemble = Self { setups, servers, folder };
+        for index in 0..count {
+            ensemble.until_mode(index, |mode| mode.is_some());
+        }
+        ensemble
+    }
+
+    fn server(&self, index: usize) -> &Server {
+        self.servers[index].as_ref().unwrap()
+    }
+
+    fn kill(&mut self, index: usize) {
+        drop(self.servers[index].take().unwrap());
+    }
+
+    /// Starts a server again, and waits until it serves.
+    fn restart(&mut self, index: usize) {
+        self.servers[index] = Some(self.setups[index].start());
+        self.until_mode(index, |mode| mode.is_some());
+    }
+
+    /// What a server says that it is, if it serves.
+    fn mode(&self, index: usize) -> Option<String> {
+        let answer = self.server(index).word("srvr");
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    fn until_mode(&self, index: usize, is_right: impl Fn(Option<&str>) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mode = self.mode(index);
+            if is_right(mode.as_deref()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "server {} is {mode:?}", index + 1);
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn leader(&self) -> usize {
+        let is_leader = |index: &usize| {
+            self.servers[*index].is_some() && self.mode(*index).as_deref() == Some("leader")
+        };
+        (0..self.servers.len()).find(is_leader).unwrap()
+    }
+
+    fn follower(&self) -> usize {
+        let leader = self.leader();
+        (0..self.servers.len()).find(|index| *index != leader).unwrap()
+    }
+}
+
+/// Makes znodes with these numbers.
+fn write(client: &mut Client, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let reply = client.create(&format!("/n{number:04}"), &number.to_be_bytes(), PERSISTENT);
+        assert_eq!(reply.err, 0, "{number}");
+    }
+}
+
+/// The server has, after a sync, exactly the znodes up to this number.
+fn check(server: &Server, count: u32) {
+    let mut client = server.client();
+    let synced = client.call(OpCode::Sync, |writer| writer.string("/"));
+    assert_eq!(synced.err, 0);
+    let mut names = client.children("/");
+    names.retain(|name| name.starts_with('n'));
+    let expected: Vec<_> = (0..count).map(|number| format!("n{number:04}")).collect();
+    assert_eq!(names, expected);
+    let last = count - 1;
+    assert_eq!(client.data(&format!("/n{last:04}")), Ok(last.to_be_bytes().to_vec()));
+}
+
+/// The leader is killed, again and again: each time the survivors' clients go on with the same
+/// connection, and who comes back has everything.
+fn leaders_die(backend: &'static str) {
+    let mut ensemble = Ensemble::start(backend, 3, 3);
+    let mut count = 0;
+    for round in 0..3 {
+        let (leader, follower) = (ensemble.leader(), ensemble.follower());
+        let mut client = ensemble.server(follower).client();
+        let ephemeral = format!("/e{round}");
+        assert_eq!(client.create(&ephemeral, b"", EPHEMERAL).err, 0);
+        write(&mut client, count..count + 20);
+        count += 20;
+        ensemble.kill(leader);
+        // No Disconnected: the connection waits, and answers.
+        write(&mut client, count..count + 20);
+        count += 20;
+        assert_eq!(client.exists(&ephemeral, false).err, 0, "the session lives");
+        check(ensemble.server(follower), count);
+        ensemble.restart(leader);
+        check(ensemble.server(leader), count);
+    }
+}
+
+#[test]
+fn writes_and_connections_survive_dead_leaders_with_io_uring() {
+    leaders_die("io_uring");
+}
+
+#[test]
+fn writes_and_connections_survive_dead_leaders_with_epoll() {
+    leaders_die("epoll");
+}
+
+#[test]
+fn a_dead_follower_is_not_waited_for_and_catches_up() {
+    let mut ensemble = Ensemble::start("epoll", 3, 3);
+    let (leader, follower) = (ensemble.leader(), ensemble.follower());
+    let mut client = ensemble.server(leader).client();
+    write(&mut client, 0..10);
+    ensemble.kill(follower);
+    write(&mut client, 10..200);
+    ensemble.restart(follower);
+    assert_eq!(ensemble.mode(follower).as_deref(), Some("follower"));
+    check(ensemble.server(follower), 200);
+    write(&mut client, 200..210);
+    check(ensemble.server(follower), 210);
+}
+
+#[test]
+fn without_a_quorum_nobody_is_served_until_there_is_one() {
+    let mut ensemble = Ensemble::start("epoll", 3, 3);
+    let survivor = ensemble.follower();
+    let mut client = ensemble.server(survivor).client();
+    write(&mut client, 0..10);
+    let others: Vec<_> = (0..3).filter(|index| *index != survivor).collect();
+    for other in &others {
+        ensemble.kill(*other);
+    }
+    assert!(client.is_closed());
+    ensemble.until_mode(survivor, |mode| mode.is_none());
+    let server = ensemble.server(survivor);
+    assert!(Client::connect(server.address, &new_session()).is_none());
+    assert!(server.word("isro").contains("null"));
+    ensemble.restart(others[0]);
+    ensemble.until_mode(survivor, |mode| mode.is_some());
+    let mut client = Client::connect(ensemble.server(survivor).address, &client.session.reattach());
+    write(client.as_mut().unwrap(), 10..20);
+    check(ensemble.server(others[0]), 20);
+}
+
+#[test]
+fn observers_learn_and_forward_and_do_not_count() {
+    let mut ensemble = Ensemble::start("epoll", 4, 3);
+    assert_eq!(ensemble.mode(3).as_deref(), Some("observer"));
+    let mut client = ensemble.server(3).client();
+    write(&mut client, 0..10);
+    for index in 0..4 {
+        check(ensemble.server(index), 10);
+    }
+    let leader = ensemble.leader();
+    assert_eq!(ensemble.server(leader).metric("zk_learners"), 3);
+    assert_eq!(ensemble.server(leader).metric("zk_synced_followers"), 2);
+    assert_eq!(ensemble.server(leader).metric("zk_quorum_size"), 3);
+    assert!(ensemble.server(3).word("conf").contains("peerType=1\nmembership: \nserver.1="));
+    ensemble.kill(3);
+    let mut client = ensemble.server(leader).client();
+    write(&mut client, 10..20);
+    ensemble.restart(3);
+    check(ensemble.server(3), 20);
+}
+
+#[test]
+fn a_server_that_lost_its_data_gets_all_of_it_from_the_leader() {
+    let mut ensemble = Ensemble::start("epoll", 3, 3);
+    let (leader, follower) = (ensemble.leader(), ensemble.follower());
+    let mut client = ensemble.server(leader).client();
+    write(&mut client, 0..700);
+    ensemble.kill(follower);
+    let data = ensemble.folder.path().join(follower.to_string()).join("ringkeeper");
+    std::fs::remove_dir_all(data).unwrap();
+    ensemble.restart(follower);
+    check(ensemble.server(follower), 700);
+    write(&mut client, 700..710);
+    ensemble.kill(follower);
+    ensemble.restart(follower);
+    check(ensemble.server(follower), 710);
+}
