@@ -130,11 +130,13 @@ pub struct Backup {
 #[derive(Debug, Args)]
 pub struct DevEnsemble {
     /// How many servers vote.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=99))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(2..=99))]
     servers: u16,
 
     /// How many servers learn without a vote.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=99))]
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=99))]
     observers: u16,
 
     /// Where the servers' directories go.
