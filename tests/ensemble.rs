@@ -81,6 +81,12 @@ fn a_server_that_lost_its_data_gets_the_tree() {
         |index: usize| world.servers[index].as_ref().unwrap().peer.replica().published().clone();
     assert_eq!(tree::digest(&view(1)), tree::digest(&view(2)));
     assert!(tree::znode(&view(1), "/n2000").is_some());
+    // Not what the leader has there: each server says what its own configuration says.
+    let version = view(1);
+    let config = tree::znode(&version, "/zookeeper/config").unwrap();
+    assert_eq!(config.stat().version, -1);
+    let text = config.into_data(&version).unwrap().into_owned();
+    assert!(text.ends_with(b"server.3=127.0.0.1:2891:3891:participant\nversion=0"), "{text:?}");
     // It takes part in what comes now, and a leader that it is needed by gets its quorum.
     let mut queue: VecDeque<i32> = (3000..3010).collect();
     world.kill(0);

@@ -117,7 +117,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(group_bytes, now.instant, &mut pending);
-    let Storage { tree, report, log_end, log: directory, snapshots, data_dir } = storage;
+    let Storage { mut tree, report, log_end, log: directory, snapshots, data_dir } = storage;
+    if let Some(membership) = &membership {
+        membership.config.members.write_into(&mut tree, now.wall);
+    }
     let cores = cores_count(config);
     let last = log.durable();
     let mut replica = Replica::new(replica_config(config, cores), tree, log, now);

@@ -178,9 +178,12 @@ impl Member {
             match result {
                 Ok(Progress::None) => return,
                 Err(lost) => return self.lose(now, lost, replica, out),
-                Ok(Progress::Reloaded(tree, log)) => {
+                Ok(Progress::Reloaded(mut tree, log)) => {
                     // Nobody who was connected has seen this state.
                     self.serve(Service::Closed, out);
+                    // Compat: Learner.syncWithLeader: what the leader's configuration says of
+                    // the members does not count here.
+                    self.config.members.write_into(&mut tree, now.wall);
                     let log = self.open_log(now, log, out);
                     replica.reload(now, *tree, log, &mut out.replica);
                 }

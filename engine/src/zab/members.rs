@@ -5,6 +5,9 @@
 //! quorums share a voter.
 
 use crate::ids::ServerId;
+use crate::time::WallTime;
+use crate::tree::Tree;
+use crate::zxid::Zxid;
 
 /// A member: a `server.N` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,7 @@ pub struct Members {
     voters: Vec<ServerId>,
     observers: Vec<ServerId>,
     rule: Rule,
+    version: u64,
     text: String,
 }
 
@@ -84,7 +88,7 @@ impl Members {
     /// configuration.
     pub fn majority(members: &[Member], version: u64) -> Result<Self, MembersError> {
         let text = member_lines(members) + &version_line(version);
-        Self::of(members, Rule::Majority, text)
+        Self::of(members, Rule::Majority, version, text)
     }
 
     /// Members whose quorums are made of groups.
@@ -122,10 +126,15 @@ impl Members {
             + &group_lines(&groups.groups)
             + &weight_lines(&weights)
             + &version_line(version);
-        Self::of(members, rule, text)
+        Self::of(members, rule, version, text)
     }
 
-    fn of(members: &[Member], rule: Rule, text: String) -> Result<Self, MembersError> {
+    fn of(
+        members: &[Member],
+        rule: Rule,
+        version: u64,
+        text: String,
+    ) -> Result<Self, MembersError> {
         sorted(members.iter().map(|member| member.id)).map_err(MembersError::Twice)?;
         let ids = |observers: bool| {
             let those = members.iter().filter(|member| member.is_observer == observers);
@@ -135,7 +144,7 @@ impl Members {
         if voters.is_empty() {
             return Err(MembersError::NoVoter);
         }
-        Ok(Self { voters, observers: ids(true)?, rule, text })
+        Ok(Self { voters, observers: ids(true)?, rule, version, text })
     }
 
     /// The members that vote, in ascending order.
@@ -206,6 +215,12 @@ impl Members {
     /// carry.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Writes the configuration into its znode: each server does so when it starts, and when it
+    /// has got the leader's tree. It is no transaction, and in no digest.
+    pub fn write_into(&self, tree: &mut Tree, now: WallTime) {
+        tree.set_ensemble_config(self.text.as_bytes(), Zxid(self.version), now.0);
     }
 }
 
