@@ -13,14 +13,8 @@ server=$1
 shift
 server_prepare "$server"
 
-need python3
-python=$INTEROP_CACHE/kazoo/bin/python
-install_kazoo() {
-    python3 -m venv --clear "$INTEROP_CACHE/kazoo" ||
-        { install_package python3-venv && python3 -m venv --clear "$INTEROP_CACHE/kazoo"; }
-    "$python" -m pip install --quiet -r "$INTEROP_DIR/kazoo/requirements.txt" >&2
-}
-once "kazoo-$(sha256sum <"$INTEROP_DIR/kazoo/requirements.txt" | cut -c 1-12)" install_kazoo
+prepare_kazoo
+python=$KAZOO_PYTHON
 
 export INTEROP_PASSED=$SERVER_SCRATCH/passed PYTHONPATH=$INTEROP_DIR:$INTEROP_DIR/kazoo
 export PYTHONDONTWRITEBYTECODE=1 ZOOKEEPER_VERSION=$ZOOKEEPER_RELEASE

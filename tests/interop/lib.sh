@@ -51,3 +51,16 @@ once() {
     "$@"
     touch "$stamp"
 }
+
+# prepare_kazoo: kazoo, the Python client, and what its tests need; KAZOO_PYTHON runs with it.
+prepare_kazoo() {
+    need python3
+    KAZOO_PYTHON=$INTEROP_CACHE/kazoo/bin/python
+    once "kazoo-$(sha256sum <"$INTEROP_DIR/kazoo/requirements.txt" | cut -c 1-12)" install_kazoo
+}
+
+install_kazoo() {
+    python3 -m venv --clear "$INTEROP_CACHE/kazoo" ||
+        { install_package python3-venv && python3 -m venv --clear "$INTEROP_CACHE/kazoo"; }
+    "$KAZOO_PYTHON" -m pip install --quiet -r "$INTEROP_DIR/kazoo/requirements.txt" >&2
+}

@@ -32,6 +32,7 @@ run shells "$INTEROP_DIR/shells.sh" "$binary"
 run go "$INTEROP_DIR/go.sh" "$binary"
 run curator "$INTEROP_DIR/curator.sh" "$binary"
 run exchange "$INTEROP_DIR/exchange.sh" "$binary"
+run ensemble env BUDGET="$budget" "$INTEROP_DIR/ensemble.sh" "$binary"
 run differential env ROUNDS="${ROUNDS:-$rounds}" OPS="${OPS:-$operations}" \
     "$INTEROP_DIR/differential.sh" zookeeper "$binary"
 run kazoo "$INTEROP_DIR/kazoo.sh" "$binary"
