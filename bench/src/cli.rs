@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::compare::{self, CompareOptions};
+use crate::failover::{self, timeline::Timeline};
 use crate::fill::{self, FillOptions};
 use crate::limits::close::{VictimOptions, be_victim};
 use crate::limits::{self, LimitsOptions};
@@ -51,7 +52,7 @@ pub enum Command {
     Sessions(SessionsOptions),
     /// A tree of many znodes
     Fill(FillOptions),
-    /// kill -9 and restart of a server with many znodes
+    /// kill -9 and restart: of a server with many znodes, of the leader of an ensemble
     Recovery(RecoveryOptions),
     /// A load for hours: drift of latency and memory
     Soak(SoakOptions),
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub is_right: bool,
     /// Loads that were part of it, with a name each.
     pub loads: Vec<(String, LoadReport)>,
+    /// Acknowledged writes around the loss of a server.
+    pub timelines: Vec<Timeline>,
     /// Results of a comparison.
     pub table: Option<compare::Table>,
 }
@@ -109,6 +112,12 @@ impl Command {
             }
             Self::Sessions(options) => Outcome::of("sessions", &sessions::run(options, progress)?)?,
             Self::Fill(options) => Outcome::of("fill", &fill::run(options, progress)?)?,
+            Self::Recovery(options) if options.is_of_ensemble()? => {
+                let report = failover::run(options, progress)?;
+                let is_right = report.violations.total() == 0;
+                let outcome = Outcome::of("recovery", &report)?;
+                Outcome { is_right, timelines: report.timelines(), ..outcome }
+            }
             Self::Recovery(options) => {
                 let report = recovery::run(options, progress)?;
                 let is_right = report.violations.total() == 0;

@@ -45,18 +45,26 @@ impl Client {
     /// Opens a session.
     pub fn connect(address: SocketAddr, timeout: Duration) -> anyhow::Result<Self> {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        Self::attach(address, Handshake { timeout_ms, ..Handshake::default() }, REPLY_WAIT)
+        Self::open(address, Handshake { timeout_ms, ..Handshake::default() }, REPLY_WAIT)
     }
 
     /// Opens a session and reads the root, each within `wait`: is there a server?
     pub fn probe(address: SocketAddr, wait: Duration) -> anyhow::Result<()> {
         let handshake = Handshake { timeout_ms: PROBE_SESSION_MS, ..Handshake::default() };
-        let mut client = Self::attach(address, handshake, wait)?;
+        let mut client = Self::open(address, handshake, wait)?;
         client.ask(OpCode::Exists, |w| wire::read_body(w, b"/", false))?;
         client.close()
     }
 
-    fn attach(
+    fn open(address: SocketAddr, handshake: Handshake, wait: Duration) -> anyhow::Result<Self> {
+        let client = Self::attach(address, handshake, wait)?;
+        ensure!(client.session.session != 0, "{address} says that the session is over");
+        Ok(client)
+    }
+
+    /// Opens a session or attaches to one that there is, each reply within `reply_wait`. What it
+    /// gives has session 0 if the server says that the session is over.
+    pub fn attach(
         address: SocketAddr,
         handshake: Handshake,
         reply_wait: Duration,
@@ -72,8 +80,17 @@ impl Client {
         client.send()?;
         let range = client.frame().with_context(|| format!("{address} gives no session"))?;
         client.session = Welcome::decode(&client.inbox[range])?;
-        ensure!(client.session.session != 0, "{address} says that the session is over");
         Ok(client)
+    }
+
+    /// From now on a reply may take this long.
+    pub fn set_reply_wait(&self, wait: Duration) -> anyhow::Result<()> {
+        Ok(self.stream.set_read_timeout(Some(wait))?)
+    }
+
+    /// Waits until this server shows what was committed before.
+    pub fn sync(&mut self) -> anyhow::Result<()> {
+        self.ask(OpCode::Sync, |w| w.string("/")).map(drop)
     }
 
     /// Sends one request and waits for its reply; events before it are dropped.

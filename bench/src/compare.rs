@@ -16,11 +16,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Command, Outcome};
+use crate::ensemble::Ensemble;
+use crate::failover::timeline::Timeline;
 use crate::limits::{self, Group, LimitsReport};
 use crate::load::Target;
-use crate::plan::{Plan, PlanOptions, Work};
+use crate::plan::{Plan, PlanOptions, Via, Work};
 use crate::progress::Progress;
-use crate::server::{Server, Variables};
+use crate::server::Variables;
 
 pub use self::table::{Row, Table};
 
@@ -134,8 +136,8 @@ impl Run<'_> {
         let (apart, shared): (Vec<_>, Vec<_>) =
             works.into_iter().partition(|(_, work)| work.fresh || starts_servers(work));
         if !shared.is_empty() {
-            let server = self.start(repeat, index)?;
-            let target = target_of(&server);
+            let servers = self.start(repeat, index)?;
+            let target = target_of(&servers, Via::All)?;
             for line in &plan.warm_up {
                 self.progress.say(&format!("repeat {}, {name}: {line}", repeat + 1));
                 let mut command = cli::parse(line)?;
@@ -146,32 +148,41 @@ impl Run<'_> {
             for (number, work) in shared {
                 // Two figures of the same command are taken from one run of it.
                 let outcome = match last.take() {
-                    Some((line, outcome)) if line == &work.run => outcome,
-                    _ => self.measure(repeat, name, work, &target)?,
+                    Some((run, via, outcome)) if (run, via) == (&work.run, work.via) => outcome,
+                    _ => self.measure(repeat, name, work, &target_of(&servers, work.via)?)?,
                 };
                 self.take(repeat, name, number, work, &outcome)?;
-                last = Some((&work.run, outcome));
+                last = Some((&work.run, work.via, outcome));
             }
         }
+        let mut last = None;
         for (number, work) in apart {
-            let server = if work.fresh { Some(self.start(repeat, index)?) } else { None };
-            let target = server.as_ref().map_or_else(nowhere, target_of);
-            let outcome = self.measure(repeat, name, work, &target)?;
+            let outcome = match last.take() {
+                Some((run, outcome)) if run == &work.run && !work.fresh => outcome,
+                _ => {
+                    let servers = if work.fresh { Some(self.start(repeat, index)?) } else { None };
+                    let target = match &servers {
+                        Some(servers) => target_of(servers, work.via)?,
+                        None => nowhere(),
+                    };
+                    self.measure(repeat, name, work, &target)?
+                }
+            };
             self.take(repeat, name, number, work, &outcome)?;
+            last = Some((&work.run, outcome));
         }
         Ok(())
     }
 
-    fn start(&self, repeat: usize, index: usize) -> anyhow::Result<Server> {
+    fn start(&self, repeat: usize, index: usize) -> anyhow::Result<Ensemble> {
         let template = &self.plan.server[index];
         let directory = self.scratch.join(format!("{}-{repeat}", template.name));
         if directory.exists() {
             std::fs::remove_dir_all(&directory)?;
         }
-        let mut server = Server::prepare(template, &self.variables, &directory)?;
-        server.start()?;
-        server.wait_serving()?;
-        Ok(server)
+        let mut servers = Ensemble::prepare(template, &self.variables, &directory)?;
+        servers.start()?;
+        Ok(servers)
     }
 
     fn measure(
@@ -196,6 +207,11 @@ impl Run<'_> {
         if repeat == 0 {
             let named = |(_, load)| (format!("{server}: {}", work.name), load);
             self.outcome.loads.extend(outcome.loads.drain(..).map(named));
+            let named = |timeline: Timeline| Timeline {
+                name: format!("{server}: {}", work.name),
+                ..timeline
+            };
+            self.outcome.timelines.extend(outcome.timelines.drain(..).next().map(named));
         }
         Ok(outcome)
     }
@@ -225,13 +241,17 @@ fn starts_servers(work: &Work) -> bool {
     cli::parse(&work.run).is_ok_and(|command| command.starts_servers())
 }
 
-fn target_of(server: &Server) -> Target {
-    Target { server_pid: server.pid(), ..Target::of(server.address) }
+/// The servers that a work talks to; CPU time and memory are always those of all.
+fn target_of(servers: &Ensemble, via: Via) -> anyhow::Result<Target> {
+    let addresses = servers.addresses();
+    let chosen = via.choose(addresses.len(), servers.leader()?);
+    let chosen: Vec<_> = chosen.into_iter().map(|index| addresses[index]).collect();
+    Ok(Target::of_all(&chosen, servers.pids()))
 }
 
 /// The target of a command that starts its server itself.
 fn nowhere() -> Target {
-    Target { hosts: Vec::new(), timeout_ms: 30_000, server_pid: None }
+    Target::of_all(&[], Vec::new())
 }
 
 /// The floors that works refer to, microseconds.

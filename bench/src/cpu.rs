@@ -24,6 +24,12 @@ pub fn process_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(ticks * (1_000_000_000 / per_second.max(1))))
 }
 
+/// CPU time of several processes together; none if there are none.
+pub fn processes_time(pids: &[u32]) -> anyhow::Result<Option<Duration>> {
+    let times: anyhow::Result<Vec<_>> = pids.iter().map(|pid| process_time(*pid)).collect();
+    Ok(times?.into_iter().reduce(|sum, time| sum + time))
+}
+
 /// User and system ticks of a `/proc/<pid>/stat` line. The name may hold blanks and brackets.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -42,6 +48,16 @@ pub struct Resident {
     pub anonymous_bytes: u64,
     /// The most there ever was (VmHWM), bytes.
     pub peak_bytes: u64,
+}
+
+/// Resident memory of several processes together; none if there are none.
+pub fn processes_resident(pids: &[u32]) -> anyhow::Result<Option<Resident>> {
+    let each: anyhow::Result<Vec<_>> = pids.iter().map(|pid| resident(*pid)).collect();
+    Ok(each?.into_iter().reduce(|sum, one| Resident {
+        all_bytes: sum.all_bytes + one.all_bytes,
+        anonymous_bytes: sum.anonymous_bytes + one.anonymous_bytes,
+        peak_bytes: sum.peak_bytes + one.peak_bytes,
+    }))
 }
 
 /// Reads `/proc/<pid>/status`.
@@ -77,5 +93,15 @@ mod tests {
         assert!(resident(pid).unwrap().all_bytes > 100_000);
         process_time(pid).unwrap();
         assert!(process_time(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn processes_are_added_up_and_one_that_is_gone_is_an_error() {
+        let pid = std::process::id();
+        let one = processes_resident(&[pid]).unwrap().unwrap().peak_bytes;
+        let three = processes_resident(&[pid; 3]).unwrap().unwrap().peak_bytes;
+        assert!(three >= 3 * one, "{three} {one}");
+        assert!(processes_time(&[]).unwrap().is_none());
+        assert!(processes_time(&[pid, u32::MAX]).is_err());
     }
 }

@@ -10,7 +10,7 @@ use engine::op::OpCode;
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::cpu::{self, Resident};
+use crate::cpu::Resident;
 use crate::load::Target;
 use crate::load::keys::Keyspace;
 use crate::load::setup;
@@ -77,9 +77,8 @@ pub struct FillReport {
 /// Creates the znodes.
 pub fn run(options: &FillOptions, progress: &Progress) -> anyhow::Result<FillReport> {
     ensure!(options.connections > 0 && options.multi > 0, "--connections, --multi: at least 1");
-    let pid = options.target.server_pid;
-    let before = pid.map(cpu::resident).transpose()?;
-    let cpu_begin = pid.map(cpu::process_time).transpose()?;
+    let before = options.target.resident()?;
+    let cpu_begin = options.target.cpu_time()?;
     let hosts = options.target.addresses()?;
     let keys = options.keyspace();
     let mut client = connect(&hosts, 0, options)?;
@@ -88,6 +87,7 @@ pub fn run(options: &FillOptions, progress: &Progress) -> anyhow::Result<FillRep
         keys.directory(number, path);
     })?;
     client.close()?;
+    setup::catch_up(&hosts, options.target.timeout())?;
     progress.say(&format!("creating {} znodes", options.znodes));
     let begin = Instant::now();
     let share = options.znodes.div_ceil(options.connections);
@@ -102,9 +102,9 @@ pub fn run(options: &FillOptions, progress: &Progress) -> anyhow::Result<FillRep
         fillers.into_iter().try_for_each(|filler| filler.join().expect("no panics here"))
     })?;
     let rate_per_s = options.znodes as f64 / begin.elapsed().as_secs_f64();
-    let cpu_end = pid.map(cpu::process_time).transpose()?;
+    let cpu_end = options.target.cpu_time()?;
     thread::sleep(Duration::from_secs_f64(options.settle.max(0.0)));
-    let after = pid.map(cpu::resident).transpose()?;
+    let after = options.target.resident()?;
     let znodes = options.znodes.max(1) as f64;
     Ok(FillReport {
         options: options.clone(),

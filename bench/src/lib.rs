@@ -17,11 +17,14 @@ pub mod progress;
 pub mod recorder;
 
 // Servers.
+pub mod ensemble;
 pub mod plan;
+pub mod ports;
 pub mod server;
 
 // Commands.
 pub mod compare;
+pub mod failover;
 pub mod fill;
 pub mod limits;
 pub mod load;

@@ -24,6 +24,7 @@ use self::report::LoadReport;
 use self::schedule::Schedule;
 use self::window::{SECOND_NS, Settings, Window};
 use self::worker::Worker;
+use crate::cpu::{self, Resident};
 use crate::progress::Progress;
 use crate::recorder::Interval;
 
@@ -36,15 +37,31 @@ pub struct Target {
     /// Session timeout that is asked for, milliseconds
     #[arg(long, default_value_t = 30_000)]
     pub timeout_ms: i32,
-    /// Process id of the server, to report its CPU time and memory
-    #[arg(long)]
-    pub server_pid: Option<u32>,
+    /// Process ids of the servers, separated by commas, to report their CPU time and memory
+    #[arg(long, value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
 }
 
 impl Target {
     /// One server, with the usual session timeout.
     pub fn of(address: SocketAddr) -> Self {
-        Self { hosts: vec![address.to_string()], timeout_ms: 30_000, server_pid: None }
+        Self::of_all(&[address], Vec::new())
+    }
+
+    /// Servers and their processes, with the usual session timeout.
+    pub fn of_all(addresses: &[SocketAddr], server_pid: Vec<u32>) -> Self {
+        let hosts = addresses.iter().map(SocketAddr::to_string).collect();
+        Self { hosts, timeout_ms: 30_000, server_pid }
+    }
+
+    /// The servers' CPU time together, if their processes are known.
+    pub fn cpu_time(&self) -> anyhow::Result<Option<Duration>> {
+        cpu::processes_time(&self.server_pid)
+    }
+
+    /// The servers' memory together, if their processes are known.
+    pub fn resident(&self) -> anyhow::Result<Option<Resident>> {
+        cpu::processes_resident(&self.server_pid)
     }
 
     /// One address per host.
@@ -293,7 +310,7 @@ fn gather(
     intervals: &mpsc::Receiver<Interval>,
     progress: &Progress,
 ) -> anyhow::Result<Gathered> {
-    let server_cpu = || options.target.server_pid.map(crate::cpu::process_time).transpose();
+    let server_cpu = || options.target.cpu_time();
     let mut merged: Vec<Interval> = Vec::new();
     let (mut cpu_start, mut cpu) = (None, None);
     loop {

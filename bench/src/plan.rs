@@ -70,6 +70,9 @@ pub struct Work {
     /// Whether it needs a server that has just been started on an empty directory.
     #[serde(default)]
     pub fresh: bool,
+    /// Which servers of an ensemble it talks to.
+    #[serde(default)]
+    pub via: Via,
     /// The floors that add up to the least it can be: echo-get, echo-set, append.
     #[serde(default)]
     pub floor: Vec<String>,
@@ -77,6 +80,32 @@ pub struct Work {
 
 fn one() -> f64 {
     1.0
+}
+
+/// Which servers of an ensemble are talked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// All of them, the leader last: connections are dealt out in turn.
+    #[default]
+    All,
+    /// Only the leader.
+    Leader,
+    /// Only one follower.
+    Follower,
+}
+
+impl Via {
+    /// The servers, of `count`, one of which leads.
+    pub fn choose(self, count: usize, leader: usize) -> Vec<usize> {
+        let followers = (0..count).filter(|index| *index != leader);
+        match self {
+            Self::All => followers.chain([leader]).collect(),
+            Self::Leader => vec![leader],
+            // The only server is its own leader, and all there is.
+            Self::Follower => vec![followers.min().unwrap_or(leader)],
+        }
+    }
 }
 
 /// Which way a figure is better.
@@ -127,5 +156,29 @@ impl Plan {
     pub fn template(&self, name: &str) -> anyhow::Result<&Template> {
         let found = self.server.iter().find(|template| template.name == name);
         found.with_context(|| format!("the plan has no server called {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_reaches_the_servers_that_its_plan_names() {
+        let chosen = [Via::All, Via::Leader, Via::Follower].map(|via| via.choose(3, 0));
+        assert_eq!(chosen, [vec![1, 2, 0], vec![0], vec![1]]);
+        let alone = [Via::All, Via::Leader, Via::Follower].map(|via| via.choose(1, 0));
+        assert_eq!(alone, [[0], [0], [0]]);
+    }
+
+    #[test]
+    fn the_plans_that_are_kept_here_can_be_read() {
+        for plan in ["standalone.toml", "ensemble.toml"] {
+            let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
+            let plan = read(&plans.join(plan)).unwrap();
+            for line in plan.warm_up.iter().chain(plan.work.iter().map(|work| &work.run)) {
+                crate::cli::parse(line).unwrap();
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,11 +18,12 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::cpu::{self, Resident};
+use crate::failover::EnsembleOptions;
 use crate::fill::{self, FillOptions};
 use crate::load::created::Created;
 use crate::load::keys::Keyspace;
 use crate::load::report::LoadReport;
-use crate::load::{self, LoadOptions};
+use crate::load::{self, LoadOptions, Target};
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::recorder::{Violation, Violations};
@@ -31,6 +32,8 @@ use crate::wire;
 
 /// Where the filled znodes are.
 const FILL_ROOT: &str = "/fill";
+/// Znodes that a single server holds.
+const ZNODES: u64 = 1_000_000;
 /// Znodes whose contents are read again after a restart.
 const SAMPLES: u64 = 20_000;
 /// When the killing comes, as a share of the load's time.
@@ -46,10 +49,10 @@ pub struct RecoveryOptions {
     /// Which server of the plan
     #[arg(long, default_value = "ringkeeper")]
     pub server: String,
-    /// Znodes that it holds
-    #[arg(short, long, default_value_t = 1_000_000)]
-    pub znodes: u64,
-    /// Kill it while nothing happens, in place of under a load of creates
+    /// Znodes that it holds [default: 1000000, in an ensemble 0]
+    #[arg(short, long)]
+    pub znodes: Option<u64>,
+    /// Kill it while nothing happens, in place of under a load of creates (one server)
     #[arg(long)]
     pub idle: bool,
     /// Drop its files from the page cache before the restart
@@ -58,15 +61,25 @@ pub struct RecoveryOptions {
     /// How often it is killed
     #[arg(short, long, default_value_t = 3)]
     pub repeats: usize,
-    /// Connections of the load
+    /// Connections of the load (one server)
     #[arg(short, long, default_value_t = 64)]
     pub connections: usize,
-    /// Requests under way per connection
+    /// Requests under way per connection (one server)
     #[arg(short, long, default_value_t = 16)]
     pub depth: usize,
     /// Seconds of load, the killing in the middle
     #[arg(short, long, default_value_t = 4.0)]
     pub seconds: f64,
+    #[command(flatten)]
+    /// What is done to an ensemble.
+    pub ensemble: EnsembleOptions,
+}
+
+impl RecoveryOptions {
+    /// Whether the template is an ensemble.
+    pub fn is_of_ensemble(&self) -> anyhow::Result<bool> {
+        Ok(self.plan.read()?.template(&self.server)?.servers > 1)
+    }
 }
 
 /// One killing.
@@ -117,7 +130,8 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Rec
     let mut server = Server::prepare(template, &variables, scratch.path())?;
     server.start()?;
     server.wait_serving()?;
-    let filled = fill_options(options, &server);
+    let znodes = options.znodes.unwrap_or(ZNODES);
+    let filled = fill_options(znodes, Target::of(server.address));
     fill::run(&filled, progress)?;
     let mut report = RecoveryReport {
         options: options.clone(),
@@ -135,7 +149,7 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Rec
         } else {
             kill_under_load(&mut server, options, number, progress, &mut report)?
         };
-        check_filled(&server, &filled.keyspace(), &mut report.violations)?;
+        check_filled(server.address, &filled.keyspace(), &mut report.violations)?;
         report.killings.push(killing);
     }
     report.served_ms = median(report.killings.iter().map(|killing| killing.served_ms).collect());
@@ -154,10 +168,11 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn fill_options(options: &RecoveryOptions, server: &Server) -> FillOptions {
+/// The tree that a server holds before anything is done to it.
+pub fn fill_options(znodes: u64, target: Target) -> FillOptions {
     FillOptions {
-        target: load::Target::of(server.address),
-        znodes: options.znodes,
+        target,
+        znodes,
         connections: 4,
         multi: 1,
         value_bytes: 100,
@@ -203,7 +218,8 @@ struct Moments {
     started: Instant,
 }
 
-fn wait_end(stream: &mut TcpStream) -> anyhow::Result<()> {
+/// Waits until the other side closes the connection.
+pub fn wait_end(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut buf = [0; 256];
     loop {
         match stream.read(&mut buf) {
@@ -288,12 +304,12 @@ fn check_created(
 }
 
 /// The filled znodes must be there, with their contents.
-fn check_filled(
-    server: &Server,
+pub fn check_filled(
+    address: SocketAddr,
     keys: &Keyspace,
     violations: &mut Violations,
 ) -> anyhow::Result<()> {
-    let mut client = Client::connect(server.address, Duration::from_secs(30))?;
+    let mut client = Client::connect(address, Duration::from_secs(30))?;
     let count = keys.count.min(SAMPLES);
     let key_of = |sample: u64| sample * (keys.count / count.max(1)).max(1);
     let mut path = Vec::new();
@@ -324,7 +340,7 @@ impl fmt::Display for RecoveryReport {
             f,
             "recovery: {}, {} znodes, killed {}, page cache {}",
             options.server,
-            options.znodes,
+            options.znodes.unwrap_or(ZNODES),
             if options.idle { "idle" } else { "under creates" },
             if options.cold { "dropped" } else { "warm" }
         )?;

@@ -1,12 +1,13 @@
 //! Servers that this program starts itself, from templates: a command line and a config file.
 //!
-//! A template's `{words}` are replaced: `{directory}`, `{config}`, `{port}`, and what the plan and
-//! the command line set. A started server lives in a directory of its own and is killed when it is
-//! dropped.
+//! A template's `{words}` are replaced: `{directory}`, `{config}`, `{port}`, those of an ensemble
+//! (see [`crate::ensemble`]), and what the plan and the command line set. A started server lives in
+//! a directory of its own and is killed when it is dropped.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::client::Client;
+use crate::ports::Ports;
 
 /// Pause between two attempts to get a session from a server that is starting.
 const PROBE_PAUSE: Duration = Duration::from_micros(500);
@@ -38,9 +40,19 @@ pub struct Template {
     /// Contents of the file that `{config}` names, with placeholders.
     #[serde(default)]
     pub config: String,
+    /// Further files of a server, with placeholders, by their paths in its directory.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// How many servers it is made of: an ensemble, if more than one.
+    #[serde(default = "alone")]
+    pub servers: usize,
     /// Seconds that it may take to serve.
     #[serde(default = "default_ready_s")]
     pub ready_s: f64,
+}
+
+fn alone() -> usize {
+    1
 }
 
 fn default_ready_s() -> f64 {
@@ -68,22 +80,54 @@ impl Server {
         variables: &Variables,
         directory: &Path,
     ) -> anyhow::Result<Self> {
+        Self::prepare_member(template, variables, directory, &Ports::find(1)?, 0)
+    }
+
+    /// Prepares one of several servers, whose ports are these.
+    pub fn prepare_member(
+        template: &Template,
+        variables: &Variables,
+        directory: &Path,
+        ports: &[Ports],
+        index: usize,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)?;
         let directory = directory.canonicalize()?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let mut variables = variables.clone();
+        Ports::name(ports, index, &mut variables);
         let config = directory.join("server.cfg");
-        variables.insert("port".into(), port.to_string());
         variables.insert("directory".into(), directory.display().to_string());
         variables.insert("config".into(), config.display().to_string());
-        fs::write(&config, fill_in(&template.config, &variables)?)?;
-        Ok(Self {
-            template: template.clone(),
-            variables,
-            directory,
-            child: None,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[index].client));
+        let server =
+            Self { template: template.clone(), variables, directory, child: None, address };
+        fs::write(&config, fill_in(&template.config, &server.variables)?)?;
+        server.write_files()?;
+        Ok(server)
+    }
+
+    fn write_files(&self) -> anyhow::Result<()> {
+        for (path, text) in &self.template.files {
+            let path = self.directory.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(&path, fill_in(text, &self.variables)?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes all that it has written but its log, as if its disk had been changed for a new one.
+    pub fn wipe(&self) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "{} runs", self.template.name);
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        self.write_files()
     }
 
     /// Starts the process.
@@ -146,6 +190,22 @@ impl Server {
         Ok(())
     }
 
+    /// Freezes the process: it keeps its sockets and says nothing.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child.as_ref();
+        let child = child.with_context(|| format!("{} does not run", self.template.name))?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
     /// Asks the process to end, and kills it if it does not.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
@@ -170,6 +230,20 @@ impl Server {
         // Only root may do this; without it, directories and inodes stay cached.
         fs::write("/proc/sys/vm/drop_caches", "3").unwrap_or_default();
         Ok(())
+    }
+
+    /// Bytes that it has logged so far.
+    pub fn log_bytes(&self) -> u64 {
+        fs::metadata(self.log()).map_or(0, |file| file.len())
+    }
+
+    /// What it has logged from some byte on.
+    pub fn log_from(&self, start: u64) -> anyhow::Result<String> {
+        let mut file = File::open(self.log())?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn log(&self) -> PathBuf {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde::Serialize;
 
-use crate::cpu;
 use crate::crowd::{Crowd, Happening};
 use crate::load::Target;
 use crate::load::report::Latency;
@@ -50,8 +49,7 @@ pub struct SessionsReport {
 /// Opens, holds and closes the sessions.
 pub fn run(options: &SessionsOptions, progress: &Progress) -> anyhow::Result<SessionsReport> {
     ensure!(options.count > 0, "--count must be at least 1");
-    let pid = options.target.server_pid;
-    let resident = || pid.map(|pid| cpu::resident(pid).map(|now| now.all_bytes)).transpose();
+    let resident = || options.target.resident().map(|now| now.map(|now| now.all_bytes));
     let before = resident()?;
     let mut open = histogram();
     let begin = Instant::now();
@@ -79,7 +77,7 @@ pub fn run(options: &SessionsOptions, progress: &Progress) -> anyhow::Result<Ses
 }
 
 fn hold(crowd: &mut Crowd, options: &SessionsOptions) -> anyhow::Result<(u64, Option<f64>)> {
-    let cpu_time = || options.target.server_pid.map(cpu::process_time).transpose();
+    let cpu_time = || options.target.cpu_time();
     let begin = Instant::now();
     let cpu_begin = cpu_time()?;
     let ping_every = options.target.timeout() / 3;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde::Serialize;
 
-use crate::cpu;
 use crate::load::mix::Mix;
 use crate::load::{self, LoadOptions, Target};
 use crate::progress::Progress;
@@ -97,7 +96,7 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
         // Names of one stretch must not meet those of another that was cut short.
         load.first_created += STRETCH_CREATES_MAX;
         let measured = load::measure(&load, &Progress::new(true), &mut |_| {})?;
-        let resident = options.target.server_pid.map(cpu::resident).transpose()?;
+        let resident = options.target.resident()?;
         let stretch = Stretch {
             minutes: begin.elapsed().as_secs_f64() / 60.0,
             rate_per_s: measured.rate_per_s,

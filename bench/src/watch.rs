@@ -12,7 +12,6 @@ use engine::op::OpCode;
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::cpu;
 use crate::crowd::{Crowd, Happening};
 use crate::load::Target;
 use crate::load::report::Latency;
@@ -95,7 +94,7 @@ pub fn run(options: &WatchOptions, progress: &Progress) -> anyhow::Result<WatchR
         violations: Violations::default(),
     };
     let (mut all, mut each, mut set) = (histogram(), histogram(), histogram());
-    let cpu_time = || options.target.server_pid.map(cpu::process_time).transpose();
+    let cpu_time = || options.target.cpu_time();
     let mut cpu_begin = None;
     for number in 0..options.warm_up + options.rounds {
         if number == options.warm_up {

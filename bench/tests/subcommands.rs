@@ -1,15 +1,12 @@
 //! Every command against the real ringkeeper binary, for moments: do the numbers agree?
 
-use std::path::{Path, PathBuf};
-use std::process::Command as Process;
-use std::sync::LazyLock;
+#[path = "common/bed.rs"]
+mod bed;
 
-use bench::cli::{self, Outcome};
-use bench::load::Target;
-use bench::plan::{Plan, PlanOptions};
+use bench::cli;
 use bench::progress::Progress;
-use bench::server::Server;
-use serde_json::Value;
+
+use self::bed::{Bed, RINGKEEPER, number};
 
 /// A plan with ringkeeper alone, and two lines of work.
 const PLAN: &str = r#"
@@ -44,77 +41,11 @@ better = "lower"
 fresh = true
 "#;
 
-/// The server's binary: what `RINGKEEPER` names, or the release build, made up to date.
-static RINGKEEPER: LazyLock<PathBuf> = LazyLock::new(|| {
-    if let Some(given) = std::env::var_os("RINGKEEPER") {
-        return given.into();
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let built = Process::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", "ringkeeper"])
-        .current_dir(root)
-        .status()
-        .unwrap();
-    assert!(built.success());
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
-    target.join("release/ringkeeper")
-});
-
-struct Bed {
-    options: PlanOptions,
-    plan: Plan,
-    _scratch: tempfile::TempDir,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("plan.toml");
-        std::fs::write(&path, PLAN).unwrap();
-        let options = PlanOptions {
-            plan: path,
-            variables: vec![("ringkeeper".into(), RINGKEEPER.display().to_string())],
-            directory: scratch.path().to_owned(),
-        };
-        let plan = options.read().unwrap();
-        Self { options, plan, _scratch: scratch }
-    }
-
-    fn server(&self) -> Server {
-        let template = self.plan.template("ringkeeper").unwrap();
-        let variables = self.options.variables(&self.plan);
-        let directory = self.options.directory.join("server");
-        let mut server = Server::prepare(template, &variables, &directory).unwrap();
-        server.start().unwrap();
-        server.wait_serving().unwrap();
-        server
-    }
-
-    /// Runs a command against a server of its own, or one that the command starts.
-    fn run(&self, line: &str) -> Outcome {
-        let mut command = cli::parse(line).unwrap();
-        let server = (!command.starts_servers()).then(|| self.server());
-        let target = server.as_ref().map_or_else(
-            || Target { hosts: Vec::new(), timeout_ms: 30_000, server_pid: None },
-            |server| Target { server_pid: server.pid(), ..Target::of(server.address) },
-        );
-        command.aim(&target, &self.options, "ringkeeper");
-        let outcome = command.run(&Progress::new(true)).unwrap();
-        assert!(outcome.is_right, "{}", outcome.text);
-        outcome
-    }
-}
-
-fn number(json: &Value, field: &str) -> f64 {
-    json.pointer(field).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {field} in {json}"))
-}
-
 #[test]
 fn a_mixed_load_adds_up() {
     let line = "load get=5,set=3,exists=1,children=1,create-delete=2,multi=1,sync=1 \
                 --connections 4 --depth 8 --threads 2 --keys 200 --seconds 0.5 --warm-up 0.1";
-    let outcome = Bed::new().run(line);
+    let outcome = Bed::new(PLAN).run(line);
     let json = &outcome.json;
     assert_eq!(json["errors"], serde_json::json!({}));
     for field in ["/due", "/sent", "/latency/count"] {
@@ -129,13 +60,13 @@ fn a_mixed_load_adds_up() {
 #[test]
 fn an_open_loop_keeps_its_rate() {
     let line = "load get --rate 500 --connections 2 --keys 10 --seconds 0.6 --warm-up 0";
-    let outcome = Bed::new().run(line);
+    let outcome = Bed::new(PLAN).run(line);
     assert_eq!((number(&outcome.json, "/due"), number(&outcome.json, "/ok")), (300.0, 300.0));
 }
 
 #[test]
 fn every_watcher_is_told_once_per_round() {
-    let outcome = Bed::new().run("watch --watchers 20 --rounds 5 --warm-up 1");
+    let outcome = Bed::new(PLAN).run("watch --watchers 20 --rounds 5 --warm-up 1");
     assert_eq!(number(&outcome.json, "/events"), 100.0);
     assert_eq!(number(&outcome.json, "/each_notified/count"), 100.0);
     assert_eq!(number(&outcome.json, "/all_notified/count"), 5.0);
@@ -143,7 +74,7 @@ fn every_watcher_is_told_once_per_round() {
 
 #[test]
 fn sessions_are_opened_and_kept() {
-    let outcome = Bed::new().run("sessions --count 200 --seconds 0.3");
+    let outcome = Bed::new(PLAN).run("sessions --count 200 --seconds 0.3");
     assert_eq!(number(&outcome.json, "/lost"), 0.0);
     assert_eq!(number(&outcome.json, "/open/count"), 200.0);
 }
@@ -152,7 +83,7 @@ fn sessions_are_opened_and_kept() {
 fn a_tree_is_filled_by_creates_and_by_multi() {
     for multi in [1, 50] {
         let line = format!("fill --znodes 3000 --connections 2 --multi {multi} --settle 0");
-        let outcome = Bed::new().run(&line);
+        let outcome = Bed::new(PLAN).run(&line);
         assert!(number(&outcome.json, "/rate_per_s") > 0.0);
         assert!(number(&outcome.json, "/after/all_bytes") > 1e6);
     }
@@ -161,7 +92,7 @@ fn a_tree_is_filled_by_creates_and_by_multi() {
 #[test]
 fn nothing_acknowledged_is_lost_by_a_kill() {
     let line = "recovery --znodes 3000 --repeats 2 --seconds 1 --connections 4 --depth 4";
-    let outcome = Bed::new().run(line);
+    let outcome = Bed::new(PLAN).run(line);
     let killings = outcome.json["killings"].as_array().unwrap();
     assert_eq!(killings.len(), 2);
     for killing in killings {
@@ -173,7 +104,7 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
 
 #[test]
 fn a_plan_is_run_and_its_report_written() {
-    let bed = Bed::new();
+    let bed = Bed::new(PLAN);
     let plan = bed.options.plan.display();
     let directory = bed.options.directory.display();
     let ringkeeper = RINGKEEPER.display();

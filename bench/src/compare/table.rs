@@ -214,7 +214,7 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Better;
+    use crate::plan::{Better, Via};
 
     fn table(better: Better) -> Table {
         let work = Work {
@@ -225,6 +225,7 @@ mod tests {
             unit: "us".into(),
             better,
             fresh: false,
+            via: Via::All,
             floor: vec!["echo-get".into()],
         };
         let mut table = Table::new(vec!["a".into(), "b".into()], "b".into(), vec![work]);

@@ -1,6 +1,7 @@
 //! Puts the znodes there that a load works on, and takes them away.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::error_code::ErrorCode;
@@ -28,7 +29,18 @@ pub fn prepare(options: &LoadOptions, progress: &Progress) -> anyhow::Result<()>
         progress.say(&format!("creating {} znodes below {}", keys.count, options.root));
         create_keys(&mut client, &keys, 0..keys.count, options.value_bytes)?;
     }
-    client.close()
+    client.close()?;
+    catch_up(&options.target.addresses()?, options.target.timeout())
+}
+
+/// Has every server of an ensemble show what was written at any of them before.
+pub fn catch_up(hosts: &[SocketAddr], timeout: Duration) -> anyhow::Result<()> {
+    for host in hosts.iter().filter(|_| hosts.len() > 1) {
+        let mut client = Client::connect(*host, timeout)?;
+        client.sync()?;
+        client.close()?;
+    }
+    Ok(())
 }
 
 /// Creates keys and the directories that they need; those that are there keep their value.

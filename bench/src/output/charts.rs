@@ -6,6 +6,7 @@ use plotters::coord::combinators::IntoLogRange as _;
 use plotters::prelude::*;
 
 use crate::compare::Row;
+use crate::failover::timeline::Timeline;
 use crate::load::report::LoadReport;
 use crate::recorder::BINS;
 
@@ -106,6 +107,31 @@ pub fn throughput(
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .x_desc("seconds")
+            .y_label_formatter(&|value| crate::compare::table::number(*value))
+            .draw()?;
+        draw_curves(&mut chart, &curves)
+    })
+}
+
+/// Writes acknowledged around the loss of a server: flat where nothing was.
+pub fn failovers(timelines: &[&Timeline]) -> anyhow::Result<String> {
+    let curves: Curves =
+        timelines.iter().map(|timeline| (timeline.name.clone(), timeline.sums())).collect();
+    let points = || curves.iter().flat_map(|(_, points)| points);
+    let x_min = points().map(|point| point.0).fold(-1.0, f64::min);
+    let x_max = points().map(|point| point.0).fold(1.0, f64::max);
+    let y_max = points().map(|point| point.1).fold(1.0, f64::max) * 1.1;
+    draw(|area| {
+        let mut chart = ChartBuilder::on(&area)
+            .caption("writes acknowledged, all writers together", ("sans-serif", 16))
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(72)
+            .build_cartesian_2d(x_min..x_max, 0.0..y_max)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc("ms from the loss of the server")
             .y_label_formatter(&|value| crate::compare::table::number(*value))
             .draw()?;
         draw_curves(&mut chart, &curves)

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use super::charts;
 use crate::cli::Outcome;
 use crate::compare::Table;
-use crate::load::report::LoadReport;
 
 /// How the page looks.
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:900px;margin:2em auto;\
@@ -41,24 +40,27 @@ pub fn render(outcome: &Outcome) -> anyhow::Result<String> {
             )?;
         }
     } else {
-        for (title, loads) in groups(outcome) {
+        for (title, loads) in groups(&outcome.loads, |load| &load.0) {
             let pictures = [charts::percentiles(&loads)?, charts::throughput(&loads, 100)?];
             section(&mut page, title, &pictures)?;
         }
+    }
+    for (title, timelines) in groups(&outcome.timelines, |timeline| &timeline.name) {
+        section(&mut page, title, &[charts::failovers(&timelines)?])?;
     }
     write!(page, "<h2>summary</h2>\n<pre>{}</pre>\n", escape(&outcome.text))?;
     page.push_str("</body></html>\n");
     Ok(page)
 }
 
-/// Loads of one work, of several servers, belong into one picture.
-fn groups(outcome: &Outcome) -> Vec<(&str, Vec<&(String, LoadReport)>)> {
+/// What belongs to one work, of several servers, belongs into one picture.
+fn groups<T>(items: &[T], name: impl Fn(&T) -> &str) -> Vec<(&str, Vec<&T>)> {
     let mut groups: Vec<(&str, Vec<_>)> = Vec::new();
-    for load in &outcome.loads {
-        let work = load.0.split_once(": ").map_or(load.0.as_str(), |(_, work)| work);
+    for item in items {
+        let work = name(item).split_once(": ").map_or(name(item), |(_, work)| work);
         match groups.iter_mut().find(|(title, _)| *title == work) {
-            Some((_, loads)) => loads.push(load),
-            None => groups.push((work, vec![load])),
+            Some((_, items)) => items.push(item),
+            None => groups.push((work, vec![item])),
         }
     }
     groups
