@@ -9,7 +9,7 @@ use crate::zab::link::LinkOp;
 use crate::zab::members::Members;
 use crate::zab::notification::{Notification, PeerState};
 use crate::zab::vote::{ElectionRound, Vote};
-use crate::zxid::{Epoch, Zxid};
+use crate::zxid::Zxid;
 
 use super::decided::{Decided, Ending};
 use super::{Decision, Elector, ElectorConfig, OwnState, Role, State};
@@ -309,8 +309,8 @@ impl Elector {
         }
         tracing::info!("every voter is without data: a new ensemble begins");
         let own = looking.own.as_mut().expect("an observer takes part");
+        // The epoch stays: a leader that has seen less than its followers would refuse them.
         own.zxid = Some(Zxid::ZERO);
-        own.epoch = Epoch(0);
         looking.begins = true;
         looking.proposal = Some(*own);
         let answers = std::mem::take(&mut looking.answers);

@@ -289,6 +289,12 @@ fn a_new_ensemble_needs_every_voter_and_none_with_data() {
     }
     world.hear(5, Look, (5, 0, 1, 1));
     world.check_sent(&[(OTHERS, Look, (ME, 0, 0, 1)), (OTHERS, Look, (5, 0, 1, 1))]);
+    // That holds for ourselves, too: those who have seen less may not lead us.
+    let mut world = World::new(ME, own(2, None)).connect();
+    for id in [1, 2, 4, 5] {
+        world.hear(id, Look, (id, -1, 0, 1));
+    }
+    world.check_sent(&[(OTHERS, Look, (ME, 0, 2, 1))]);
     // One that has a leader is not empty, whatever it said before.
     let mut world = World::new(ME, own(0, None)).connect();
     for id in [1, 2, 4] {
