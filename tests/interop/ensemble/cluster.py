@@ -1,7 +1,6 @@
 """Servers of an ensemble as processes on loopback, of both kinds: `java` and `ringkeeper`."""
 
 import contextlib
-import os
 import pathlib
 import re
 import shutil
@@ -157,13 +156,8 @@ class Server:
         """leader, follower or observer; nothing while it looks for a leader."""
         if not self.is_running():
             return None
-        if self.kind == JAVA:
-            found = re.search(r"^Mode: (\w+)$", four_letter(self.port, "srvr"), re.MULTILINE)
-            return found and found.group(1)
-        turns = re.findall(r" (leading|up to date|looking for a leader)\b", self.said())
-        followed = "observer" if self.is_observer else "follower"
-        roles = {"leading": "leader", "up to date": followed}
-        return roles.get(turns[-1]) if turns else None
+        found = re.search(r"^Mode: (\w+)$", four_letter(self.port, "srvr"), re.MULTILINE)
+        return found and found.group(1)
 
     def tool(self, *arguments):
         """One of ringkeeper's tools on its data."""
@@ -223,6 +217,11 @@ class Cluster:
             if server_role is None:
                 return None
         return self.leader()
+
+    def start(self):
+        for server in self:
+            server.start()
+        self.wait_formed()
 
     def start_led_by(self, number):
         """Starts all servers, fresh, such that this one leads: the highest of those who vote

@@ -184,7 +184,7 @@ def java_observes(settings):
 def rolling(settings):
     kinds = {1: JAVA, 2: JAVA, 3: JAVA}
     with Cluster(settings, "rolling", kinds) as cluster:
-        cluster.start_led_by(3)
+        cluster.start()
         yield "from ZooKeeper to ringkeeper under load", lambda: roll(cluster, RINGKEEPER)
         yield "three ringkeepers: everything through each", lambda: played(cluster)
         yield "and back to ZooKeeper under load", lambda: roll(cluster, JAVA)
@@ -212,11 +212,11 @@ def roll(cluster, kind):
 def killed_leaders(settings):
     kinds = {1: RINGKEEPER, 2: JAVA, 3: RINGKEEPER}
     with Cluster(settings, "killed-ringkeeper", kinds) as cluster:
-        cluster.start_led_by(3)
+        cluster.start()
         yield "leaders are killed under load, two ringkeepers", lambda: killed(cluster, 4)
     kinds = {1: JAVA, 2: RINGKEEPER, 3: JAVA}
     with Cluster(settings, "killed-java", kinds) as cluster:
-        cluster.start_led_by(3)
+        cluster.start()
         yield "leaders are killed under load, two of ZooKeeper", lambda: killed(cluster, 4)
 
 

@@ -1,6 +1,5 @@
 """Requests that are pipelined on a plain socket, and whole trees read through a server."""
 
-import os
 import socket
 import struct
 
