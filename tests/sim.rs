@@ -6,5 +6,6 @@ pub mod ensemble;
 pub mod log;
 pub mod members;
 pub mod random;
+pub mod script;
 pub mod shared;
 pub mod sparse;

@@ -1,0 +1,167 @@
+//! Clients of the script: sessions, and what they ask for.
+
+use std::sync::Arc;
+
+use engine::acl::Id;
+use engine::ids::{ConnectionId, CoreId, SessionId, Xid};
+use engine::jute::Writer;
+use engine::op::OpCode;
+use engine::order::{Batch, Connect, Order, ReplyKind, Request, Submission};
+
+use super::server::Event;
+use super::{Ensemble, HOP};
+
+/// Sessions end when nothing is heard for this long, unless the script says otherwise.
+const TIMEOUT_MS: i32 = 8_000;
+const EPHEMERAL: i32 = 1;
+
+/// A client, connected to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    server: usize,
+    connection: ConnectionId,
+    session: SessionId,
+}
+
+/// What a server knows of a client.
+pub(super) struct Connection {
+    id: ConnectionId,
+    pub(super) session: Option<SessionId>,
+    pub(super) is_alive: bool,
+    /// Number and error of each reply.
+    replies: Vec<(i32, i32)>,
+    asked: Vec<Option<String>>,
+}
+
+impl Ensemble {
+    /// A client opens a session at a server.
+    #[track_caller]
+    pub fn connect(&mut self, server: usize) -> Client {
+        self.connect_for(server, TIMEOUT_MS)
+    }
+
+    /// The same, with a timeout in milliseconds.
+    #[track_caller]
+    pub fn connect_for(&mut self, server: usize, timeout_ms: i32) -> Client {
+        self.connections += 1;
+        let connection =
+            ConnectionId { core: CoreId(0), slot: self.connections, generation: self.connections };
+        let process = self.servers[server].process.as_mut().expect("it runs");
+        process.connections.push(Connection {
+            id: connection,
+            session: None,
+            is_alive: true,
+            replies: Vec::new(),
+            asked: Vec::new(),
+        });
+        let mut submission = Submission::new(CoreId(0));
+        let session = SessionId::NONE;
+        let connect = Connect { connection, session, genuine: true, timeout_ms };
+        submission.orders.push(Order::Connect(connect));
+        self.at_server(server, HOP, Event::Submit(submission));
+        let mut client = Client { server, connection, session };
+        self.run_until("a session is open", |e| e.at_client(client).session.is_some());
+        client.session = self.at_client(client).session.expect("it is open");
+        client
+    }
+
+    /// Nothing is heard of a client any more.
+    pub fn fall_silent(&mut self, client: Client) {
+        let connection = self.connection(client.server, client.connection);
+        connection.expect("it is connected").is_alive = false;
+    }
+
+    /// Asks for a znode to be created; the number of the request.
+    pub fn create(&mut self, client: Client, path: &str) -> i32 {
+        self.ask(client, OpCode::Create, &create_body(path, 0), Some(path.to_owned()))
+    }
+
+    /// Asks for a znode that goes with the session.
+    pub fn create_ephemeral(&mut self, client: Client, path: &str) -> i32 {
+        self.ask(client, OpCode::Create, &create_body(path, EPHEMERAL), None)
+    }
+
+    /// Asks for the session to be closed.
+    pub fn close(&mut self, client: Client) -> i32 {
+        self.ask(client, OpCode::CloseSession, &[], None)
+    }
+
+    /// Creates a znode, and waits until that is acknowledged.
+    #[track_caller]
+    pub fn write(&mut self, client: Client, path: &str) {
+        let xid = self.create(client, path);
+        self.run_until("the write is acknowledged", |e| e.answer(client, xid).is_some());
+        assert_eq!(self.answer(client, xid), Some(0), "{path}");
+    }
+
+    /// The error code of the answer, 0 being none; nothing if there is no answer.
+    pub fn answer(&self, client: Client, xid: i32) -> Option<i32> {
+        let replies = &self.find_client(client)?.replies;
+        replies.iter().find(|(found, _)| *found == xid).map(|(_, code)| *code)
+    }
+
+    fn ask(&mut self, client: Client, op: OpCode, body: &[u8], path: Option<String>) -> i32 {
+        let connection = self.connection(client.server, client.connection);
+        let asked = &mut connection.expect("it is connected").asked;
+        asked.push(path);
+        let xid = asked.len() as i32;
+        let mut submission = Submission::new(CoreId(0));
+        submission.bodies = body.to_vec();
+        submission.orders.push(Order::Request(Request {
+            connection: client.connection,
+            session: client.session,
+            xid: Xid(xid),
+            op,
+            body: 0..body.len(),
+            ids: Arc::from([Id::new("ip", "127.0.0.1")]),
+            cut: false,
+        }));
+        self.at_server(client.server, HOP, Event::Submit(submission));
+        xid
+    }
+
+    fn at_client(&self, client: Client) -> &Connection {
+        self.find_client(client).expect("its server runs")
+    }
+
+    fn find_client(&self, client: Client) -> Option<&Connection> {
+        let process = self.servers[client.server].process.as_ref()?;
+        process.connections.iter().find(|found| found.id == client.connection)
+    }
+
+    fn connection(&mut self, server: usize, id: ConnectionId) -> Option<&mut Connection> {
+        let process = self.servers[server].process.as_mut()?;
+        process.connections.iter_mut().find(|found| found.id == id)
+    }
+
+    pub(super) fn publish(&mut self, index: usize, batch: &Batch) {
+        let items = batch.segments.iter().flat_map(|segment| &segment.items);
+        for reply in items.filter_map(|item| item.reply.as_ref()) {
+            let Some(connection) = self.connection(index, reply.connection) else { continue };
+            match &reply.kind {
+                ReplyKind::Attached { session, .. } => connection.session = Some(*session),
+                ReplyKind::Refused | ReplyKind::Close => connection.is_alive = false,
+                ReplyKind::Frame { frame, xid, .. } => {
+                    let frame = &batch.replies[frame.clone()];
+                    let code = i32::from_be_bytes(frame[16..20].try_into().unwrap());
+                    connection.replies.push((xid.0, code));
+                    let path = connection.asked[xid.0 as usize - 1].take();
+                    self.acknowledged.extend(path.filter(|_| code == 0));
+                }
+            }
+        }
+    }
+}
+
+fn create_body(path: &str, flags: i32) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.string(path);
+    writer.buf(b"data");
+    writer.count(1);
+    writer.i32(31);
+    writer.string("world");
+    writer.string("anyone");
+    writer.i32(flags);
+    body
+}

@@ -1,0 +1,59 @@
+//! A member that a script speaks for, to see what a server makes of what it hears.
+
+use engine::ids::ServerId;
+use engine::zab::hello::Hello;
+use engine::zab::link::Plane;
+use engine::zab::notification::{Notification, PeerState};
+use engine::zab::packet::{self, LearnerInfo, PROTOCOL_VERSION, PacketKind};
+use engine::zab::vote::{ElectionRound, Vote};
+use engine::zxid::{Epoch, Zxid};
+
+use super::Ensemble;
+
+impl Ensemble {
+    /// From now on the script speaks for this server, which does not run.
+    pub fn make_puppet(&mut self, index: usize) {
+        assert!(!self.runs(index), "it runs");
+        self.servers[index].is_puppet = true;
+        self.servers[index].life += 1;
+    }
+
+    /// The puppet says to `to` that it leads, or follows who does.
+    pub fn puppet_votes(&mut self, puppet: usize, to: usize, leader: usize, last: Zxid) {
+        let leads = puppet == leader;
+        let state = if leads { PeerState::Leading } else { PeerState::Following };
+        let (leader, round) = (ServerId(leader as i64 + 1), ElectionRound(1));
+        let vote = Vote { leader, zxid: Some(last), epoch: last.epoch(), round };
+        let me = ServerId(puppet as i64 + 1);
+        let mut bytes = Hello::encode(me, &format!("127.0.0.1:{}", 3888 + me.0));
+        bytes.extend(Notification::message(state, Some(&vote), round, self.members.text()));
+        let pipe = self.puppet_dials(puppet, to, Plane::Election);
+        self.puppet_sends(pipe, 1, &bytes);
+    }
+
+    /// The puppet introduces itself to a leader; the link.
+    pub fn puppet_follows(&mut self, puppet: usize, leader: usize, accepted: Epoch) -> usize {
+        let server = ServerId(puppet as i64 + 1);
+        let info = LearnerInfo { server, protocol: PROTOCOL_VERSION, config_version: 0 };
+        let mut bytes = Vec::new();
+        info.write(PacketKind::FollowerInfo, accepted, &mut bytes);
+        let pipe = self.puppet_dials(puppet, leader, Plane::Learner);
+        self.puppet_sends(pipe, 1, &bytes);
+        pipe
+    }
+
+    /// The puppet, which follows, acknowledges the epoch that it was told.
+    pub fn puppet_acks_epoch(&mut self, link: usize, current: Epoch, last: Zxid) {
+        let mut bytes = Vec::new();
+        packet::write_ack_epoch(Some(last), Some(current), &mut bytes);
+        self.puppet_sends(link, 1, &bytes);
+    }
+
+    /// The puppet, which leads, proposes its epoch to who has dialled it last.
+    pub fn puppet_proposes_epoch(&mut self, puppet: usize, epoch: Epoch) {
+        let mut bytes = Vec::new();
+        packet::write_leader_info(epoch, &mut bytes);
+        let link = self.last_link_to(puppet).expect("somebody has dialled it");
+        self.puppet_sends(link, 0, &bytes);
+    }
+}
