@@ -1,32 +1,90 @@
 //! Ensembles under faults, from seeds: what was promised holds, and all becomes well again.
+//!
+//! `SEED` is the first seed, `SEEDS` how many there are; `SIM_SECONDS` goes on for so long.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use tests::sim::ensemble::report::{Stats, Summary};
 use tests::sim::ensemble::{Planted, World};
 
 /// How many seeds a test run tries.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 60;
+/// After so many failures there is enough to look at.
+const FAILURES_MAX: usize = 8;
 
-/// Runs seeds from that of the environment on; names the one that fails.
-fn for_seeds(run: impl Fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let first = number("SEED");
-    let count = number("SEEDS").unwrap_or(if first.is_some() { 1 } else { SEEDS });
-    let first = first.unwrap_or(1);
-    for seed in first..first + count {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            eprintln!("replay: SEED={seed} cargo test -p ringkeeper-tests --test simulation");
-            resume_unwind(panic);
+/// Which seeds to run.
+struct Plan {
+    first: u64,
+    count: u64,
+    time: Duration,
+}
+
+impl Plan {
+    fn from_environment() -> Self {
+        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+        let (first, count, seconds) = (number("SEED"), number("SEEDS"), number("SIM_SECONDS"));
+        let default = match (first, seconds) {
+            (_, Some(_)) => u64::MAX,
+            (Some(_), None) => 1,
+            (None, None) => SEEDS,
+        };
+        Self {
+            first: first.unwrap_or(1),
+            count: count.unwrap_or(default),
+            time: seconds.map_or(Duration::MAX, Duration::from_secs),
         }
+    }
+
+    /// Runs them, on all processors: each world is of one thread.
+    fn run(&self, run: impl Fn(u64) -> Stats + Sync) -> Summary {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (began, next) = (Instant::now(), AtomicU64::new(0));
+        let summary = Mutex::new(Summary::default());
+        let work = || {
+            loop {
+                let nth = next.fetch_add(1, Ordering::Relaxed);
+                let enough = summary.lock().unwrap().failed.len() >= FAILURES_MAX;
+                if nth >= self.count || began.elapsed() >= self.time || enough {
+                    return;
+                }
+                let seed = self.first.wrapping_add(nth);
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
+                let mut summary = summary.lock().unwrap();
+                match outcome {
+                    Ok(stats) => summary.add(&stats),
+                    Err(panic) => {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        let text =
+                            text.or_else(|| panic.downcast_ref().map(|s: &&str| (*s).into()));
+                        eprintln!("replay: SEED={seed} cargo sim");
+                        summary.add_failure(seed, text.unwrap_or_default());
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+        let summary = summary.into_inner().unwrap();
+        println!("{}", summary.table(began.elapsed(), threads));
+        summary
     }
 }
 
 #[test]
 fn promises_hold_through_faults_and_all_becomes_well_again() {
-    for_seeds(|seed| {
-        let (_, stats) = World::new(seed, None).run();
-        println!("{seed}: {stats:?}");
-    });
+    let summary = Plan::from_environment().run(|seed| World::new(seed, None).run().1);
+    for (seed, message) in &summary.failed {
+        eprintln!("replay: SEED={seed} cargo sim\n    {message}");
+    }
+    assert!(summary.failed.is_empty(), "seeds {:?} fail", summary.failed.keys());
+    let few = summary.seeds < 20;
+    assert!(few || summary.worthy * 10 > summary.seeds * 8, "too few seeds are worth anything");
 }
 
 /// Whether a mistake of the drivers is noticed within so many seeds.

@@ -11,9 +11,12 @@
 
 pub mod checks;
 mod client;
+mod coverage;
 mod faults;
 mod host;
 mod network;
+pub mod report;
+pub mod requests;
 pub mod store;
 
 use std::collections::BTreeMap;
@@ -30,6 +33,7 @@ use checks::Checks;
 use client::Client;
 use host::Host;
 use network::Network;
+use report::Stats;
 
 /// A microsecond, a millisecond, a second of virtual time.
 pub const US: u64 = 1_000;
@@ -139,23 +143,6 @@ struct Attachment {
     closed: bool,
 }
 
-/// Counts, to see what a run was worth.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    /// Events.
-    pub events: u64,
-    /// Faults of each kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// How often a server became an established leader.
-    pub leaderships: u64,
-    /// Logs that were cut, and trees that were replaced.
-    pub truncations: u64,
-    /// See above.
-    pub replacements: u64,
-    /// Operations that clients had answers to.
-    pub answers: u64,
-}
-
 /// All of it.
 pub struct World {
     /// Where it all comes from.
@@ -233,8 +220,11 @@ impl World {
     }
 
     /// Runs all of it: faults, then healing; the hash of all events.
+    ///
+    /// Faults go on for a while longer if so far the run is not worth much.
     pub fn run(mut self) -> (u64, Stats) {
         self.run_until(self.options.faulty, |_| false);
+        self.run_until(self.options.faulty * 3, |world| world.stats.is_worthy());
         self.faulty = false;
         self.heal();
         let end = self.now + 120 * SECOND;
@@ -355,8 +345,9 @@ impl World {
             self.checks.on_published(host.index, &version(host));
         }
         let first = version(&self.hosts[0]);
+        self.checks.check_ephemerals(&first);
         for client in &self.clients {
-            client.check_end(&first);
+            client.check_end(&first, self.checks.ids_may_repeat);
         }
     }
 

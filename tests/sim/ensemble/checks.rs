@@ -1,54 +1,28 @@
 //! What must hold, whatever happens: looked at when a server publishes and when a client hears.
 //!
-//!   * the state after a transaction is the same on all servers
+//!   * the state after a transaction is the same on all servers, and so are the events it leads to
 //!   * what was acknowledged is not lost (clients know what they were told, see `check_end`)
 //!   * a write that begins when another one has been acknowledged comes behind it
 //!   * what a server has shown to one client it does not withhold from another that asks later
 //!   * a read behind a sync sees all that was acknowledged before the sync began
-//!   * a value belongs to one transaction only
+//!   * a read shows no state older than the zxid that comes with it
+//!   * a value, a version and a number of a sequence belong to one transaction only; what a multi
+//!     that failed would have written is never there
 //!
-//! Sessions and what they see in order are checked where it is heard, by the client.
+//! Sessions, their watches and what they see in order are checked where it is heard, by the client.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::btree::Version;
 use engine::error_code::ErrorCode;
 use engine::ids::SessionId;
 use engine::jute::Reader;
 use engine::order::Batch;
-use engine::tree;
+use engine::tree::{self, EventType, Owner};
 use engine::zxid::Zxid;
 
-/// What a client may ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Whether anybody is there.
-    Ping,
-    /// One of the keys that all share.
-    CreateKey(usize),
-    /// A path that nobody else uses, and that stays.
-    Create(String),
-    /// The same, while the session lives.
-    Ephemeral(String),
-    /// A value that nobody else writes.
-    Set {
-        /// Of this key.
-        key: usize,
-        /// The value.
-        value: u64,
-    },
-    /// A sync.
-    Sync(usize),
-    /// The value of a key.
-    Get {
-        /// The key.
-        key: usize,
-        /// Leaves a watch.
-        watch: bool,
-        /// A sync was sent right before.
-        behind_sync: bool,
-    },
-}
+use super::fold;
+use super::requests::{Kind, dir_path, key_path};
 
 /// A request on its way.
 #[derive(Clone, Debug)]
@@ -63,7 +37,7 @@ pub struct Asked {
     pub proves: bool,
     /// The last write that anybody knew of when it was sent.
     behind: u64,
-    /// The last change of the key that may not be missing from the answer.
+    /// The answer may not come from a state before this.
     floor: u64,
 }
 
@@ -72,7 +46,7 @@ pub struct Asked {
 pub struct Answer<'a> {
     /// As the header says.
     pub zxid: u64,
-    /// As the header says.
+    /// As the header says, or the first error of a multi.
     pub err: i32,
     /// What follows.
     pub body: &'a [u8],
@@ -80,25 +54,62 @@ pub struct Answer<'a> {
     pub host: (usize, u32),
 }
 
+/// The parts of a stat that are looked at.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    mzxid: u64,
+    version: i32,
+    num_children: i32,
+}
+
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Checks {
     /// By zxid, and who saw it first.
     digests: BTreeMap<Zxid, (u64, usize)>,
+    /// By zxid: a hash of the events.
+    effects: BTreeMap<Zxid, u64>,
+    /// By path: the events that are known.
+    changes: BTreeMap<String, BTreeMap<u64, EventType>>,
     /// The highest zxid of a write that was acknowledged.
     acknowledged: u64,
-    /// By key.
-    changed: BTreeMap<usize, u64>,
+    /// By key and transaction, by key and version.
     values: BTreeMap<(usize, u64), u64>,
-    /// By server, life and key: the last change that somebody has seen there.
-    shown: BTreeMap<(usize, u32, usize), u64>,
+    versions: BTreeMap<(usize, i32), u64>,
+    /// By directory and number.
+    sequences: BTreeMap<(String, u64), u64>,
+    /// Values that must never be there.
+    voided: BTreeSet<u64>,
+    /// By server and life: the last zxid that it has told anybody.
+    told: BTreeMap<(usize, u32), u64>,
     sessions: BTreeMap<SessionId, usize>,
+    /// Disks may be full: what grows may be refused.
+    pub may_refuse: bool,
+    /// A wall clock went back: a server that starts again may give the id of a session that is
+    /// over to another one.
+    pub ids_may_repeat: bool,
 }
 
 impl Checks {
     /// A server publishes.
     pub fn on_batch(&mut self, host: usize, batch: &Batch) {
         for segment in &batch.segments {
+            for item in segment.items.iter().filter(|item| !item.triggers.is_empty()) {
+                let triggers = &batch.effects.triggers[item.triggers.clone()];
+                let hash = triggers.iter().fold(0, |hash, trigger| {
+                    let path = batch.effects.path(trigger);
+                    fold(hash ^ u64::from(trigger.event.to_wire().cast_unsigned()), path.as_bytes())
+                });
+                if let Some(known) = self.effects.insert(item.zxid, hash) {
+                    let server = host + 1;
+                    assert_eq!(known, hash, "server {server}: other events at {}", item.zxid);
+                    continue;
+                }
+                for trigger in triggers {
+                    let path = batch.effects.path(trigger).to_owned();
+                    self.changes.entry(path).or_default().insert(item.zxid.0, trigger.event);
+                }
+            }
             self.on_published(host, &segment.version);
         }
     }
@@ -120,7 +131,25 @@ impl Checks {
     /// A session belongs to one client.
     pub fn on_session(&mut self, session: SessionId, client: usize) {
         let owner = *self.sessions.entry(session).or_insert(client);
-        assert_eq!(owner, client, "session {session} is given twice");
+        let fits = owner == client || self.ids_may_repeat;
+        assert!(fits, "session {session} is given twice");
+    }
+
+    /// Ephemerals have a session that lives, or are not there.
+    pub fn check_ephemerals(&self, version: &Version) {
+        for session in self.sessions.keys() {
+            if tree::session(version, *session).is_none() {
+                let left = tree::ephemerals(version, *session).next_path().map(str::to_owned);
+                assert_eq!(left, None, "an ephemeral of session {session}, which is over");
+            }
+        }
+        for path in self.changes.keys() {
+            let owner = tree::znode(version, path).map(|found| found.owner());
+            if let Some(Owner::Ephemeral(session)) = owner {
+                let lives = tree::session(version, session).is_some();
+                assert!(lives, "{path} of session {session}, which is over");
+            }
+        }
     }
 
     /// A request leaves.
@@ -131,110 +160,214 @@ impl Checks {
         at: u64,
         proves: bool,
         host: (usize, u32),
-        synced: u64,
+        sent: &VecDeque<Asked>,
     ) -> Asked {
-        let shown = match kind {
-            Kind::Get { key, .. } => self.shown.get(&(host.0, host.1, key)).copied(),
-            _ => None,
-        };
-        let mut floor = synced.max(shown.unwrap_or(0));
-        if let Kind::Sync(key) = kind {
-            floor = self.changed.get(&key).copied().unwrap_or(0);
+        if let Kind::Multi { value, spoiled: true, .. } = kind {
+            self.voided.insert(value);
         }
+        let is_sync = |asked: &&Asked| matches!(asked.kind, Kind::Sync(_));
+        let floor = match kind {
+            Kind::Sync(_) => self.acknowledged,
+            _ if kind.reads() => {
+                let synced = sent.iter().rev().find(is_sync).map_or(0, |asked| asked.floor);
+                synced.max(self.told.get(&host).copied().unwrap_or(0))
+            }
+            _ => 0,
+        };
         Asked { xid, kind, at, proves, behind: self.acknowledged, floor }
     }
 
-    /// What a read behind the last sync in `sent` must have seen.
-    pub fn synced_floor(&self, key: usize, sent: &VecDeque<Asked>) -> u64 {
-        let sync = sent.iter().rev().find(|asked| asked.kind == Kind::Sync(key));
-        sync.map_or(0, |asked| asked.floor)
+    /// A server tells somebody of this zxid.
+    pub fn tell(&mut self, host: (usize, u32), zxid: u64) {
+        let told = self.told.entry(host).or_default();
+        *told = zxid.max(*told);
     }
 
-    /// An answer comes; a key that it speaks of, and the key's last change.
-    pub fn on_answer(
-        &mut self,
-        client: usize,
-        asked: &Asked,
-        answer: &Answer<'_>,
-    ) -> Option<(usize, u64)> {
-        if answer.err != 0 {
-            self.check_error(client, asked, answer);
+    /// The first change of a path behind `base`, up to `zxid`, that a watch is told of.
+    pub fn missed(&self, path: &str, base: u64, zxid: u64, children: bool) -> Option<u64> {
+        if base >= zxid {
             return None;
         }
-        let seen = match &asked.kind {
-            Kind::Ping | Kind::Sync(_) => return None,
-            Kind::Create(_) | Kind::Ephemeral(_) => None,
-            Kind::CreateKey(key) => {
-                self.note_value(*key, answer.zxid, 0);
-                Some((*key, answer.zxid))
-            }
-            Kind::Set { key, value } => {
-                let mzxid = stat_mzxid(&mut Reader::new(answer.body));
-                assert_eq!(mzxid, answer.zxid, "client {client}: a set of another transaction");
-                self.note_value(*key, mzxid, *value);
-                Some((*key, mzxid))
-            }
-            Kind::Get { key, .. } => return Some(self.on_read(client, *key, asked, answer)),
-        };
-        assert!(
-            answer.zxid > asked.behind,
-            "client {client}: {asked:?} comes at {:#x}, behind what began after it",
-            answer.zxid
-        );
-        self.acknowledged = self.acknowledged.max(answer.zxid);
-        if let Some((key, mzxid)) = seen {
-            let changed = self.changed.entry(key).or_default();
-            *changed = mzxid.max(*changed);
-            self.show(answer.host, key, mzxid);
-        }
-        seen
+        let changes = self.changes.get(path)?.range(base + 1..=zxid);
+        let is_child = |event: &EventType| *event == EventType::NodeChildrenChanged;
+        changes.filter(|(_, event)| is_child(event) == children).map(|(zxid, _)| *zxid).next()
     }
 
-    fn on_read(
+    fn last_change(&self, path: &str, zxid: u64) -> Option<(u64, EventType)> {
+        let mut changes = self.changes.get(path)?.range(..=zxid).rev();
+        let own = changes.find(|(_, event)| **event != EventType::NodeChildrenChanged);
+        own.map(|(zxid, event)| (*zxid, *event))
+    }
+
+    /// An answer comes.
+    pub fn on_answer(&mut self, client: usize, asked: &Asked, answer: &Answer<'_>) {
+        let makes_txn = asked.kind.writes() && !is_refusal(answer.err);
+        let zxid = answer.zxid;
+        if makes_txn {
+            let behind = asked.behind;
+            assert!(zxid > behind, "client {client}: {asked:?} comes at {zxid:#x}, too early");
+            self.acknowledged = self.acknowledged.max(zxid);
+        }
+        if asked.kind.reads() && !is_refusal(answer.err) {
+            let (floor, server) = (asked.floor, answer.host.0 + 1);
+            assert!(
+                zxid >= floor,
+                "client {client}: {asked:?} sees {zxid:#x} at server {server}, behind {floor:#x}"
+            );
+        }
+        if answer.err != 0 {
+            return self.check_error(client, asked, answer);
+        }
+        let mut reader = Reader::new(answer.body);
+        match &asked.kind {
+            Kind::CreateKey(key) => self.note_value(*key, zxid, 0),
+            Kind::Set { key, value, version } => {
+                let seen = read_stat(&mut reader);
+                assert_eq!(seen.mzxid, zxid, "client {client}: a set of another transaction");
+                let fits = version.is_none_or(|version| seen.version == version + 1);
+                assert!(fits, "client {client}: {asked:?} made version {}", seen.version);
+                self.note_value(*key, zxid, *value);
+                self.note_version(*key, seen);
+            }
+            Kind::Multi { key, value, spoiled, .. } => {
+                assert!(!spoiled, "client {client}: {asked:?} succeeds");
+                self.note_value(*key, zxid, *value);
+            }
+            Kind::Sequential(prefix) => self.on_sequential(prefix, &mut reader, zxid),
+            Kind::Get { key, .. } => {
+                let data = reader.buf().expect("data").expect("some data");
+                let value = str::from_utf8(data).expect("text").parse().expect("a number");
+                let seen = self.check_stat(client, *key, asked, zxid, &mut reader);
+                self.note_value(*key, seen.mzxid, value);
+            }
+            Kind::Exists { key, .. } => {
+                self.check_stat(client, *key, asked, zxid, &mut reader);
+            }
+            Kind::Children { dir, .. } => self.check_children(client, *dir, answer),
+            _ => {}
+        }
+    }
+
+    fn on_sequential(&mut self, prefix: &str, reader: &mut Reader<'_>, zxid: u64) {
+        let path = reader.string("path").expect("a path");
+        let number = path.strip_prefix(prefix).expect("it begins as it was asked to");
+        let number: u64 = number.parse().expect("a number");
+        let parent = prefix.rsplit_once('/').expect("it has one").0.to_owned();
+        let (low, high) = ((parent.clone(), 0), (parent.clone(), u64::MAX));
+        let before = self.sequences.range(low..(parent.clone(), number)).next_back();
+        assert!(before.is_none_or(|(_, at)| *at < zxid), "{path} is out of order");
+        let behind = self.sequences.range((parent.clone(), number)..=high).next();
+        assert!(behind.is_none_or(|(_, at)| *at > zxid), "{path} is out of order");
+        self.sequences.insert((parent, number), zxid);
+    }
+
+    /// A stat shows the last change that its state has.
+    fn check_stat(
         &mut self,
         client: usize,
         key: usize,
         asked: &Asked,
-        answer: &Answer<'_>,
-    ) -> (usize, u64) {
-        let mut reader = Reader::new(answer.body);
-        let data = reader.buf().expect("data").expect("some data");
-        let value = str::from_utf8(data).expect("text").parse().expect("a number");
-        let mzxid = stat_mzxid(&mut reader);
-        assert!(mzxid <= answer.zxid, "client {client}: a value of the future");
-        assert!(
-            mzxid >= asked.floor,
-            "client {client}: {asked:?} sees {mzxid:#x} at server {}",
-            answer.host.0 + 1
-        );
-        self.note_value(key, mzxid, value);
-        self.show(answer.host, key, mzxid);
-        (key, mzxid)
+        zxid: u64,
+        reader: &mut Reader<'_>,
+    ) -> Seen {
+        let seen = read_stat(reader);
+        assert!(seen.mzxid <= zxid, "client {client}: a value of the future");
+        let last = self.last_change(&key_path(key), zxid).map_or(0, |(zxid, _)| zxid);
+        let mzxid = seen.mzxid;
+        assert!(mzxid >= last, "client {client}: {asked:?} at {zxid:#x} sees {mzxid:#x}");
+        self.note_version(key, seen);
+        seen
     }
 
-    fn show(&mut self, (host, life): (usize, u32), key: usize, mzxid: u64) {
-        let shown = self.shown.entry((host, life, key)).or_default();
-        *shown = mzxid.max(*shown);
+    fn check_children(&self, client: usize, dir: usize, answer: &Answer<'_>) {
+        let mut reader = Reader::new(answer.body);
+        let names = read_names(&mut reader);
+        let count = read_stat(&mut reader).num_children;
+        assert_eq!(names.len(), count as usize, "client {client}: a stat of another state");
+        for name in names {
+            let path = format!("{}/{name}", dir_path(dir));
+            let gone = self.last_change(&path, answer.zxid);
+            let gone = gone.is_some_and(|(_, event)| event == EventType::NodeDeleted);
+            assert!(!gone, "client {client}: {path} at {:#x}, which was deleted", answer.zxid);
+        }
     }
 
     fn note_value(&mut self, key: usize, mzxid: u64, value: u64) {
+        assert!(!self.voided.contains(&value), "key {key}: {value} of a multi that failed");
         let known = *self.values.entry((key, mzxid)).or_insert(value);
         assert_eq!(known, value, "key {key} has two values at {mzxid:#x}");
     }
 
+    fn note_version(&mut self, key: usize, seen: Seen) {
+        let Seen { mzxid, version, .. } = seen;
+        let known = *self.versions.entry((key, version)).or_insert(mzxid);
+        assert_eq!(known, mzxid, "key {key}: version {version} of two transactions");
+    }
+
     fn check_error(&self, client: usize, asked: &Asked, answer: &Answer<'_>) {
         let code = ErrorCode::from_wire(answer.err).expect("a known code");
+        // Keys and directories are never deleted.
+        let lacks = |path: &str| self.last_change(path, answer.zxid).is_none();
+        let parent = |path: &str| {
+            let parent = path.rsplit_once('/').expect("it has one").0;
+            !parent.is_empty() && lacks(parent)
+        };
         let fits = match (&asked.kind, code) {
-            (Kind::CreateKey(_), ErrorCode::NodeExists) => true,
-            (Kind::Set { .. } | Kind::Get { .. }, ErrorCode::NoNode) => asked.floor == 0,
             (_, ErrorCode::SessionExpired | ErrorCode::SessionMoved) => true,
+            (Kind::CreateKey(_) | Kind::CreateDir(_), ErrorCode::NodeExists) => true,
+            (
+                Kind::Create(path) | Kind::Ephemeral(path) | Kind::Sequential(path),
+                ErrorCode::NoNode,
+            ) => parent(path),
+            (Kind::Multi { spoiled: true, .. }, ErrorCode::NoNode) => true,
+            (
+                Kind::Set { key, .. }
+                | Kind::Multi { key, .. }
+                | Kind::Get { key, .. }
+                | Kind::Exists { key, .. },
+                ErrorCode::NoNode,
+            ) => lacks(&key_path(*key)),
+            (Kind::Children { dir, .. }, ErrorCode::NoNode) => lacks(&dir_path(*dir)),
+            (Kind::Set { version: Some(_), .. }, ErrorCode::BadVersion) => true,
+            (Kind::Delete(_) | Kind::CloseSession, _) => false,
+            (kind, ErrorCode::SystemError) => self.may_refuse && kind.writes(),
             _ => false,
         };
         assert!(fits, "client {client}: {asked:?} was answered with {code:?}");
     }
 }
 
-fn stat_mzxid(reader: &mut Reader<'_>) -> u64 {
-    reader.i64().expect("czxid");
-    reader.i64().expect("mzxid").cast_unsigned()
+/// Whether nothing was done about a request.
+pub fn is_refusal(err: i32) -> bool {
+    let refusals = [ErrorCode::SessionExpired, ErrorCode::SessionMoved, ErrorCode::SystemError];
+    refusals.iter().any(|code| code.to_wire() == err)
+}
+
+/// A list of names.
+pub fn read_names(reader: &mut Reader<'_>) -> Vec<String> {
+    let count = reader.count(4).expect("a count").unwrap_or(0);
+    (0..count).map(|_| reader.string("name").expect("a name").into_owned()).collect()
+}
+
+fn read_stat(reader: &mut Reader<'_>) -> Seen {
+    let mut i64 = |what| reader.i64().expect(what);
+    i64("czxid");
+    let mzxid = i64("mzxid").cast_unsigned();
+    i64("ctime");
+    i64("mtime");
+    let version = reader.i32().expect("version");
+    reader.i64().expect("cversion and aversion");
+    reader.i64().expect("owner");
+    reader.i32().expect("length");
+    let num_children = reader.i32().expect("children");
+    Seen { mzxid, version, num_children }
+}
+
+/// The version that a stat behind data, or alone, shows.
+pub fn version_in(body: &[u8], behind_data: bool) -> i32 {
+    let mut reader = Reader::new(body);
+    if behind_data {
+        reader.buf().expect("data");
+    }
+    read_stat(&mut reader).version
 }

@@ -1,21 +1,21 @@
 //! Simulated clients: they keep a session, ask for things at random, and check what they hear.
 
-use std::collections::{BTreeMap, VecDeque};
+mod asks;
+mod hears;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::btree::Version;
-use engine::ids::{SessionId, Xid};
-use engine::jute::{Reader, Writer};
-use engine::op::OpCode;
-use engine::records::{ConnectRequest, ConnectResponse, ReplyHeader, WatchEvent};
+use engine::ids::SessionId;
+use engine::records::{ConnectRequest, ConnectResponse};
 use engine::tree::{self, Owner};
 
-use super::checks::{Answer, Asked, Kind};
+use super::checks::Asked;
 use super::host::{self, ClientEvent};
 use super::{Attachment, Event, MS, SECOND, World};
 use crate::sim::random::Random;
+use hears::Watch;
 
-/// Keys that all clients write.
-const KEYS: usize = 3;
 const TIMEOUT_MS: i32 = 4000;
 /// A client that hears nothing for this long looks for another server.
 const SILENCE: u64 = 2600 * MS;
@@ -36,14 +36,21 @@ pub(super) struct Client {
     /// When the last request that was answered was sent.
     alive_at: u64,
     next_number: u64,
-    /// What the session has seen of each key.
-    floors: BTreeMap<usize, u64>,
-    /// Watches that this connection has, and what was there when they were set.
-    watches: BTreeMap<usize, u64>,
+    /// The session's end was asked for, on this connection or on one before.
+    closing: bool,
+    may_be_over: bool,
+    /// Watches that there are, and up to where they have told everything.
+    watches: BTreeMap<(Watch, String), u64>,
+    /// The highest version of each key that it has seen.
+    versions: BTreeMap<usize, i32>,
     /// What was created for good, and by which transaction.
-    created: Vec<(String, u64)>,
+    created: BTreeMap<String, u64>,
     /// Ephemerals of the session.
-    ephemerals: Vec<String>,
+    ephemerals: BTreeSet<String>,
+    /// What must not be there: it was deleted, or was part of what failed.
+    gone: Vec<String>,
+    /// Sessions that it was told are over, at its own request.
+    closed: Vec<SessionId>,
     proving: bool,
     proven: bool,
     answers: u64,
@@ -55,10 +62,6 @@ enum State {
     /// Waits for the answer to its first message.
     Joining(u64),
     Up(u64),
-}
-
-pub(super) fn key_path(key: usize) -> String {
-    format!("/k{key}")
 }
 
 impl Client {
@@ -76,10 +79,14 @@ impl Client {
             sent_at: 0,
             alive_at: 0,
             next_number: random.below(1000) as u64 * 1_000_000,
-            floors: BTreeMap::new(),
+            closing: false,
+            may_be_over: false,
             watches: BTreeMap::new(),
-            created: Vec::new(),
-            ephemerals: Vec::new(),
+            versions: BTreeMap::new(),
+            created: BTreeMap::new(),
+            ephemerals: BTreeSet::new(),
+            gone: Vec::new(),
+            closed: Vec::new(),
             proving: false,
             proven: false,
             answers: 0,
@@ -112,7 +119,7 @@ impl Client {
     }
 
     /// What was acknowledged is there.
-    pub(super) fn check_end(&self, version: &Version) {
+    pub(super) fn check_end(&self, version: &Version, ids_may_repeat: bool) {
         for (path, zxid) in &self.created {
             let found = tree::znode(version, path);
             let found = found.unwrap_or_else(|| panic!("{path} was acknowledged, and is lost"));
@@ -124,13 +131,20 @@ impl Client {
             let owned = found.is_some_and(|found| found.owner() == Owner::Ephemeral(self.session));
             assert_eq!(owned, alive, "{path} of session {}, alive: {alive}", self.session);
         }
+        for path in &self.gone {
+            assert!(tree::znode(version, path).is_none(), "{path} is there again");
+        }
+        for session in self.closed.iter().filter(|_| !ids_may_repeat) {
+            assert!(tree::session(version, *session).is_none(), "session {session} was closed");
+        }
     }
 
     fn lose_session(&mut self) {
         self.session = SessionId::NONE;
         self.password = vec![0; 16];
+        (self.closing, self.may_be_over) = (false, false);
         self.ephemerals.clear();
-        self.floors.clear();
+        self.watches.clear();
         self.last_zxid = 0;
     }
 }
@@ -192,13 +206,9 @@ impl World {
         self.attachments.get_mut(&connection).expect("it was there").closed = true;
         let client = &mut self.clients[index];
         client.state = State::Down;
-        client.watches.clear();
-        for asked in client.sent.drain(..) {
-            // Whether it was done is not known.
-            if let Kind::Ephemeral(path) = &asked.kind {
-                client.ephemerals.retain(|other| other != path);
-            }
-        }
+        // Whether what is unanswered was done is not known.
+        client.sent.clear();
+        client.may_be_over |= std::mem::take(&mut client.closing);
     }
 
     fn send_to_server(&mut self, connection: u64, event: ClientEvent) {
@@ -279,7 +289,7 @@ impl World {
             // A leader whose clock is ahead has seen more time pass than there was.
             let jumped = self.jumped_at.is_some_and(|at| now - at < timeout);
             assert!(
-                silent >= timeout / 2 || jumped,
+                silent >= timeout / 2 || jumped || client.may_be_over,
                 "client {index}: session {} expired {} ms after a sign of life",
                 client.session,
                 silent / MS
@@ -295,185 +305,6 @@ impl World {
         client.state = State::Up(connection);
         client.alive_at = client.sent_at;
         self.checks.on_session(response.session, index);
+        self.watch_again(index, connection);
     }
-
-    fn on_frame(&mut self, index: usize, connection: u64, frame: &[u8]) {
-        let mut reader = Reader::new(frame);
-        let header = ReplyHeader::read(&mut reader).expect("a header");
-        if header.xid == Xid(-1) {
-            let event = WatchEvent::read(&mut reader).expect("an event");
-            let key = event.path.trim_start_matches("/k").parse().expect("a key's path");
-            let was = self.clients[index].watches.remove(&key);
-            assert!(was.is_some(), "client {index}: an event of {key} without a watch");
-            return;
-        }
-        self.tell(|| {
-            let kind = self.clients[index].sent.front().map(|asked| &asked.kind);
-            format!("client {index}: {:#x}, code {}, {kind:?}", header.zxid, header.err)
-        });
-        let (host, life) = {
-            let attachment = &self.attachments[&connection];
-            (attachment.host, attachment.life)
-        };
-        let client = &mut self.clients[index];
-        let asked = client.sent.pop_front().expect("a reply to nothing");
-        assert_eq!(header.xid.0, asked.xid, "replies come in the order of requests");
-        client.alive_at = client.alive_at.max(asked.at);
-        client.answers += 1;
-        self.stats.answers += 1;
-        let zxid = header.zxid.cast_unsigned();
-        if header.zxid > 0 {
-            assert!(
-                zxid >= client.last_zxid,
-                "client {index} saw {:#x}, now {zxid:#x}",
-                client.last_zxid
-            );
-            client.last_zxid = zxid;
-        }
-        let answer = Answer { zxid, err: header.err, body: reader.rest(), host: (host, life) };
-        let seen = self.checks.on_answer(index, &asked, &answer);
-        let client = &mut self.clients[index];
-        if let Some((key, mzxid)) = seen {
-            let floor = client.floors.entry(key).or_default();
-            assert!(
-                mzxid >= *floor,
-                "client {index}: {key} went back from {floor:#x} to {mzxid:#x}"
-            );
-            *floor = mzxid;
-            if let Some(watched) = client.watches.get(&key) {
-                assert!(mzxid <= *watched, "client {index}: news of {key} before its event");
-            }
-            if let Kind::Get { watch: true, .. } = asked.kind {
-                client.watches.entry(key).or_insert(mzxid);
-            }
-        }
-        match asked.kind {
-            Kind::Create(path) if header.err == 0 => {
-                client.proven |= asked.proves;
-                client.created.push((path, zxid));
-            }
-            Kind::Ephemeral(path) if header.err != 0 => {
-                client.ephemerals.retain(|other| *other != path);
-            }
-            _ => {}
-        }
-    }
-
-    /// Asks for something.
-    fn ask(&mut self, index: usize, connection: u64) {
-        let client = &self.clients[index];
-        if client.sent.len() > 4 || client.proven {
-            if self.now - client.sent_at > SECOND {
-                self.request(index, connection, Kind::Ping);
-            }
-            return;
-        }
-        if client.proving {
-            let path = self.fresh_path(index, "p");
-            return self.request(index, connection, Kind::Create(path));
-        }
-        let count = 1 + self.random.below(3);
-        for _ in 0..count {
-            let key = self.random.below(KEYS);
-            let kind = match self.random.below(100) {
-                0..10 => Kind::CreateKey(key),
-                10..35 => Kind::Create(self.fresh_path(index, "c")),
-                35..42 => Kind::Ephemeral(self.fresh_path(index, "e")),
-                42..65 => {
-                    let client = &mut self.clients[index];
-                    client.next_number += 1;
-                    Kind::Set { key, value: client.next_number * 100 + index as u64 }
-                }
-                65..75 => Kind::Sync(key),
-                _ => Kind::Get { key, watch: self.random.percent(40), behind_sync: false },
-            };
-            let synced = matches!(kind, Kind::Sync(_));
-            self.request(index, connection, kind);
-            if synced {
-                let kind = Kind::Get { key, watch: false, behind_sync: true };
-                self.request(index, connection, kind);
-            }
-        }
-    }
-
-    fn fresh_path(&mut self, index: usize, prefix: &str) -> String {
-        let client = &mut self.clients[index];
-        client.next_number += 1;
-        format!("/{prefix}{index}-{}", client.next_number)
-    }
-
-    fn request(&mut self, index: usize, connection: u64, kind: Kind) {
-        let client = &mut self.clients[index];
-        client.next_xid += 1;
-        let (op, body) = encode(&kind);
-        let xid = if op == OpCode::Ping { -2 } else { client.next_xid };
-        if let Kind::Ephemeral(path) = &kind {
-            client.ephemerals.push(path.clone());
-        }
-        let proves = client.proving;
-        let floor = match &kind {
-            Kind::Get { key, behind_sync: true, .. } => {
-                self.checks.synced_floor(*key, &client.sent)
-            }
-            _ => 0,
-        };
-        let attachment = &self.attachments[&connection];
-        let host = (attachment.host, attachment.life);
-        let asked = self.checks.ask(xid, kind, self.now, proves, host, floor);
-        client.sent.push_back(asked);
-        client.sent_at = self.now;
-        let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes);
-        let frame = writer.begin_part();
-        writer.i32(xid);
-        writer.i32(op.to_wire());
-        writer.bytes(&body);
-        writer.end_part(frame);
-        self.send_to_server(connection, ClientEvent::Received(bytes));
-    }
-}
-
-fn encode(kind: &Kind) -> (OpCode, Vec<u8>) {
-    let mut body = Vec::new();
-    let mut writer = Writer::new(&mut body);
-    let mut create = |path: &str, data: &str, flags: i32| {
-        writer.string(path);
-        writer.string(data);
-        writer.count(1);
-        writer.i32(31);
-        writer.string("world");
-        writer.string("anyone");
-        writer.i32(flags);
-    };
-    let op = match kind {
-        Kind::Ping => OpCode::Ping,
-        Kind::CreateKey(key) => {
-            create(&key_path(*key), "0", 0);
-            OpCode::Create
-        }
-        Kind::Create(path) => {
-            create(path, "c", 0);
-            OpCode::Create
-        }
-        Kind::Ephemeral(path) => {
-            create(path, "e", 1);
-            OpCode::Create
-        }
-        Kind::Set { key, value } => {
-            writer.string(&key_path(*key));
-            writer.string(&value.to_string());
-            writer.i32(-1);
-            OpCode::SetData
-        }
-        Kind::Sync(key) => {
-            writer.string(&key_path(*key));
-            OpCode::Sync
-        }
-        Kind::Get { key, watch, .. } => {
-            writer.string(&key_path(*key));
-            writer.bool(*watch);
-            OpCode::GetData
-        }
-    };
-    (op, body)
 }

@@ -55,6 +55,7 @@ impl World {
                 let wall = self.random.below(20_000) as i64 - 10_000;
                 self.hosts[index].jump(by, wall);
                 self.jumped_at = Some(self.now);
+                self.checks.ids_may_repeat |= wall < 0;
                 "clock jump"
             }
         };

@@ -20,6 +20,7 @@ use engine::txnlog::segments;
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::link::Plane;
 
+use super::coverage::Role;
 use super::store::Store;
 use super::{MS, Planted, SECOND, World};
 use crate::sim::random::Random;
@@ -201,6 +202,10 @@ impl Host {
 
     pub(super) fn published(&self) -> Option<&Version> {
         Some(&self.process.as_ref()?.version)
+    }
+
+    pub(super) fn election_role(&self) -> Role {
+        self.process.as_ref().map_or(Role::Looking, |process| Role::of(process.role))
     }
 
     pub(super) fn leads(&self) -> bool {

@@ -3,6 +3,7 @@
 use engine::ids::{LinkId, ServerId};
 use engine::zab::link::{LinkEvent, LinkOp, Plane};
 
+use super::coverage::{Role, Seen, Tap};
 use super::{Event, MS, World, host};
 
 /// The links.
@@ -20,6 +21,10 @@ struct Pipe {
     arrives: [u64; 2],
     /// What waits for the network, towards each end.
     held: [Vec<Option<Vec<u8>>>; 2],
+    plane: Plane,
+    /// By end: what it has sent, what it has heard.
+    sent: [Tap; 2],
+    heard: [Tap; 2],
 }
 
 impl Network {
@@ -39,6 +44,8 @@ impl World {
             }
             LinkOp::Send { link, bytes } => {
                 let Some((pipe, end)) = self.hosts[index].pipe(link) else { return };
+                let seen = self.network.pipes[pipe].sent[end].hear(&bytes);
+                self.note_seen(pipe, end, true, &seen);
                 let mut rest = bytes;
                 while !rest.is_empty() {
                     let cut = 1 + self.random.below(rest.len().min(3000));
@@ -102,6 +109,9 @@ impl World {
             ends: [(from, life, link), far],
             arrives: [self.now + delay, self.now],
             held: [Vec::new(), Vec::new()],
+            plane,
+            sent: [true, false].map(|dials| Tap::new(plane, dials)),
+            heard: [false, true].map(|dials| Tap::new(plane, dials)),
         });
         self.hosts[to].add_pipe(accepted, pipe, 1);
         let event = host::Event::Accepted(accepted, plane);
@@ -120,10 +130,32 @@ impl World {
             return;
         }
         let event = match bytes {
-            Some(bytes) => host::Event::Received(link, bytes),
+            Some(bytes) => {
+                let seen = self.network.pipes[pipe].heard[end].hear(&bytes);
+                self.note_seen(pipe, end, false, &seen);
+                host::Event::Received(link, bytes)
+            }
             None => host::Event::LinkClosed(link),
         };
         self.happen(Event::Host(index, life, event));
+    }
+
+    /// Messages were sent or received at an end of a link.
+    fn note_seen(&mut self, pipe: usize, end: usize, sends: bool, seen: &[Seen]) {
+        let Pipe { ends, plane, .. } = &self.network.pipes[pipe];
+        let index = ends[end].0;
+        let learns = if index < self.options.voters { Role::Following } else { Role::Observing };
+        let at_learner_port = if end == 1 { Role::Leading } else { learns };
+        let elects = self.hosts[index].election_role();
+        for &seen in seen {
+            let role = match (plane, seen) {
+                (Plane::Learner, _) => at_learner_port,
+                // What it says of itself.
+                (Plane::Election, Seen::Notification(state)) if sends => state,
+                (Plane::Election, _) => elects,
+            };
+            self.stats.coverage.count(role, sends, seen);
+        }
     }
 
     /// The links of a server end: the others hear of it, sooner or later.
