@@ -152,7 +152,7 @@ fn tree_at(model: &LogModel, zxid: Zxid) -> Tree {
 fn recover_state(disk: &mut SimDisk, model: &mut LogModel) -> Result<Recovered, StorageError> {
     let shared = SharedDisk::new(std::mem::take(disk));
     let mut source = Snapshots { disk: shared.clone(), model };
-    let recovered = recovery::recover(&mut shared.clone(), &mut shared.clone(), &mut source);
+    let recovered = recovery::recover(&mut shared.clone(), &mut shared.clone(), &mut source, 0);
     drop(source);
     *disk = shared.into_disk();
     let recovered = recovered?;

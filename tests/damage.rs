@@ -247,7 +247,7 @@ fn recovered(disk: &SimDisk, snapshots: &[Zxid], passing: &[Zxid]) -> String {
     }
     let disk = SharedDisk::new(disk);
     let mut source = Passing(passing.to_vec());
-    match recovery::recover(&mut disk.clone(), &mut disk.clone(), &mut source) {
+    match recovery::recover(&mut disk.clone(), &mut disk.clone(), &mut source, 0) {
         Ok(recovered) => {
             let report = recovered.report;
             let names = disk.list().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::op::OpCode;
 use engine::tree;
 use engine::zxid::Epoch;
-use tests::sim::members::World;
+use tests::sim::members::{Counts, World};
 
 #[test]
 fn a_new_ensemble_finds_a_leader_and_serves_everywhere() {
@@ -121,4 +121,122 @@ fn an_epoch_that_runs_out_of_zxids_ends_with_an_election_that_clients_do_not_not
     for index in 0..3 {
         assert!(world.answers(index, 1).iter().all(|(_, code)| *code == 0));
     }
+}
+
+/// Three servers that stand, with so many znodes and so much of the log in memory.
+fn with_znodes(history_bytes: usize, count: i32) -> World {
+    let mut world = World::with_history(3, history_bytes);
+    world.run_until(Duration::from_secs(3), World::stands);
+    create(&mut world, 2, 1..=count);
+    world
+}
+
+/// Creates znodes through a server, and waits for all answers.
+fn create(world: &mut World, index: usize, numbers: std::ops::RangeInclusive<i32>) {
+    let (count, slot) = (numbers.clone().count(), *numbers.start() as u32);
+    let session = world.connect(index, slot);
+    for number in numbers {
+        world.request(index, slot, session, number, OpCode::Create);
+    }
+    let answered = |world: &World| world.answers(index, slot).len() == count;
+    world.run_until(Duration::from_secs(3), answered);
+    assert!(world.answers(index, slot).iter().all(|(_, code)| *code == 0));
+}
+
+/// All servers come to have the same as the leader, and nobody found that they differ.
+fn agree(world: &mut World) {
+    world.run_until(Duration::from_secs(3), World::stands);
+    let leader = world.leader().unwrap();
+    let replica = |world: &World, index: usize| {
+        let replica = world.servers[index].as_ref().unwrap().peer.replica();
+        assert!(!replica.digest_differs());
+        tree::digest(replica.published())
+    };
+    // A leader's state begins with a zxid that no transaction has: zxids say less.
+    world.run_until(Duration::from_secs(1), |world| {
+        (0..3).all(|index| replica(world, index) == replica(world, leader))
+    });
+}
+
+#[test]
+fn a_restarted_leader_has_the_last_of_its_log_in_memory() {
+    let mut world = with_znodes(1 << 20, 20);
+    world.kill(0);
+    create(&mut world, 2, 100..=140);
+    world.kill(1);
+    world.kill(2);
+    world.restart(1);
+    world.restart(2);
+    world.run_until(Duration::from_secs(3), World::stands);
+    world.restart(0);
+    agree(&mut world);
+    assert_eq!(world.counts, Counts::default(), "memory was enough");
+}
+
+#[test]
+fn what_memory_does_not_have_comes_from_the_log() {
+    let mut world = with_znodes(3000, 1500);
+    world.kill(0);
+    create(&mut world, 2, 2001..=2100);
+    world.restart(0);
+    // What comes meanwhile follows without a gap.
+    create(&mut world, 1, 3001..=3100);
+    agree(&mut world);
+    assert_eq!((world.counts.readings > 0, world.counts.replacements), (true, 0));
+    // It can lead with that.
+    world.kill(2);
+    world.run_until(Duration::from_secs(3), World::stands);
+    create(&mut world, 0, 4001..=4010);
+    world.restart(2);
+    agree(&mut world);
+    assert_eq!(world.counts.replacements, 0);
+}
+
+#[test]
+fn a_log_that_is_large_beside_the_tree_is_not_read() {
+    let mut world = with_znodes(3000, 10);
+    world.kill(0);
+    create(&mut world, 2, 2001..=2300);
+    world.restart(0);
+    agree(&mut world);
+    assert_eq!(world.counts, Counts { replacements: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_log_that_cannot_be_read_any_more_makes_way_for_the_tree() {
+    let mut world = with_znodes(3000, 1500);
+    world.kill(0);
+    create(&mut world, 2, 2001..=2100);
+    world.damage_log(2);
+    world.restart(0);
+    agree(&mut world);
+    assert_eq!(world.counts, Counts { replacements: 1, ..Counts::default() });
+}
+
+#[test]
+fn what_was_never_committed_is_cut_also_where_only_the_log_knows_the_place() {
+    for (history_bytes, reads) in [(1 << 20, false), (3000, true)] {
+        let mut world = with_znodes(history_bytes, 1500);
+        let session = world.connect(2, 7);
+        world.kill(0);
+        world.kill(1);
+        let before = log_end(&world, 2);
+        world.request(2, 7, session, 9999, OpCode::Create);
+        world.run_until(Duration::from_secs(1), |world| log_end(world, 2) > before);
+        world.kill(2);
+        world.restart(0);
+        world.restart(1);
+        world.run_until(Duration::from_secs(3), World::stands);
+        create(&mut world, 0, 2001..=2100);
+        world.restart(2);
+        agree(&mut world);
+        let Counts { truncations, replacements, readings } = world.counts;
+        assert_eq!((truncations, replacements, readings > 0), (1, 0, reads));
+        let version = world.servers[2].as_ref().unwrap().peer.replica().published().clone();
+        assert!(tree::znode(&version, "/n9999").is_none());
+    }
+}
+
+fn log_end(world: &World, index: usize) -> engine::zxid::Zxid {
+    world.servers[index].as_ref().unwrap().peer.replica().last_durable()
 }

@@ -42,6 +42,7 @@ impl World {
             snapshot_txns: SNAPSHOT_TXNS,
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
+            log_share: None,
 
             rollover_counter: ROLLOVER_COUNTER,
         };

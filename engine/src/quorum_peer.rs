@@ -34,6 +34,7 @@ use crate::zab::election::{Elector, ElectorConfig};
 use crate::zab::leader::Leader;
 use crate::zab::learner::Learner;
 use crate::zab::link::{LinkEvent, LinkOp};
+use crate::zab::log_reading::{LogDone, LogOp};
 use crate::zab::members::Members;
 use crate::zab::outbox::{Lost, Outbox, Timing};
 use crate::zxid::Epoch;
@@ -79,6 +80,8 @@ pub enum Input<'a> {
     Link(LinkEvent<'a>),
     /// An operation on the data is done.
     Data(Box<DataDone>),
+    /// Something of the log's files was read.
+    Log(LogDone),
 }
 
 /// What a server wants done.
@@ -90,6 +93,8 @@ pub enum Output {
     Link(LinkOp),
     /// Do this with the data.
     Data(DataOp),
+    /// Read this of the log's files.
+    Log(LogOp),
     /// Tell every core, behind the batches published before.
     Service(Service),
 }
@@ -281,6 +286,7 @@ impl QuorumPeer {
             }
             Input::Link(event) => self.on_link(now, event),
             Input::Data(done) => self.on_data(now, *done),
+            Input::Log(done) => self.on_log(now, done),
         }
         self.flush(out);
     }
@@ -299,6 +305,7 @@ impl QuorumPeer {
         out.extend(self.outbox.replica.drain(..).map(Output::Replica));
         out.extend(self.outbox.links.drain(..).map(Output::Link));
         out.extend(self.outbox.data.drain(..).map(Output::Data));
+        out.extend(self.outbox.logs.drain(..).map(Output::Log));
         out.extend(self.outbox.service.drain(..).map(Output::Service));
     }
 }

@@ -13,17 +13,23 @@
 //!     written, never to less
 //!   * a state is never put together over a gap
 
+use std::sync::Arc;
+
 use crate::disk::{Damage, StorageError, StorageErrorKind, Volume};
 use crate::tree::{Effects, Tree};
 use crate::txn::codec;
 use crate::txnlog::LogEnd;
-use crate::txnlog::format::{FRAMES_START, segment_name};
+use crate::txnlog::format::{FRAMES_START, FrameHeader, push_txn, segment_name};
 use crate::txnlog::scan::{ScanReport, Sink, scan};
 use crate::txnlog::segments;
+use crate::zab::history::{History, Run};
 use crate::zxid::Zxid;
 
 /// Good snapshots that are kept, at least.
 pub const SNAPSHOTS_KEPT_MIN: usize = 2;
+
+/// How much of what is read makes one run of the history, bytes.
+const RUN_BYTES: usize = 64 << 10;
 
 /// Where trees come from.
 pub trait Source {
@@ -57,6 +63,8 @@ pub struct Recovered {
     pub tree: Tree,
     /// Where the log goes on.
     pub log: LogEnd,
+    /// The last transactions that were read of it, as many as were to be kept.
+    pub history: History,
     /// For the operator.
     pub report: Report,
 }
@@ -97,14 +105,16 @@ pub fn temporary_name(zxid: Zxid) -> String {
     format!("{}.tmp", snapshot_name(zxid))
 }
 
-/// Loads the newest good snapshot, applies the log behind it, and makes sure of both.
+/// Loads the newest good snapshot, applies the log behind it, and makes sure of both. About
+/// `history_bytes` of what is read of the log are kept.
 pub fn recover<S: Volume, L: Volume>(
     snapshots: &mut S,
     logs: &mut L,
     source: &mut impl Source,
+    history_bytes: usize,
 ) -> Result<Recovered, StorageError> {
     remove_unfinished(snapshots)?;
-    let (recovered, scanned) = load(snapshots, logs, source)?;
+    let (recovered, scanned) = load(snapshots, logs, source, history_bytes)?;
     segments::settle(logs, &scanned)?;
     set_aside(snapshots, &recovered.report.rejected)?;
     Ok(recovered)
@@ -117,13 +127,14 @@ pub fn read<S: Volume, L: Volume>(
     logs: &L,
     source: &mut impl Source,
 ) -> Result<Recovered, StorageError> {
-    load(snapshots, logs, source).map(|(recovered, _)| recovered)
+    load(snapshots, logs, source, 0).map(|(recovered, _)| recovered)
 }
 
 fn load<S: Volume, L: Volume>(
     snapshots: &S,
     logs: &L,
     source: &mut impl Source,
+    history_bytes: usize,
 ) -> Result<(Recovered, ScanReport), StorageError> {
     let mut report = Report::default();
     let found = list_snapshots(snapshots)?;
@@ -141,7 +152,8 @@ fn load<S: Volume, L: Volume>(
     }
     report.snapshot = loaded.as_ref().map(|(zxid, _)| *zxid);
     let tree = loaded.map_or_else(|| source.fresh(), |(_, tree)| tree);
-    let mut replay = Replay { tree, effects: Effects::default(), digest_mismatch: None };
+    let tail = Tail::new(history_bytes);
+    let mut replay = Replay { tree, effects: Effects::default(), digest_mismatch: None, tail };
     let from = report.snapshot.unwrap_or(Zxid::ZERO);
     let scanned = match scan(logs, from, &mut replay) {
         Err(error) if is_gap(&error) && report.snapshot.is_none() && !found.is_empty() => {
@@ -153,7 +165,8 @@ fn load<S: Volume, L: Volume>(
     (report.frames, report.bytes, report.txns) = (scanned.frames, scanned.bytes, scanned.txns);
     report.torn.clone_from(&scanned.torn);
     report.digest_mismatch = replay.digest_mismatch;
-    Ok((Recovered { tree: replay.tree, log: scanned.end.clone(), report }, scanned))
+    let history = replay.tail.finish(scanned.end.zxid);
+    Ok((Recovered { tree: replay.tree, log: scanned.end.clone(), history, report }, scanned))
 }
 
 /// Snapshots that a plan is made from or for.
@@ -263,9 +276,14 @@ struct Replay {
     tree: Tree,
     effects: Effects,
     digest_mismatch: Option<Zxid>,
+    tail: Tail,
 }
 
 impl Sink for Replay {
+    fn frame(&mut self, header: &FrameHeader) {
+        self.tail.frame = (header.base_zxid, header.first_zxid);
+    }
+
     fn txn(&mut self, zxid: Zxid, txn: &[u8]) -> Result<(), Damage> {
         let decoded = codec::decode(txn).map_err(|_| Damage::Txn(zxid))?;
         if decoded.header.zxid != zxid {
@@ -279,7 +297,53 @@ impl Sink for Replay {
         if differs && self.digest_mismatch.is_none() {
             self.digest_mismatch = Some(zxid);
         }
+        self.tail.push(zxid, txn);
         Ok(())
+    }
+}
+
+/// Keeps the last transactions that a scan delivers.
+struct Tail {
+    bytes_max: usize,
+    history: Option<History>,
+    /// The last zxid before the frame that is being read, and its first.
+    frame: (Zxid, Zxid),
+    /// What is to become the next run, and its first and last transaction.
+    run: Vec<u8>,
+    ends: Option<(Zxid, Zxid)>,
+}
+
+impl Tail {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, history: None, frame: Default::default(), run: Vec::new(), ends: None }
+    }
+
+    fn push(&mut self, zxid: Zxid, txn: &[u8]) {
+        if self.bytes_max == 0 {
+            return;
+        }
+        let goes_on = self.ends.is_some_and(|(_, last)| last.next() == Some(zxid));
+        if !goes_on || self.run.len() >= RUN_BYTES {
+            self.end_run();
+            let (base, first) = self.frame;
+            let before = if zxid == first { base } else { Zxid(zxid.0 - 1) };
+            self.history.get_or_insert_with(|| History::new(before, self.bytes_max));
+        }
+        push_txn(&mut self.run, txn);
+        let first = self.ends.map_or(zxid, |(first, _)| first);
+        self.ends = Some((first, zxid));
+    }
+
+    fn end_run(&mut self) {
+        let Some((first, last)) = self.ends.take() else { return };
+        let txns = Arc::new(std::mem::take(&mut self.run));
+        let history = self.history.as_mut().expect("a run begins behind something");
+        history.push(Run { first, last, txns }, last);
+    }
+
+    fn finish(mut self, end: Zxid) -> History {
+        self.end_run();
+        self.history.unwrap_or_else(|| History::new(end, self.bytes_max))
     }
 }
 

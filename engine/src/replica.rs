@@ -153,6 +153,8 @@ pub struct Replica {
     /// Everything up to here is committed. Alone, the log knows.
     committed: Zxid,
     history: History,
+    /// The log's files are needed behind this: they are being read for a learner.
+    log_held: Option<Zxid>,
     /// What was logged since the leader last looked.
     proposals: Vec<Run>,
     /// Syncs of this server's clients while it leads, and how many of them are proven to be of a
@@ -175,6 +177,7 @@ impl Replica {
         let housekeeping = Housekeeping::new(&config, now.instant);
         Self {
             history: History::new(log.durable(), config.history_bytes),
+            log_held: None,
             config,
             tree,
             log,
@@ -194,6 +197,12 @@ impl Replica {
             learning: Learning::default(),
             parked: Vec::new(),
         }
+    }
+
+    /// Hands over what recovery has kept of the log.
+    pub fn remember(&mut self, history: History) {
+        assert_eq!(history.last(), self.history.last(), "it is of the same log");
+        self.history = history;
     }
 
     /// Says what recovery has replayed behind the newest snapshot: the next one is due sooner.

@@ -15,6 +15,7 @@ pub mod history;
 pub mod leader;
 pub mod learner;
 pub mod link;
+pub mod log_reading;
 pub mod members;
 pub mod notification;
 pub mod outbox;

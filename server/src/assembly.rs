@@ -25,10 +25,12 @@ use crate::cores::{
 use crate::data::{Data, MemberData};
 use crate::disk::Disk;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDir};
+use crate::disk::volume::Directory;
 use crate::door::Door;
 use crate::ensemble::{self, Apparatus, MemberError, Membership};
 use crate::exit::ExitCode;
 use crate::four_letter::report::ConfigReport;
+use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::ring::{self, Backend, RingError};
 use crate::signals::{self, Stop};
@@ -111,13 +113,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let group_bytes = replica::group_bytes_most(&rules(config));
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
-    let storage = Storage::open(&place)?;
+    let storage = Storage::open(&place, history_bytes(config))?;
     let memory = memory::start(storage.tree.view()).map_err(RunError::System)?;
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(group_bytes, now.instant, &mut pending);
-    let Storage { mut tree, report, log_end, log: directory, snapshots, data_dir } = storage;
+    let Storage { mut tree, report, history, log_end, log: directory, snapshots, data_dir } =
+        storage;
     if let Some(membership) = &membership {
         membership.config.members.write_into(&mut tree, now.wall);
     }
@@ -125,6 +128,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let last = log.durable();
     let mut replica = Replica::new(replica_config(config, cores), tree, log, now);
     replica.replayed(now, report.txns, report.bytes);
+    replica.remember(history);
     let (peer, beside) = match membership {
         None => (QuorumPeer::alone(replica), Beside::Alone(memory, data_dir)),
         Some(membership) => member(config, membership, replica, memory, data_dir, &report, last)?,
@@ -135,9 +139,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let kept = config.snapshots_kept as usize;
     let background = Box::new(move |done: Completions| {
         let wake = done.clone();
+        let beside = beside.start(done.clone(), kept, directory.again())?;
         let disk = Disk::start(directory, &log_end, move || wake.wake())?;
         let snapshots = Snapshots::start(snapshots.path().to_owned(), kept, done.clone())?;
-        Ok(Background { disk, snapshots, beside: beside.start(done, kept)? })
+        Ok(Background { disk, snapshots, beside })
     });
     let duty = Duty { peer, pending, background, listeners };
     let running = Cores::start(plan(config, cores, backend, port), clock, duty)?;
@@ -185,16 +190,22 @@ enum Beside {
 }
 
 impl Beside {
-    fn start(self, completions: Completions, kept: usize) -> io::Result<cores::Beside> {
+    fn start(
+        self,
+        completions: Completions,
+        kept: usize,
+        log: Directory,
+    ) -> io::Result<cores::Beside> {
         match self {
             Self::Alone(memory, data_dir) => Ok(cores::Beside::Alone(memory, data_dir)),
             Self::Member(parts) => {
                 let (membership, data, memory) = *parts;
-                let wake = completions.clone();
+                let (wake, wake_too) = (completions.clone(), completions.clone());
                 Ok(cores::Beside::Member(Box::new(Apparatus {
                     peers: membership.peers()?,
                     data: Data::start(data, move || wake.wake())?,
-                    memory: Some(memory),
+                    log_readers: LogReaders::new(log, move || wake_too.wake()),
+                    memory,
                     completions,
                     snapshots_kept: kept,
                 })))
@@ -265,14 +276,16 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         memory_bytes_max: config.memory_bytes_max,
         snapshot_txns: u64::from(config.snap_count),
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
-        history_bytes: if config.is_distributed() { HISTORY_BYTES } else { 0 },
-
+        history_bytes: history_bytes(config),
+        log_share: config.member.log_share,
         rollover_counter: replica::ROLLOVER_COUNTER,
     }
 }
 
-/// How much of the log a member keeps in memory for learners that are a little behind, bytes.
-const HISTORY_BYTES: usize = 64 << 20;
+/// How much of the log a member keeps in memory for learners that are a little behind.
+fn history_bytes(config: &Config) -> usize {
+    if config.is_distributed() { config.member.history_bytes } else { 0 }
+}
 
 /// Log after which a snapshot is due, bytes. It bounds the replay after a crash.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;

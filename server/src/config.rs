@@ -28,7 +28,7 @@ use check::Checker;
 use settings::Settings;
 
 /// Everything a server needs to know to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch that operators know")]
 pub struct Config {
     /// Where snapshots live.
@@ -98,7 +98,7 @@ pub struct Config {
 }
 
 /// How a server takes part in its ensemble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct MemberSettings {
     /// Ticks until a learner must be synchronized.
@@ -123,6 +123,10 @@ pub struct MemberSettings {
     pub fast_election: bool,
     /// Whether a sync proves that the leader still leads.
     pub linearizable_sync: bool,
+    /// How much of the log is kept in memory for learners, bytes.
+    pub history_bytes: usize,
+    /// What part of the tree's size may be read of the log for one learner; `None`: nothing.
+    pub log_share: Option<f64>,
     /// How long clients' connections outlive the loss of a leader; `None`: as long as is good.
     pub grace: Option<Duration>,
 }

@@ -29,7 +29,6 @@ use engine::zxid::Zxid;
 
 use crate::disk::data_dir::DataDir;
 use crate::disk::volume::Directory;
-use crate::memory::{self, Memory};
 use crate::snapshots::{self, Snapshots};
 use crate::storage::Files;
 
@@ -65,8 +64,6 @@ pub struct NextLog {
     pub directory: Directory,
     /// Where it goes on.
     pub end: LogEnd,
-    /// Provides memory for the tree that was loaded, if one was.
-    pub memory: Option<Memory>,
 }
 
 /// The thread, as the ordering core sees it.
@@ -173,11 +170,10 @@ impl MemberData {
             }
             result => result?,
         }
-        let Recovered { tree, log, report } = self.recover(&mut snapshots, &mut logs)?;
-        let memory = memory::start(tree.view())?;
+        let Recovered { tree, log, report, .. } = self.recover(&mut snapshots, &mut logs)?;
         let end = log.clone();
         let done = DataDone::Truncated(Box::new(Loaded { tree, log, report }));
-        Ok(finished(done, end, logs, &snapshots, Some(memory)))
+        Ok(finished(done, end, logs, &snapshots))
     }
 
     fn replace(&mut self, version: Version) -> Result<Finished, DataError> {
@@ -190,7 +186,7 @@ impl MemberData {
         let recovered = self.recover(&mut snapshots, &mut logs)?;
         self.data_dir.switch_to_next()?;
         let done = DataDone::Replaced(recovered.log.clone());
-        Ok(finished(done, recovered.log, logs, &snapshots, None))
+        Ok(finished(done, recovered.log, logs, &snapshots))
     }
 
     fn recover(
@@ -199,19 +195,13 @@ impl MemberData {
         logs: &mut Directory,
     ) -> Result<Recovered, StorageError> {
         let mut source = Files::new(snapshots.path(), self.mode);
-        recovery::recover(snapshots, logs, &mut source)
+        recovery::recover(snapshots, logs, &mut source, 0)
     }
 }
 
-fn finished(
-    done: DataDone,
-    end: LogEnd,
-    directory: Directory,
-    snapshots: &Directory,
-    memory: Option<Memory>,
-) -> Finished {
+fn finished(done: DataDone, end: LogEnd, directory: Directory, snapshots: &Directory) -> Finished {
     let snapshots = Some(snapshots.path().to_owned());
-    Finished { done, snapshots, log: Some(NextLog { directory, end, memory }) }
+    Finished { done, snapshots, log: Some(NextLog { directory, end }) }
 }
 
 /// Another one at each call.

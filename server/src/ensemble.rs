@@ -13,6 +13,7 @@ use engine::epochs::{Epochs, EpochsFile};
 use engine::ids::ServerId;
 use engine::quorum_peer::{MemberConfig, MemberState};
 use engine::recovery::Report;
+use engine::tree::Tree;
 use engine::txnlog::LogConfig;
 use engine::zab::election::ElectorConfig;
 use engine::zab::members::{self, Groups, MemberAddress, Members, MembersError};
@@ -27,7 +28,8 @@ use crate::data::{Data, NextLog};
 use crate::disk::Disk;
 use crate::disk::data_dir::DataDir;
 use crate::four_letter::report::MemberReport;
-use crate::memory::Memory;
+use crate::log_readers::LogReaders;
+use crate::memory::{self, Memory};
 use crate::peers::{self, BindError, Peers, Plan};
 use crate::snapshots::Snapshots;
 
@@ -178,8 +180,10 @@ pub struct Apparatus {
     pub peers: Peers,
     /// The data's thread.
     pub data: Data,
+    /// What reads the log's files for learners.
+    pub log_readers: LogReaders,
     /// Provides memory for the tree.
-    pub memory: Option<Memory>,
+    pub memory: Memory,
     /// Whom log and snapshots tell what is finished.
     pub completions: Completions,
     /// How many snapshots are kept.
@@ -191,9 +195,15 @@ impl Apparatus {
     /// the earlier one is gone.
     pub fn open_log(&mut self, log: NextLog) -> io::Result<Disk> {
         let wake = self.completions.clone();
+        self.log_readers.change_directory(log.directory.again());
         let disk = Disk::start(log.directory, &log.end, move || wake.wake());
-        self.memory = log.memory;
         disk.map_err(io::Error::other)
+    }
+
+    /// Starts what provides memory for another tree than before.
+    pub fn provide_memory(&mut self, tree: &Tree) -> io::Result<()> {
+        self.memory = memory::start(tree.view())?;
+        Ok(())
     }
 
     /// Starts what writes snapshots.

@@ -11,6 +11,7 @@ pub mod door;
 pub mod ensemble;
 pub mod exit;
 pub mod four_letter;
+pub mod log_readers;
 pub mod logging;
 pub mod memory;
 pub mod peers;

@@ -17,6 +17,7 @@ use engine::snapshot::{Snapshot, SnapshotError};
 use engine::time::Instant;
 use engine::tree::{self, OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
+use engine::zab::history::History;
 use engine::zxid::Zxid;
 
 use crate::disk::data_dir::{
@@ -101,6 +102,8 @@ pub struct Storage {
     pub tree: Tree,
     /// What recovery has done.
     pub report: Report,
+    /// The last of the log, for a member's learners.
+    pub history: History,
     /// Where the log goes on.
     pub log_end: LogEnd,
     /// The directory of the log.
@@ -112,16 +115,16 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens what is there, or makes it.
-    pub fn open(place: &Place<'_>) -> Result<Self, OpenError> {
+    /// Opens what is there, or makes it. About `history_bytes` of the log stay in memory.
+    pub fn open(place: &Place<'_>, history_bytes: usize) -> Result<Self, OpenError> {
         refuse_zookeeper_data(place)?;
         let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
         let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
         let mut source = Files::new(snapshots.path(), place.mode);
-        let recovered = recovery::recover(&mut snapshots, &mut log, &mut source)?;
-        let Recovered { tree, log: log_end, report } = recovered;
+        let recovered = recovery::recover(&mut snapshots, &mut log, &mut source, history_bytes)?;
+        let Recovered { tree, log: log_end, history, report } = recovered;
         log_report(&report, &tree);
-        Ok(Self { tree, report, log_end, log, snapshots, data_dir })
+        Ok(Self { tree, report, history, log_end, log, snapshots, data_dir })
     }
 
     /// The log's writer, for groups of up to this many bytes.

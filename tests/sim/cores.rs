@@ -88,6 +88,7 @@ impl Server {
             snapshot_txns: u64::MAX,
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
+            log_share: None,
 
             rollover_counter: replica::ROLLOVER_COUNTER,
         };

@@ -85,6 +85,8 @@ pub struct Options {
     pub snapshot_txns: u64,
     /// Bytes of the log that stay in memory.
     pub history_bytes: usize,
+    /// How much of the log's files is read for a learner, as a part of the tree.
+    pub log_share: f64,
     /// From this counter on, a new epoch begins.
     pub rollover_counter: u32,
     /// What is wrong with the drivers.
@@ -108,6 +110,7 @@ impl Options {
             grace: Duration::from_millis([0, 300, 1000][random.below(3)]),
             snapshot_txns: pick(random, &[15, 60, u64::MAX]),
             history_bytes: [600, 5000, 1 << 20][random.below(3)],
+            log_share: [0.0, 0.33, f64::INFINITY][random.below(3)],
             rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
             planted: None,
         }

@@ -1,13 +1,14 @@
 //! Servers of one ensemble in one thread: links that never lose anything, disks that never fail,
 //! and servers that can be killed. What happens is decided by time alone.
 
-use std::collections::BTreeMap;
+mod readings;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::acl::Id;
 use engine::disk::{DiskDone, DiskOp};
-use engine::epochs::Epochs;
 use engine::ids::{ConnectionId, CoreId, LinkId, ServerId, SessionId, Xid};
 use engine::jute::Writer;
 use engine::op::OpCode;
@@ -16,14 +17,19 @@ use engine::quorum_peer::{Input, MemberConfig, MemberState, Output, QuorumPeer, 
 use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
-use engine::tree::{OwnerMode, Tree};
-use engine::txnlog::{LogConfig, LogEnd, TxnLog};
-use engine::zab::data::{DataDone, DataOp};
+use engine::tree::OwnerMode;
+use engine::txnlog::format::segment_name;
+use engine::txnlog::{LogConfig, TxnLog, segments};
+use engine::zab::data::DataDone;
 use engine::zab::election::ElectorConfig;
+use engine::zab::history::Run;
 use engine::zab::link::{LinkEvent, LinkOp, Plane};
+use engine::zab::log_reading::LogDone;
 use engine::zab::members::{Member, Members};
 use engine::zab::outbox::Timing;
-use engine::zxid::{Epoch, Zxid};
+use engine::zxid::Zxid;
+
+use crate::sim::ensemble::store::{Found, SEGMENT_BYTES, Store};
 
 /// Epochs are short here.
 pub const ROLLOVER_COUNTER: u32 = 2500;
@@ -35,6 +41,7 @@ const DISK: Duration = Duration::from_micros(200);
 enum Event {
     Disk(DiskDone),
     Data(DataDone),
+    Read(LogDone),
     Accepted(LinkId, Plane),
     Connected(LinkId),
     Refused(LinkId),
@@ -55,6 +62,19 @@ pub struct Server {
     /// Replies that its clients got.
     replies: Vec<(ConnectionId, ReplyKind, Vec<u8>)>,
     batches: u64,
+    /// What learners are still to be sent of the log's files.
+    readings: BTreeMap<LinkId, VecDeque<Run>>,
+}
+
+/// How learners were brought up to date, but for those that memory was enough for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Logs that were cut.
+    pub truncations: u64,
+    /// Trees that were replaced.
+    pub replacements: u64,
+    /// Stretches of log that were read from files.
+    pub readings: u64,
 }
 
 /// Some servers, and what is on its way between them.
@@ -63,6 +83,11 @@ pub struct World {
     pub now: u64,
     /// None where one was killed.
     pub servers: Vec<Option<Server>>,
+    /// What is on their disks.
+    stores: Vec<Store>,
+    history_bytes: usize,
+    /// What it took.
+    pub counts: Counts,
     events: BTreeMap<(u64, u64), (usize, Event)>,
     count: u64,
 }
@@ -77,13 +102,12 @@ fn members(count: usize) -> Arc<Members> {
     Arc::new(Members::majority(&members, 0).unwrap())
 }
 
-fn replica(id: usize, now: Now, ops: &mut Vec<DiskOp>) -> Replica {
-    let log = TxnLog::open(LogConfig::default(), LogEnd::default(), now.instant, ops);
-    let config = replica::Config {
+fn replica_config(id: usize, history_bytes: usize) -> replica::Config {
+    replica::Config {
         server_id: id as u8,
         tick_ms: TICK.as_millis() as u32,
         cores: 1,
-        rules: Rules::default(),
+        rules: Rules { packet_bytes_max: 16 << 10, ..Rules::default() },
         container_check_interval: Duration::from_secs(60),
         container_deletions_max: 1,
         container_never_used_max: Duration::ZERO,
@@ -92,17 +116,29 @@ fn replica(id: usize, now: Now, ops: &mut Vec<DiskOp>) -> Replica {
         memory_bytes_max: None,
         snapshot_txns: u64::MAX,
         snapshot_log_bytes: u64::MAX,
-        history_bytes: 1 << 20,
-
+        history_bytes,
+        log_share: Some(0.33),
         rollover_counter: ROLLOVER_COUNTER,
-    };
-    Replica::new(config, Tree::new(OwnerMode::Plain), log, now)
+    }
 }
 
 impl World {
     /// So many servers without data.
     pub fn new(count: usize) -> Self {
-        let mut world = Self { now: 0, servers: Vec::new(), events: BTreeMap::new(), count: 0 };
+        Self::with_history(count, 1 << 20)
+    }
+
+    /// The same, with so much of the log in memory.
+    pub fn with_history(count: usize, history_bytes: usize) -> Self {
+        let mut world = Self {
+            now: 0,
+            servers: Vec::new(),
+            stores: vec![Store::default(); count],
+            history_bytes,
+            counts: Counts::default(),
+            events: BTreeMap::new(),
+            count: 0,
+        };
         for _ in 0..count {
             world.servers.push(None);
         }
@@ -119,6 +155,12 @@ impl World {
 
     /// Starts a server without data.
     pub fn start(&mut self, index: usize) {
+        self.stores[index] = Store::default();
+        self.restart(index);
+    }
+
+    /// Starts a server with what is on its disk.
+    pub fn restart(&mut self, index: usize) {
         let id = ServerId(index as i64 + 1);
         let members = members(self.servers.len());
         let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true };
@@ -143,12 +185,20 @@ impl World {
             leader_serves: true,
             grace: Duration::from_secs(1),
             mode: OwnerMode::Plain,
-            log: LogConfig::default(),
+            log: LogConfig {
+                segment_bytes: SEGMENT_BYTES,
+                seed: self.count + index as u64,
+                ..LogConfig::default()
+            },
         };
-        let epochs = Epochs { accepted: Epoch(0), current: Epoch(0) };
-        let mut ops = Vec::new();
-        let replica = replica(index + 1, self.time(), &mut ops);
-        let peer = QuorumPeer::member(replica, config, MemberState { epochs, has_data: false });
+        let Found { recovered, epochs, has_data } =
+            self.stores[index].open(self.history_bytes).unwrap();
+        let (mut ops, now) = (Vec::new(), self.time());
+        let log = TxnLog::open(config.log, recovered.log, now.instant, &mut ops);
+        let replica_config = replica_config(index + 1, self.history_bytes);
+        let mut replica = Replica::new(replica_config, recovered.tree, log, now);
+        replica.remember(recovered.history);
+        let peer = QuorumPeer::member(replica, config, MemberState { epochs, has_data });
         self.servers[index] = Some(Server {
             peer,
             learner_port: false,
@@ -156,6 +206,7 @@ impl World {
             accepted: 0,
             replies: Vec::new(),
             batches: 0,
+            readings: BTreeMap::new(),
         });
         for op in ops {
             self.disk(index, op);
@@ -163,7 +214,7 @@ impl World {
         self.at(index, Duration::ZERO, Event::Tick);
     }
 
-    /// Kills a server: its links close, and nothing of it is left.
+    /// Kills a server: its links close, and its disk stays.
     pub fn kill(&mut self, index: usize) {
         let server = self.servers[index].take().unwrap();
         self.events.retain(|_, (target, _)| *target != index);
@@ -179,10 +230,22 @@ impl World {
     }
 
     fn disk(&mut self, server: usize, op: DiskOp) {
+        let log = &mut self.stores[server].generation().log;
         let done = match op {
-            DiskOp::Append { sequence, frame, .. } => DiskDone::Appended { sequence, frame },
-            DiskOp::Prepare(plan) => DiskDone::Prepared(plan.segment),
-            DiskOp::Retire(segment) => DiskDone::Retired(segment),
+            DiskOp::Append { segment, offset, sequence, frame } => {
+                let name = segment_name(segment);
+                let write = log.begin_write(&name, offset, frame.as_slice()).unwrap();
+                assert!(log.finish_write(&name, write), "disks don't fail here");
+                DiskDone::Appended { sequence, frame }
+            }
+            DiskOp::Prepare(plan) => {
+                segments::prepare(log, plan).unwrap();
+                DiskDone::Prepared(plan.segment)
+            }
+            DiskOp::Retire(segment) => {
+                segments::retire(log, segment).unwrap();
+                DiskDone::Retired(segment)
+            }
         };
         self.at(server, DISK, Event::Disk(done));
     }
@@ -223,10 +286,11 @@ impl World {
                 Input::Link(LinkEvent::Closed(*link))
             }
             Event::Received(..) | Event::Drained(_) | Event::Closed(_) => return,
-            Event::Disk(_) | Event::Data(_) | Event::Submit(_) => {
+            Event::Disk(_) | Event::Data(_) | Event::Read(_) | Event::Submit(_) => {
                 let input = match event {
                     Event::Disk(done) => Input::Replica(replica::Input::Disk(done)),
                     Event::Data(done) => Input::Data(Box::new(done)),
+                    Event::Read(done) => Input::Log(done),
                     Event::Submit(submission) => {
                         Input::Replica(replica::Input::Submission(submission))
                     }
@@ -249,16 +313,12 @@ impl World {
                 Output::Replica(replica::Output::Publish(batch)) => self.publish(index, &batch),
                 Output::Replica(_) | Output::Service(_) => {}
                 Output::Data(op) => {
-                    let done = match op {
-                        DataOp::Epochs(epochs) => DataDone::Epochs(epochs),
-                        DataOp::Replace(version) => {
-                            let end = LogEnd { zxid: version.zxid(), ..LogEnd::default() };
-                            DataDone::Replaced(end)
-                        }
-                        DataOp::Truncate(zxid) => DataDone::CannotTruncate(zxid),
-                    };
+                    let done = self.stores[index].execute(op, self.count, None).unwrap();
+                    self.counts.truncations += u64::from(matches!(done, DataDone::Truncated(_)));
+                    self.counts.replacements += u64::from(matches!(done, DataDone::Replaced(_)));
                     self.at(index, DISK, Event::Data(done));
                 }
+                Output::Log(op) => self.read_log(index, op),
                 Output::Link(op) => self.link(index, op),
             }
         }

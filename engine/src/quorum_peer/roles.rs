@@ -12,6 +12,7 @@ use crate::zab::election::{Decision, OwnState, Role as Elected};
 use crate::zab::leader::Leader;
 use crate::zab::learner::{Begin, Learner, Progress};
 use crate::zab::link::{LinkEvent, LinkOp, Plane};
+use crate::zab::log_reading::LogDone;
 use crate::zab::outbox::{Lost, Outbox};
 
 /// A leader that refuses is dialled again after this: it opens its port when it knows that it was
@@ -116,6 +117,14 @@ impl QuorumPeer {
         member.make_progress(now, result, replica, out);
         if let Some(lost) = member.lost.take() {
             member.lose(now, lost, replica, out);
+        }
+    }
+
+    /// Something was read for a learner.
+    pub(super) fn on_log(&mut self, now: Now, done: LogDone) {
+        let member = self.member.as_mut().expect("a server alone has no learners");
+        if let Role::Leading(leader) = &mut member.role {
+            leader.on_log(now, done, &mut self.replica, &mut self.outbox);
         }
     }
 

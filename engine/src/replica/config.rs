@@ -36,6 +36,10 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// How much of the log is kept in memory for learners, bytes.
     pub history_bytes: usize,
+    /// A learner that lacks more than that gets it from the log's files, if that is at most this
+    /// part of the tree's size: beyond it, the tree is cheaper. None: always the tree; infinite:
+    /// all of the log.
+    pub log_share: Option<f64>,
     /// From this counter on, the next group begins a new epoch: [`ROLLOVER_COUNTER`], or less.
     pub rollover_counter: u32,
 }

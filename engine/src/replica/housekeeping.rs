@@ -173,7 +173,9 @@ impl Replica {
         }
         if let Ok(written) = result {
             let mut ops = Vec::new();
-            self.log.purge(written.log_needed_after, &mut ops);
+            let needed_after = written.log_needed_after;
+            let held = self.log_held.map_or(needed_after, |held| held.min(needed_after));
+            self.log.purge(held, &mut ops);
             out.extend(ops.into_iter().map(Output::Disk));
         }
     }

@@ -132,6 +132,11 @@ impl Replica {
         std::mem::take(&mut self.proposals)
     }
 
+    /// The log's files are needed behind this, whatever snapshots there are.
+    pub fn hold_log(&mut self, behind: Option<Zxid>) {
+        self.log_held = behind;
+    }
+
     /// The last transaction that was made: a sync is done when it is committed.
     pub fn last_made(&self) -> Zxid {
         self.tree.applied()

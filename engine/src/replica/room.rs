@@ -22,6 +22,16 @@ pub(super) enum Shortage {
 }
 
 impl Replica {
+    /// How much of the log is worth reading from its files for one learner, bytes; none if it is
+    /// not to be read. Beyond that, the tree is cheaper.
+    ///
+    // Compat: ZKDatabase.calculateTxnLogSizeLimit, which takes the size of the newest snapshot
+    pub fn log_bytes_worth_reading(&self) -> Option<u64> {
+        let pages = self.tree.view().page_stats();
+        let tree = (pages.used - pages.waiting) * PAGE_BYTES;
+        Some((tree as f64 * self.config.log_share?) as u64)
+    }
+
     /// Whether this write is to be refused now.
     pub(super) fn refuses(&mut self, write: &prep::Request<'_>) -> bool {
         let shortage = self.shortage();

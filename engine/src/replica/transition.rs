@@ -52,6 +52,7 @@ impl Replica {
         }
         self.flush_proposals(now, out);
         self.proposals.clear();
+        self.log_held = None;
         // Syncs that are answered later are answered by the next leader's word.
         self.syncs_asked = 0;
         self.syncs_proven = u64::MAX;

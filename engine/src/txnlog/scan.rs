@@ -38,6 +38,12 @@ pub trait Sink {
 
     /// A transaction; a refusal is damage at this frame.
     fn txn(&mut self, zxid: Zxid, txn: &[u8]) -> Result<(), Damage>;
+
+    /// Whether the rest of the log is of no interest: then it is not looked at, and the report
+    /// says nothing of its end.
+    fn has_enough(&self) -> bool {
+        false
+    }
 }
 
 /// What a scan found.
@@ -107,7 +113,10 @@ pub fn scan<V: Volume, S: Sink>(
     let mut walk = Walk { segments, sink, from, report, index: 0, offset: FRAMES_START };
     if let Some(start) = start {
         walk.begin(start);
-        while walk.step()? {}
+        while !walk.sink.has_enough() && walk.step()? {}
+    }
+    if walk.sink.has_enough() {
+        return Ok(walk.report);
     }
     walk.finish()
 }

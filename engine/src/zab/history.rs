@@ -47,6 +47,11 @@ impl History {
         Self { base, runs: VecDeque::new(), bytes: 0, bytes_max }
     }
 
+    /// The last transaction before the first that is there.
+    pub fn base(&self) -> Zxid {
+        self.base
+    }
+
     /// The last transaction.
     pub fn last(&self) -> Zxid {
         self.runs.back().map_or(self.base, |run| run.last)

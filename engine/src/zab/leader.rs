@@ -22,12 +22,14 @@
 
 mod broadcast;
 mod handler;
+mod reading;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::data::DataOp;
 use super::link::{LinkEvent, LinkOp, Plane};
+use super::log_reading::LogOp;
 use super::members::Members;
 use super::outbox::{Lost, Outbox, Timing};
 use super::packet::{self, LearnerInfo, Packet, PacketKind};
@@ -100,6 +102,10 @@ pub(super) enum Fault {
     Silent,
     #[error("it takes too long to log a proposal")]
     Slow,
+    #[error("the log that it needs cannot be read any more")]
+    LogLost,
+    #[error("the log grows faster than it takes it")]
+    Outrun,
 }
 
 impl Leader {
@@ -157,7 +163,12 @@ impl Leader {
     /// Leadership is over: learners find out by their links.
     pub fn close(self, out: &mut Outbox) {
         out.links.push(LinkOp::CloseLearnerPort);
-        out.links.extend(self.handlers.into_keys().map(LinkOp::Close));
+        for (link, handler) in self.handlers {
+            out.links.push(LinkOp::Close(link));
+            if handler.reading.is_some() {
+                out.logs.push(LogOp::Close(link));
+            }
+        }
     }
 
     /// Whether the link is a learner's.
@@ -178,14 +189,22 @@ impl Leader {
                 self.handlers.insert(link, Handler::new(now.instant));
             }
             LinkEvent::Received(link, bytes) => self.on_bytes(now, link, bytes, replica, out),
-            LinkEvent::Drained(link) => self.go_on_sending(link, out),
+            LinkEvent::Drained(link) => self.go_on_sending(now, link, replica, out),
             LinkEvent::Closed(link) => {
-                if let Some(handler) = self.handlers.remove(&link) {
+                if let Some(handler) = self.remove(link, out) {
                     tracing::info!(server = ?handler.server, "a learner is gone");
                 }
             }
             LinkEvent::Accepted { .. } | LinkEvent::Connected(_) | LinkEvent::Failed { .. } => {}
         }
+    }
+
+    fn remove(&mut self, link: LinkId, out: &mut Outbox) -> Option<Handler> {
+        let handler = self.handlers.remove(&link)?;
+        if handler.reading.is_some() {
+            out.logs.push(LogOp::Close(link));
+        }
+        Some(handler)
     }
 
     fn on_bytes(
@@ -213,7 +232,7 @@ impl Leader {
     }
 
     pub(super) fn drop_learner(&mut self, link: LinkId, fault: &Fault, out: &mut Outbox) {
-        let handler = self.handlers.remove(&link).expect("it just did this");
+        let handler = self.remove(link, out).expect("it just did this");
         tracing::warn!(server = ?handler.server, "closing the link to a learner: {fault}");
         out.links.push(LinkOp::Close(link));
     }
@@ -284,7 +303,7 @@ impl Leader {
             (*other != link && handler.server == Some(server)).then_some(*other)
         };
         if let Some(older) = self.handlers.iter().find_map(same) {
-            self.handlers.remove(&older);
+            self.remove(older, out);
             out.links.push(LinkOp::Close(older));
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::data::DataOp;
 use super::link::LinkOp;
+use super::log_reading::LogOp;
 use crate::order::Service;
 use crate::replica;
 
@@ -14,6 +15,8 @@ pub struct Outbox {
     pub links: Vec<LinkOp>,
     /// Of the data beside the log.
     pub data: Vec<DataOp>,
+    /// Of the log's files, to be read again.
+    pub logs: Vec<LogOp>,
     /// What the replica wants meanwhile.
     pub replica: Vec<replica::Output>,
     /// What clients get from here on.

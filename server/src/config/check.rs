@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT_MS: i64 = 5_000;
 const NOTIFICATION_MS_MIN: i64 = 200;
 const NOTIFICATION_MS_MAX: i64 = 60_000;
 const STUCK_AFTER_MS: i64 = 10_000;
+const HISTORY_KB: i64 = 64 << 10;
+const SNAPSHOT_SIZE_FACTOR: f64 = 0.33;
 
 /// Where ZooKeeper keeps the classes that `authProvider.N` names.
 const PROVIDER_PACKAGE: &str = "org.apache.zookeeper.server.auth";
@@ -133,10 +135,22 @@ impl<'a> Checker<'a> {
             begins_empty: self.bool("db.autocreate", false),
             fast_election: self.bool("ringkeeper.fastElection", true),
             linearizable_sync: self.bool("ringkeeper.linearizableSync", true),
+            history_bytes: (self.int("ringkeeper.historyKb", HISTORY_KB) as usize) << 10,
+            log_share: self.log_share(),
             grace: self
                 .settings
                 .get("ringkeeper.clientGraceMs")
                 .map(|_| self.ms("ringkeeper.clientGraceMs", 0)),
+        }
+    }
+
+    // Compat: ZKDatabase's constructor, isTxnLogSyncEnabled, getProposalsFromTxnLog
+    fn log_share(&self) -> Option<f64> {
+        let factor = self.text("snapshotSizeFactor").and_then(|text| text.parse().ok());
+        match factor.filter(|factor| *factor <= 1.0).unwrap_or(SNAPSHOT_SIZE_FACTOR) {
+            factor if factor < 0.0 => None,
+            0.0 => Some(f64::INFINITY),
+            factor => Some(factor),
         }
     }
 

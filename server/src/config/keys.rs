@@ -163,6 +163,7 @@ pub const KEYS: &[Key] = keys! {
         "ringkeeper.stuckAfterMs": Kind::Int(0, i32::MAX as i64),
     }
     ENSEMBLE => {
+        "ringkeeper.historyKb": Kind::Int(0, 16 << 20),
         "ringkeeper.clientGraceMs": Kind::Int(0, i32::MAX as i64),
         "ringkeeper.fastElection": BOOL,
         "ringkeeper.linearizableSync": BOOL,

@@ -115,6 +115,7 @@ impl Ordering {
         let now = events.clock.now();
         self.take_written(now, events).map_err(io::Error::other)?;
         self.take_data(now)?;
+        self.take_read(now);
         self.take_links(now, events)?;
         while let Some(message) = events.shared.receive_ordering() {
             match message {
@@ -181,6 +182,7 @@ impl Ordering {
         };
         while let Some(finished) = apparatus.data.finished() {
             let Finished { done, snapshots, log } = finished.map_err(io::Error::other)?;
+            let is_another = log.is_some();
             if let Some(snapshots) = snapshots {
                 self.snapshots = Some(apparatus.open_snapshots(snapshots)?);
                 let change = std::mem::replace(&mut self.change, Change::None);
@@ -194,8 +196,19 @@ impl Ordering {
                 }
             }
             self.peer.step(now, Input::Data(Box::new(done)), &mut self.outputs);
+            if is_another {
+                apparatus.provide_memory(self.peer.replica().tree())?;
+            }
         }
         Ok(())
+    }
+
+    /// Takes in what was read of the log's files.
+    fn take_read(&mut self, now: Now) {
+        let Beside::Member(apparatus) = &mut self.beside else { return };
+        while let Some(done) = apparatus.log_readers.done() {
+            self.peer.step(now, Input::Log(done), &mut self.outputs);
+        }
     }
 
     /// Takes in what has come over the links. What it leads to is done before the next of it.
@@ -250,6 +263,10 @@ impl Ordering {
                 Output::Link(op) => {
                     let Beside::Member(apparatus) = &mut self.beside else { continue };
                     apparatus.peers.execute(now.instant, op);
+                }
+                Output::Log(op) => {
+                    let Beside::Member(apparatus) = &mut self.beside else { continue };
+                    apparatus.log_readers.execute(op);
                 }
                 Output::Data(DataOp::Epochs(epochs)) => {
                     let Beside::Member(apparatus) = &mut self.beside else { continue };

@@ -1,13 +1,16 @@
 //! Three processes on the loopback: what a minority's death leaves of writes, connections and
 //! service.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use engine::op::OpCode;
 use tempfile::TempDir;
 
-use super::client::{Client, EPHEMERAL, PERSISTENT, new_session};
+use super::client::{Client, EPHEMERAL, PERSISTENT, new_node, new_session};
 use super::server::{DEADLINE, Server, Setup};
 
 /// An ensemble; some of its servers may not run.
@@ -20,6 +23,11 @@ struct Ensemble {
 impl Ensemble {
     /// Servers of which the first `voters` vote, all of them started.
     fn start(backend: &'static str, count: usize, voters: usize) -> Self {
+        Self::start_with(backend, count, voters, &[])
+    }
+
+    /// The same with settings, as `-D` takes them.
+    fn start_with(backend: &'static str, count: usize, voters: usize, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         // Held together, so that none comes twice.
         let held: Vec<_> =
@@ -35,6 +43,9 @@ impl Ensemble {
                 .with("initLimit=20")
                 .with("syncLimit=20")
                 .with("4lw.commands.whitelist=*");
+            for setting in settings {
+                setup = setup.with(setting);
+            }
             for (number, ports) in ports.chunks(2).enumerate() {
                 let role = if number < voters { "participant" } else { "observer" };
                 let line = format!("127.0.0.1:{}:{}:{role}", ports[0], ports[1]);
@@ -53,6 +64,10 @@ impl Ensemble {
 
     fn server(&self, index: usize) -> &Server {
         self.servers[index].as_ref().unwrap()
+    }
+
+    fn server_mut(&mut self, index: usize) -> &mut Server {
+        self.servers[index].as_mut().unwrap()
     }
 
     fn kill(&mut self, index: usize) {
@@ -219,8 +234,82 @@ fn a_server_that_lost_its_data_gets_all_of_it_from_the_leader() {
     std::fs::remove_dir_all(data).unwrap();
     ensemble.restart(follower);
     check(ensemble.server(follower), 700);
+    assert!(ensemble.server(follower).threads().iter().any(|name| name == "memory"));
     write(&mut client, 700..710);
     ensemble.kill(follower);
     ensemble.restart(follower);
     check(ensemble.server(follower), 710);
+}
+
+#[test]
+fn a_follower_that_is_further_behind_than_memory_gets_its_part_of_the_log() {
+    let mut ensemble = Ensemble::start_with("epoll", 3, 3, &["ringkeeper.historyKb=16"]);
+    let (leader, follower) = (ensemble.leader(), ensemble.follower());
+    let mut client = ensemble.server(leader).client();
+    for number in 0..200 {
+        let reply = client.create(&format!("/large{number}"), &[7; 4000], PERSISTENT);
+        assert_eq!(reply.err, 0);
+    }
+    ensemble.kill(follower);
+    write(&mut client, 0..300);
+    ensemble.restart(follower);
+    check(ensemble.server(follower), 300);
+    let line = ensemble.server_mut(leader).wait_for("from_log=true");
+    assert!(line.contains("place=Behind"), "{line}");
+    // A leader that was started again has no more in memory than that.
+    ensemble.kill(follower);
+    write(&mut client, 300..600);
+    ensemble.kill(leader);
+    ensemble.restart(leader);
+    let leads = ensemble.leader();
+    ensemble.restart(follower);
+    check(ensemble.server(follower), 600);
+    let line = ensemble.server_mut(leads).wait_for("from_log=true");
+    assert!(line.contains("place=Behind"), "{line}");
+}
+
+#[test]
+fn what_a_dead_leader_had_logged_alone_is_cut_when_it_comes_back() {
+    let mut ensemble = Ensemble::start("epoll", 3, 3);
+    let leader = ensemble.leader();
+    let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
+    let mut client = ensemble.server(leader).client();
+    write(&mut client, 0..20);
+    // They get the proposal, and never look at it.
+    for other in &others {
+        ensemble.server(*other).freeze();
+    }
+    client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
+    client.flush();
+    until_logged(&ensemble.folder.path().join(leader.to_string()), b"/tail");
+    (0..3).for_each(|index| ensemble.kill(index));
+    for other in &others {
+        ensemble.servers[*other] = Some(ensemble.setups[*other].start());
+    }
+    for other in &others {
+        ensemble.until_mode(*other, |mode| mode.is_some());
+    }
+    let mut client = ensemble.server(others[0]).client();
+    write(&mut client, 20..40);
+    ensemble.restart(leader);
+    let line = ensemble.server_mut(leader).seen("cutting the log");
+    assert!(line.contains("WARN"), "{line}");
+    check(ensemble.server(leader), 40);
+    let mut client = ensemble.server(leader).client();
+    assert_ne!(client.exists("/tail", false).err, 0);
+}
+
+/// Waits until these bytes are in the beginning of some file of a server's log.
+fn until_logged(data: &Path, bytes: &[u8]) {
+    let deadline = Instant::now() + DEADLINE;
+    let has = |path: &Path| {
+        let mut begin = Vec::new();
+        let file = File::open(path).and_then(|file| file.take(1 << 20).read_to_end(&mut begin));
+        file.is_ok() && begin.windows(bytes.len()).any(|window| window == bytes)
+    };
+    let generation = data.join("ringkeeper/generation.1");
+    while !std::fs::read_dir(&generation).unwrap().flatten().any(|entry| has(&entry.path())) {
+        assert!(Instant::now() < deadline, "it is not logged");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }

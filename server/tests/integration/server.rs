@@ -1,5 +1,6 @@
 //! A server process of a test: started, watched through its log, stopped or killed.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -143,6 +144,32 @@ impl Server {
     pub(crate) fn killer(&self) -> impl Fn() + Send + Sync + use<> {
         let pid = self.pid();
         move || send_signal(pid, Signal::KILL)
+    }
+
+    /// Stops the process where it is: it does nothing more before it is killed.
+    pub(crate) fn freeze(&self) {
+        send_signal(self.pid(), Signal::STOP);
+        let is_frozen = |task: &Path| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        let deadline = Instant::now() + DEADLINE;
+        while !self.tasks().iter().all(|task| is_frozen(task)) {
+            assert!(Instant::now() < deadline, "it goes on");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// The names of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let name = |task: &PathBuf| fs::read_to_string(task.join("comm")).ok();
+        let names = self.tasks();
+        names.iter().filter_map(name).map(|name| name.trim().to_owned()).collect()
+    }
+
+    fn tasks(&self) -> Vec<PathBuf> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks.flatten().map(|entry| entry.path()).collect()
     }
 
     /// A raw connection with a new session.

@@ -2,6 +2,7 @@
 
 mod cores;
 mod life;
+mod readings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -18,7 +19,9 @@ use engine::time::{Instant, WallTime};
 use engine::txnlog::format::segment_name;
 use engine::txnlog::segments;
 use engine::zab::data::{DataDone, DataOp};
+use engine::zab::history::Run;
 use engine::zab::link::Plane;
+use engine::zab::log_reading::LogDone;
 
 use super::coverage::Role;
 use super::store::Store;
@@ -51,6 +54,8 @@ pub enum Event {
     Sent(ConnectionId, Vec<u8>),
     /// A client connects, sends, or is gone.
     Client(ConnectionId, ClientEvent),
+    /// Something was read of the log.
+    Read(LogDone),
     /// A timeout of the ordering machine.
     Tick(u64),
 }
@@ -104,6 +109,8 @@ pub struct Process {
     version: Version,
     slow: VecDeque<Slow>,
     writes: usize,
+    /// What learners are still to be sent of the log's files.
+    readings: BTreeMap<LinkId, VecDeque<Run>>,
     tick: u64,
     leads: bool,
     role: RoleKind,
@@ -146,6 +153,7 @@ impl Event {
             Self::Sent(..) => 11,
             Self::Client(..) => 12,
             Self::Tick(_) => 13,
+            Self::Read(_) => 14,
         }
     }
 }
@@ -269,6 +277,7 @@ impl World {
         match event {
             Event::Written(name, id, done) => self.on_written(index, &name, id, done),
             Event::Slow => self.on_slow(index),
+            Event::Read(done) => self.step(index, Input::Log(done)),
             Event::Submission(submission) => {
                 self.tell(|| format!("server {}: {:?}", index + 1, submission.orders));
                 self.step(index, Input::Replica(replica::Input::Submission(submission)));
@@ -443,6 +452,7 @@ impl World {
                 }
                 Output::Link(op) => self.execute_link(index, op),
                 Output::Data(op) => self.push_slow(index, Slow::Data(op)),
+                Output::Log(op) => self.read_log(index, op),
                 Output::Service(service) => {
                     self.send_to_cores(index, || Message::Service(service));
                 }

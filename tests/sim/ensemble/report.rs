@@ -22,6 +22,8 @@ pub struct Stats {
     pub truncations: u64,
     /// Trees that were replaced by a leader's.
     pub replacements: u64,
+    /// Learners that were brought up to date from the log's files.
+    pub readings: u64,
     /// Operations that clients had answers to, by kind.
     pub answers: BTreeMap<&'static str, u64>,
     /// What passed between servers.

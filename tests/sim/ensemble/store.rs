@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Starts.
-    pub fn open(&mut self) -> Result<Found, StorageError> {
+    pub fn open(&mut self, history_bytes: usize) -> Result<Found, StorageError> {
         let manifest = match Manifest::open(&mut self.root)? {
             Some(manifest) => manifest,
             None => Manifest::create(&mut self.root)?,
@@ -98,7 +98,7 @@ impl Store {
             Some(file) => file.epochs(),
             None => EpochsFile::create(&mut self.root, Epochs::default())?.epochs(),
         };
-        let recovered = self.recover()?;
+        let recovered = self.recover(history_bytes)?;
         let has_data = epochs.current > Epoch(0)
             || recovered.log.zxid > Zxid::ZERO
             || recovered.report.snapshot.is_some();
@@ -106,10 +106,10 @@ impl Store {
         Ok(Found { recovered, epochs, has_data })
     }
 
-    fn recover(&mut self) -> Result<Recovered, StorageError> {
+    fn recover(&mut self, history_bytes: usize) -> Result<Recovered, StorageError> {
         self.with_shared(|snapshots, log| {
             let mut source = Snapshots(snapshots.clone());
-            recovery::recover(snapshots, log, &mut source)
+            recovery::recover(snapshots, log, &mut source, history_bytes)
         })
     }
 
@@ -164,7 +164,7 @@ impl Store {
             }
             cut => cut?,
         }
-        let Recovered { tree, log, report } = self.recover()?;
+        let Recovered { tree, log, report, .. } = self.recover(0)?;
         Ok(DataDone::Truncated(Box::new(Loaded { tree, log, report })))
     }
 

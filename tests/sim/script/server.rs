@@ -115,7 +115,7 @@ impl Ensemble {
         let server = &mut self.servers[index];
         assert!(server.process.is_none(), "it runs already");
         (server.life, server.is_puppet) = (server.life + 1, false);
-        let found = server.store.open().unwrap();
+        let found = server.store.open(0).unwrap();
         server.epochs = found.epochs;
         let log = LogConfig {
             segment_bytes: SEGMENT_BYTES,
@@ -406,6 +406,7 @@ impl Ensemble {
                     self.servers[index].data.push_back(op);
                     self.at_server(index, DISK, Event::DataDone);
                 }
+                Output::Log(_) => unreachable!("schedules are about memory and trees"),
                 Output::Service(_) => {}
             }
         }
@@ -460,6 +461,7 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
         snapshot_txns: settings.snapshot_txns,
         snapshot_log_bytes: u64::MAX,
         history_bytes: settings.history_bytes,
+        log_share: None,
         rollover_counter: settings.rollover_counter,
     }
 }

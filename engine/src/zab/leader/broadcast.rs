@@ -22,7 +22,9 @@ impl Leader {
                 packet::write(PacketKind::Proposal, zxid.to_wire(), Some(txn), &mut bytes);
             }
             for (&link, handler) in &mut self.handlers {
-                if !handler.takes_broadcasts() || handler.is_observer {
+                // One that was brought up to date in this turn has it already.
+                let has_it = handler.proposed >= run.last;
+                if !handler.takes_broadcasts() || handler.is_observer || has_it {
                     continue;
                 }
                 handler.proposed = run.last;
@@ -31,6 +33,7 @@ impl Leader {
             }
         }
         self.advance_commit(replica, out);
+        self.hold_log(replica);
     }
 
     /// Commits what a quorum has on disk.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::reading::Reading;
 use super::{Leader, Stage};
 use crate::btree::Version;
 use crate::ids::{LinkId, ServerId};
@@ -29,6 +30,8 @@ pub(super) enum Step {
     AckingEpoch,
     /// It waits to be brought up to date.
     Waiting,
+    /// What memory lacks of its history is being read from the log's files.
+    Reading,
     /// Everything up to NEWLEADER is on its way.
     AckingLeader,
     /// It has the leader's history on disk.
@@ -61,6 +64,7 @@ pub(super) struct Handler {
     pings: VecDeque<u64>,
     pub(super) answered: u64,
     sending: Option<Box<Sending>>,
+    pub(super) reading: Option<Reading>,
 }
 
 /// A tree that is being sent.
@@ -89,6 +93,7 @@ impl Handler {
             pings: VecDeque::new(),
             answered: 0,
             sending: None,
+            reading: None,
         }
     }
 
@@ -149,10 +154,30 @@ impl Handler {
 }
 
 impl Leader {
-    /// There is room for more of a tree.
-    pub(super) fn go_on_sending(&mut self, link: LinkId, out: &mut Outbox) {
-        if let Some(handler) = self.handlers.get_mut(&link) {
-            handler.send_tree(link, out);
+    /// There is room for more of what is being sent piece by piece.
+    pub(super) fn go_on_sending(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) {
+        let Some(handler) = self.handlers.get_mut(&link) else { return };
+        if handler.sending.is_some() || handler.reading.is_some() {
+            // It takes what it is sent: that is a sign of life.
+            handler.heard = now.instant;
+        }
+        handler.send_tree(link, out);
+        self.go_on_reading(now, link, replica, out);
+    }
+
+    /// The epoch that learners are to be brought into, and what of the log is committed in it.
+    pub(super) fn history_of(&self, replica: &Replica) -> Option<(Epoch, Zxid)> {
+        match self.stage {
+            // All of the log becomes the ensemble's history.
+            Stage::Synchronizing(epoch) => Some((epoch, replica.last_logged())),
+            Stage::Broadcasting(epoch) => Some((epoch, replica.committed())),
+            Stage::Gathering | Stage::Proposing(_) => None,
         }
     }
 
@@ -163,15 +188,10 @@ impl Leader {
         &mut self,
         now: Now,
         link: LinkId,
-        replica: &Replica,
+        replica: &mut Replica,
         out: &mut Outbox,
     ) {
-        let (epoch, committed) = match self.stage {
-            // All of the log becomes the ensemble's history.
-            Stage::Synchronizing(epoch) => (epoch, replica.last_logged()),
-            Stage::Broadcasting(epoch) => (epoch, replica.committed()),
-            _ => return,
-        };
+        let Some((_, committed)) = self.history_of(replica) else { return };
         let Some(handler) = self.handlers.get_mut(&link) else { return };
         if handler.step != Step::Waiting {
             return;
@@ -183,8 +203,29 @@ impl Leader {
                 let same = zxid.epoch() == committed.epoch();
                 if same { Place::Cut(committed) } else { Place::Unknown }
             }
+            Place::Cut(zxid) => Place::Cut(zxid.min(committed)),
             place => place,
         };
+        if place == Place::Unknown && self.begin_reading(link, replica, out) {
+            return;
+        }
+        let from = self.announce(link, place, replica, out);
+        self.complete(now, link, from, replica, out);
+    }
+
+    /// Tells a learner how it is brought up to date: from which transaction on it gets the rest.
+    pub(super) fn announce(
+        &mut self,
+        link: LinkId,
+        place: Place,
+        replica: &Replica,
+        out: &mut Outbox,
+    ) -> Zxid {
+        let (_, committed) = self.history_of(replica).expect("it is being synchronized");
+        let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
+        let (server, last) = (handler.server, handler.last);
+        let from_log = handler.reading.is_some();
+        tracing::info!(?server, ?last, ?place, %committed, from_log, "synchronizing a learner");
         let mut bytes = Vec::new();
         let from = match place {
             Place::Behind(zxid) => {
@@ -192,7 +233,6 @@ impl Leader {
                 zxid
             }
             Place::Cut(zxid) => {
-                let zxid = zxid.min(committed);
                 packet::write_bare(PacketKind::Trunc, zxid, &mut bytes);
                 zxid
             }
@@ -200,15 +240,29 @@ impl Leader {
                 let version = replica.published().clone();
                 let zxid = version.zxid();
                 packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
-                handler.send(link, std::mem::take(&mut bytes), out);
+                out.links.push(LinkOp::Send { link, bytes: std::mem::take(&mut bytes) });
                 let (writer, behind) = (TreeWriter::new(), Vec::new());
                 handler.sending = Some(Box::new(Sending { version, writer, behind }));
                 zxid
             }
         };
-        let (server, last) = (handler.server, handler.last);
-        tracing::info!(?server, ?last, ?place, %committed, "synchronizing a learner");
-        for (zxid, txn) in history.behind(from) {
+        handler.send(link, bytes, out);
+        from
+    }
+
+    /// Sends what memory has behind `from`, and NEWLEADER.
+    pub(super) fn complete(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        from: Zxid,
+        replica: &Replica,
+        out: &mut Outbox,
+    ) {
+        let (epoch, committed) = self.history_of(replica).expect("it is being synchronized");
+        let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
+        let mut bytes = Vec::new();
+        for (zxid, txn) in replica.history().behind(from) {
             if zxid > committed && handler.is_observer {
                 break;
             }

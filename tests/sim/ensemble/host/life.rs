@@ -29,7 +29,7 @@ impl World {
         let host = &mut self.hosts[index];
         host.life += 1;
         host.is_silent = false;
-        let found = host.store.open();
+        let found = host.store.open(self.options.history_bytes);
         let found = found.unwrap_or_else(|error| panic!("server {}: {error}", index + 1));
         let now = host.time(self.now);
         let log = LogConfig {
@@ -42,7 +42,8 @@ impl World {
         let log_end = found.recovered.log;
         let writer = TxnLog::open(log, log_end, now.instant, &mut ops);
         let config = replica_config(index, &self.options);
-        let replica = Replica::new(config, found.recovered.tree, writer, now);
+        let mut replica = Replica::new(config, found.recovered.tree, writer, now);
+        replica.remember(found.recovered.history);
         let version = replica.published().clone();
         let clients = client_config();
         let core = |core| Core {
@@ -69,6 +70,7 @@ impl World {
             version,
             slow: VecDeque::new(),
             writes: 0,
+            readings: BTreeMap::new(),
             tick: 0,
             leads: false,
             role: RoleKind::Looking,
@@ -137,6 +139,7 @@ fn replica_config(index: usize, options: &Options) -> replica::Config {
         snapshot_txns: options.snapshot_txns,
         snapshot_log_bytes: u64::MAX,
         history_bytes: options.history_bytes,
+        log_share: Some(options.log_share),
         rollover_counter: options.rollover_counter,
     }
 }
