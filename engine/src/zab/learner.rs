@@ -15,6 +15,8 @@
 //!
 // Compat: Learner, Follower, Observer
 
+use std::collections::VecDeque;
+
 use super::data::{DataDone, DataOp};
 use super::link::{LinkEvent, LinkOp};
 use super::outbox::{Lost, Outbox, Timing};
@@ -63,8 +65,9 @@ pub struct Learner {
     epoch: Epoch,
     /// What of the learner's own log the leader's history has.
     base: Zxid,
-    /// Proposals up to here need no ACK of their own any more.
-    acked: Zxid,
+    /// Proposals whose ACKs are due, each its own, when they are durable. A leader may commit
+    /// without this server: that leaves no ACK out.
+    unacked: VecDeque<Zxid>,
 }
 
 #[derive(Debug)]
@@ -108,7 +111,7 @@ impl Learner {
             heard: now.instant,
             epoch: Epoch(0),
             base: begin.last.unwrap_or(Zxid::ZERO),
-            acked: Zxid::ZERO,
+            unacked: VecDeque::new(),
         }
     }
 
@@ -197,7 +200,8 @@ impl Learner {
             (DataDone::Epochs(epochs), Stage::Adopting) => {
                 self.epochs = epochs;
                 self.stage = Stage::Waiting;
-                self.acked = self.base.max(replica.committed_by_leader());
+                let covered = self.base.max(replica.committed_by_leader());
+                self.unacked.retain(|zxid| *zxid > covered);
                 self.send_bare(PacketKind::Ack, Zxid::new(self.epoch, 0), out);
             }
             (DataDone::Truncated(loaded), Stage::Truncating(zxid)) => {
@@ -377,7 +381,11 @@ impl Learner {
         let zxid = Zxid::from_wire(packet.zxid);
         match packet.kind {
             PacketKind::Proposal => {
-                log(now, zxid.ok_or(CONFUSED)?, packet.data, replica, out)?;
+                let zxid = zxid.ok_or(CONFUSED)?;
+                log(now, zxid, packet.data, replica, out)?;
+                if !self.begin.is_observer {
+                    self.unacked.push_back(zxid);
+                }
             }
             PacketKind::Commit | PacketKind::CommitAndActivate => {
                 commit(zxid.ok_or(CONFUSED)?, replica)?;
@@ -421,17 +429,12 @@ impl Learner {
         out: &mut Outbox,
     ) -> Result<Progress, Lost> {
         self.adopt_when_logged(replica, out);
-        if matches!(self.stage, Stage::Waiting | Stage::Active) && !self.begin.is_observer {
-            let durable = replica.last_durable();
-            if durable > self.acked {
-                let mut bytes = Vec::new();
-                let behind = replica.history().behind(self.acked);
-                for (zxid, _) in behind.take_while(|(zxid, _)| *zxid <= durable) {
-                    packet::write_bare(PacketKind::Ack, zxid, &mut bytes);
-                }
-                self.acked = durable;
-                self.send(bytes, out);
+        if matches!(self.stage, Stage::Waiting | Stage::Active) {
+            let (durable, mut bytes) = (replica.last_durable(), Vec::new());
+            while let Some(zxid) = self.unacked.pop_front_if(|zxid| *zxid <= durable) {
+                packet::write_bare(PacketKind::Ack, zxid, &mut bytes);
             }
+            self.send(bytes, out);
         }
         if self.is_active() {
             let bytes = replica.take_to_leader();
