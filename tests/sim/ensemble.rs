@@ -15,6 +15,7 @@ mod coverage;
 mod faults;
 mod host;
 mod network;
+mod planted;
 pub mod report;
 pub mod requests;
 pub mod store;
@@ -50,12 +51,49 @@ const TICK: Duration = Duration::from_millis(200);
 pub enum Planted {
     /// A write of the log is reported when it begins.
     AckBeforeDurable,
+    /// Proposals are acknowledged on behalf of followers when they are sent.
+    CommitWithoutQuorum,
     /// Epochs are reported durable and not written.
     EpochsNotWritten,
     /// A cut leaves one transaction too many.
     TruncateTooShort,
+    /// A snapshot of what was never committed is written, and outlives the cut of the log.
+    SnapshotOutlivesCut,
     /// A member without data says that it has some.
     EmptyMemberVotes,
+    /// Replies leave before other cores can see what they tell of.
+    ReplyBeforePublish,
+    /// Reads in front of a write of their session see the state behind it.
+    ReadPastCut,
+    /// Events leave behind the replies that they belong in front of.
+    WatchAfterData,
+    /// Some events are forgotten.
+    EventLost,
+    /// Of several ACKs only the last one is sent.
+    OneAckForMany,
+    /// Signs of life are not passed on to the leader.
+    TouchesLost,
+    /// A server that stood still lives through the time that it missed.
+    ExpiryAfterPause,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::AckBeforeDurable,
+        Self::CommitWithoutQuorum,
+        Self::EpochsNotWritten,
+        Self::TruncateTooShort,
+        Self::SnapshotOutlivesCut,
+        Self::EmptyMemberVotes,
+        Self::ReplyBeforePublish,
+        Self::ReadPastCut,
+        Self::WatchAfterData,
+        Self::EventLost,
+        Self::OneAckForMany,
+        Self::TouchesLost,
+        Self::ExpiryAfterPause,
+    ];
 }
 
 /// What a seed decides at the beginning.
@@ -89,6 +127,10 @@ pub struct Options {
     pub log_share: f64,
     /// From this counter on, a new epoch begins.
     pub rollover_counter: u32,
+    /// How long a session outlives its last sign of life.
+    pub timeout_ms: i32,
+    /// The only fault is that all stand still for less than they bear.
+    pub only_pauses: bool,
     /// What is wrong with the drivers.
     pub planted: Option<Planted>,
 }
@@ -112,7 +154,26 @@ impl Options {
             history_bytes: [600, 5000, 1 << 20][random.below(3)],
             log_share: [0.0, 0.33, f64::INFINITY][random.below(3)],
             rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
+            timeout_ms: 4000,
+            only_pauses: false,
             planted: None,
+        }
+    }
+
+    /// Adds a mistake, and what it needs to show.
+    fn plant(&mut self, planted: Option<Planted>) {
+        self.planted = planted;
+        match planted {
+            Some(Planted::ReplyBeforePublish) => self.cores = 2,
+            Some(Planted::EpochsNotWritten | Planted::EmptyMemberVotes) => {
+                (self.voters, self.faulty) = (3, 10 * SECOND);
+            }
+            Some(Planted::ExpiryAfterPause) => {
+                // Leaders and followers bear longer silence than sessions do.
+                (self.only_pauses, self.timeout_ms) = (true, 2 * TICK.as_millis() as i32);
+                (self.hop_max, self.disk_max) = (300 * US, MS);
+            }
+            _ => {}
         }
     }
 }
@@ -129,8 +190,10 @@ pub enum Event {
     Client { client: usize, connection: u64, bytes: Option<Vec<u8>> },
     /// A client does what it does next.
     Wake(usize),
-    /// A paused server goes on.
-    Resume(usize),
+    /// A paused server goes on, in this life of it.
+    Resume(usize, u32),
+    /// This leader and everybody else are lost, in the order that a planted mistake needs.
+    Strike(usize),
     /// A fault.
     Fault,
 }
@@ -165,6 +228,8 @@ pub struct World {
     faulty: bool,
     /// When a clock jumped last.
     jumped_at: Option<u64>,
+    /// When all servers stood still at once, from and to.
+    stood_still: Vec<(u64, u64)>,
     is_told: bool,
     hash: u64,
     /// What happened so far.
@@ -181,8 +246,14 @@ pub fn fold(hash: u64, bytes: &[u8]) -> u64 {
 impl World {
     /// The beginning.
     pub fn new(seed: u64, planted: Option<Planted>) -> Self {
+        Self::with(seed, |options| options.plant(planted))
+    }
+
+    /// The beginning, with options that are not left to the seed alone.
+    pub fn with(seed: u64, change: impl FnOnce(&mut Options)) -> Self {
         let mut random = Random::new(seed);
-        let options = Options { planted, ..Options::draw(&mut random) };
+        let mut options = Options::draw(&mut random);
+        change(&mut options);
         let count = options.voters + options.observers;
         let member = |index| Member {
             id: ServerId(index as i64 + 1),
@@ -205,6 +276,7 @@ impl World {
             checks: Checks::default(),
             faulty: true,
             jumped_at: None,
+            stood_still: Vec::new(),
             is_told: std::env::var_os("TRACE").is_some(),
             hash: seed,
             stats: Stats::default(),
@@ -312,8 +384,15 @@ impl World {
                 self.note(103, &[client as u8]);
                 self.on_wake(client);
             }
-            Event::Resume(index) => {
+            Event::Strike(index) => self.strike(index),
+            Event::Resume(index, life) => {
+                if self.hosts[index].life != life {
+                    return;
+                }
                 self.hosts[index].paused = false;
+                if self.options.planted == Some(Planted::ExpiryAfterPause) {
+                    self.live_through_pause(index);
+                }
                 for (life, event) in std::mem::take(&mut self.hosts[index].deferred) {
                     self.happen(Event::Host(index, life, event));
                 }

@@ -16,7 +16,6 @@ use super::{Attachment, Event, MS, SECOND, World};
 use crate::sim::random::Random;
 use hears::Watch;
 
-const TIMEOUT_MS: i32 = 4000;
 /// A client that hears nothing for this long looks for another server.
 const SILENCE: u64 = 2600 * MS;
 
@@ -186,7 +185,7 @@ impl World {
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: client.last_zxid.cast_signed(),
-            timeout_ms: TIMEOUT_MS,
+            timeout_ms: self.options.timeout_ms,
             session: client.session,
             password: &client.password,
             read_only: Some(false),
@@ -281,11 +280,11 @@ impl World {
 
     fn on_joined(&mut self, index: usize, connection: u64, frame: &[u8]) {
         let now = self.now;
+        let silent = self.time_since(self.clients[index].alive_at);
         let client = &mut self.clients[index];
         let response = ConnectResponse::decode(frame).expect("a response");
         if response.session == SessionId::NONE || response.timeout_ms <= 0 {
-            let silent = now - client.alive_at;
-            let timeout = TIMEOUT_MS as u64 * MS;
+            let timeout = self.options.timeout_ms as u64 * MS;
             // A leader whose clock is ahead has seen more time pass than there was.
             let jumped = self.jumped_at.is_some_and(|at| now - at < timeout);
             assert!(

@@ -1,6 +1,7 @@
 //! A server: its machines, what drives them, and its disk.
 
 mod cores;
+mod event;
 mod life;
 mod readings;
 
@@ -12,7 +13,7 @@ use engine::btree::Version;
 use engine::client_core::{self, ClientCore};
 use engine::disk::{AlignedBuf, DiskDone, DiskOp};
 use engine::ids::{ConnectionId, CoreId, LinkId};
-use engine::order::{Batch, Service, Submission};
+use engine::order::{Batch, Service};
 use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
 use engine::replica::{self, Now};
 use engine::time::{Instant, WallTime};
@@ -21,54 +22,13 @@ use engine::txnlog::segments;
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::history::Run;
 use engine::zab::link::Plane;
-use engine::zab::log_reading::LogDone;
 
 use super::coverage::Role;
 use super::store::Store;
 use super::{MS, Planted, SECOND, World};
 use crate::sim::random::Random;
 
-/// What happens at a server.
-pub enum Event {
-    /// See `LinkEvent`.
-    Accepted(LinkId, Plane),
-    /// The pipe is what the link is called from outside.
-    Connected(LinkId, usize),
-    /// Whether it was refused.
-    Failed(LinkId, bool),
-    /// Bytes of another server.
-    Received(LinkId, Vec<u8>),
-    /// There is room.
-    Drained(LinkId),
-    /// The other end is gone.
-    LinkClosed(LinkId),
-    /// A write of the log ends: file, number, answer.
-    Written(String, u64, DiskDone),
-    /// The next of the operations that are done one after the other.
-    Slow,
-    /// A core's submission arrives.
-    Submission(Submission),
-    /// Something is in a core's inbox, or its time has come.
-    Core(u16),
-    /// What a core sent has left.
-    Sent(ConnectionId, Vec<u8>),
-    /// A client connects, sends, or is gone.
-    Client(ConnectionId, ClientEvent),
-    /// Something was read of the log.
-    Read(LogDone),
-    /// A timeout of the ordering machine.
-    Tick(u64),
-}
-
-/// What happens on a client's connection.
-pub enum ClientEvent {
-    /// It is there.
-    Accepted,
-    /// Bytes.
-    Received(Vec<u8>),
-    /// It is gone.
-    Closed,
-}
+pub use event::{ClientEvent, Event};
 
 /// What waits for the thread beside the cores.
 enum Slow {
@@ -106,6 +66,7 @@ pub struct Process {
     /// Links that are being dialled.
     dialled: BTreeSet<LinkId>,
     published: Option<Arc<Batch>>,
+    late: VecDeque<Arc<Batch>>,
     version: Version,
     slow: VecDeque<Slow>,
     writes: usize,
@@ -126,6 +87,8 @@ pub struct Host {
     pub process: Option<Box<Process>>,
     /// It does nothing for the moment.
     pub paused: bool,
+    /// Since then.
+    pub paused_at: u64,
     /// What it will do then.
     pub deferred: Vec<(u32, Event)>,
     /// Its machine is off: nobody refuses connections.
@@ -136,28 +99,6 @@ pub struct Host {
     slots: u32,
 }
 
-impl Event {
-    /// For the hash.
-    pub fn kind(&self) -> u8 {
-        match self {
-            Self::Accepted(..) => 1,
-            Self::Connected(..) => 2,
-            Self::Failed(..) => 3,
-            Self::Received(..) => 4,
-            Self::Drained(_) => 5,
-            Self::LinkClosed(_) => 6,
-            Self::Written(..) => 7,
-            Self::Slow => 8,
-            Self::Submission(_) => 9,
-            Self::Core(_) => 10,
-            Self::Sent(..) => 11,
-            Self::Client(..) => 12,
-            Self::Tick(_) => 13,
-            Self::Read(_) => 14,
-        }
-    }
-}
-
 impl Host {
     pub(super) fn new(index: usize, random: &mut Random) -> Self {
         Self {
@@ -165,6 +106,7 @@ impl Host {
             life: 0,
             process: None,
             paused: false,
+            paused_at: 0,
             deferred: Vec::new(),
             is_silent: false,
             store: Store::default(),
@@ -206,6 +148,20 @@ impl Host {
         let process = self.process.as_mut().expect("it runs");
         process.accepted += 2;
         LinkId(process.accepted - 1)
+    }
+
+    /// Its disk is empty: it was replaced.
+    pub(super) fn lose_disk(&mut self) {
+        assert!(self.process.is_none(), "it does not run");
+        self.store = Store::default();
+    }
+
+    /// Whether what a leader has brought it is on its disk.
+    pub(super) fn has_data(&self) -> bool {
+        match &self.process {
+            Some(process) => process.role != RoleKind::Looking,
+            None => self.store.has_data(),
+        }
     }
 
     pub(super) fn published(&self) -> Option<&Version> {
@@ -290,6 +246,10 @@ impl World {
                 });
             }
             Event::Client(id, event) => self.on_client_event(index, id, &event),
+            Event::Late => {
+                let process = self.hosts[index].process.as_mut().expect("it runs");
+                process.published = process.late.pop_front();
+            }
             Event::Tick(tick) => {
                 let process = self.hosts[index].process.as_ref().expect("it runs");
                 if process.tick == tick {
@@ -413,14 +373,24 @@ impl World {
         process.peer.finish_turn(now, &mut outputs);
         let role = process.peer.role();
         let leads = matches!(role, RoleKind::Leading { .. });
-        self.stats.leaderships += u64::from(leads && !process.leads);
-        process.leads = leads;
+        let begins = leads && !std::mem::replace(&mut process.leads, leads);
         if std::mem::replace(&mut process.role, role) != role {
             let epochs = process.peer.replica().last_durable();
             self.tell(|| format!("server {}: {role:?}, log to {epochs}", index + 1));
         }
         self.execute(index, outputs);
         self.schedule_tick(index);
+        if begins {
+            self.stats.leaderships += 1;
+            self.plan_strike(index);
+        }
+    }
+
+    /// The ordering core is told the time.
+    pub(super) fn tick(&mut self, index: usize) {
+        if self.hosts[index].process.is_some() {
+            self.step(index, Input::Replica(replica::Input::Tick));
+        }
     }
 
     fn schedule_tick(&mut self, index: usize) {

@@ -2,9 +2,11 @@
 
 use engine::ids::{LinkId, ServerId};
 use engine::zab::link::{LinkEvent, LinkOp, Plane};
+use engine::zab::packet::PacketKind;
+use engine::zxid::Zxid;
 
 use super::coverage::{Role, Seen, Tap};
-use super::{Event, MS, World, host};
+use super::{Event, MS, Planted, World, host, planted};
 
 /// The links.
 #[derive(Default)]
@@ -22,6 +24,8 @@ struct Pipe {
     /// What waits for the network, towards each end.
     held: [Vec<Option<Vec<u8>>>; 2],
     plane: Plane,
+    /// The last proposal that the learner has acknowledged.
+    acked: Option<Zxid>,
     /// By end: what it has sent, what it has heard.
     sent: [Tap; 2],
     heard: [Tap; 2],
@@ -30,6 +34,19 @@ struct Pipe {
 impl Network {
     pub(super) fn new(hosts: usize) -> Self {
         Self { pipes: Vec::new(), cut: vec![vec![false; hosts]; hosts] }
+    }
+}
+
+impl Pipe {
+    /// A leader of ZooKeeper's credits each ACK to one proposal: none may be left out.
+    fn check_ack(&mut self, zxid: Zxid) {
+        // Those of NEWLEADER and UPTODATE have no counter.
+        if zxid.counter() != 0 {
+            let follows = self.acked.is_none_or(|last| last.next() == Some(zxid));
+            let begins = zxid.counter() == 1;
+            assert!(follows || begins, "an ACK of {zxid} behind that of {:?}", self.acked);
+            self.acked = Some(zxid);
+        }
     }
 }
 
@@ -44,8 +61,18 @@ impl World {
             }
             LinkOp::Send { link, bytes } => {
                 let Some((pipe, end)) = self.hosts[index].pipe(link) else { return };
+                let bytes = match self.network.pipes[pipe].plane {
+                    Plane::Learner if end == 0 => planted::at_learner(self.options.planted, bytes),
+                    _ => bytes,
+                };
                 let seen = self.network.pipes[pipe].sent[end].hear(&bytes);
                 self.note_seen(pipe, end, true, &seen);
+                if self.options.planted == Some(Planted::CommitWithoutQuorum)
+                    && end == 1
+                    && let Some(acks) = planted::acks_of(&seen)
+                {
+                    self.send(pipe, 1, Some(acks));
+                }
                 let mut rest = bytes;
                 while !rest.is_empty() {
                     let cut = 1 + self.random.below(rest.len().min(3000));
@@ -110,6 +137,7 @@ impl World {
             arrives: [self.now + delay, self.now],
             held: [Vec::new(), Vec::new()],
             plane,
+            acked: None,
             sent: [true, false].map(|dials| Tap::new(plane, dials)),
             heard: [false, true].map(|dials| Tap::new(plane, dials)),
         });
@@ -142,7 +170,7 @@ impl World {
 
     /// Messages were sent or received at an end of a link.
     fn note_seen(&mut self, pipe: usize, end: usize, sends: bool, seen: &[Seen]) {
-        let Pipe { ends, plane, .. } = &self.network.pipes[pipe];
+        let Pipe { ends, plane, .. } = self.network.pipes[pipe];
         let index = ends[end].0;
         let learns = if index < self.options.voters { Role::Following } else { Role::Observing };
         let at_learner_port = if end == 1 { Role::Leading } else { learns };
@@ -155,7 +183,24 @@ impl World {
                 (Plane::Election, _) => elects,
             };
             self.stats.coverage.count(role, sends, seen);
+            if let Seen::Packet { kind, zxid } = seen
+                && (kind, end, sends) == (PacketKind::Ack as i32, 0, true)
+            {
+                self.network.pipes[pipe].check_ack(Zxid(zxid.cast_unsigned()));
+            }
         }
+    }
+
+    /// Nothing passes between two servers.
+    pub(super) fn cut_off(&mut self, one: usize, other: usize) {
+        if one != other {
+            self.network.cut[one][other] = true;
+            self.network.cut[other][one] = true;
+        }
+    }
+
+    pub(super) fn is_cut_off(&self, one: usize, other: usize) -> bool {
+        self.network.cut[one][other]
     }
 
     /// The links of a server end: the others hear of it, sooner or later.

@@ -85,6 +85,12 @@ impl Store {
         }
     }
 
+    /// Whether what a leader has brought survives a loss of power.
+    pub fn has_data(&self) -> bool {
+        let file = EpochsFile::open(&mut self.root.kill());
+        matches!(file, Ok(Some(file)) if file.epochs().current > Epoch(0))
+    }
+
     /// Starts.
     pub fn open(&mut self, history_bytes: usize) -> Result<Found, StorageError> {
         let manifest = match Manifest::open(&mut self.root)? {
@@ -104,6 +110,11 @@ impl Store {
             || recovered.report.snapshot.is_some();
         let epochs = epochs.reaching(recovered.log.zxid);
         Ok(Found { recovered, epochs, has_data })
+    }
+
+    /// A mistake: what was found is not known to be committed.
+    pub fn snapshot_early(&mut self, found: &mut Found) -> Result<(), StorageError> {
+        write_snapshot(&mut self.generation().snapshots, &found.recovered.tree.freeze())
     }
 
     fn recover(&mut self, history_bytes: usize) -> Result<Recovered, StorageError> {
@@ -156,6 +167,7 @@ impl Store {
             target = Zxid(zxid.0 + 1);
         }
         let plan = |segment| plan_segment(seed, segment, SEGMENT_BYTES);
+        let kept = self.generation().snapshots.clone();
         let cut =
             self.with_shared(|snapshots, log| recovery::truncate(snapshots, log, target, plan));
         match cut {
@@ -163,6 +175,9 @@ impl Store {
                 return Ok(DataDone::CannotTruncate(zxid));
             }
             cut => cut?,
+        }
+        if planted == Some(Planted::SnapshotOutlivesCut) {
+            self.generation().snapshots = kept;
         }
         let Recovered { tree, log, report, .. } = self.recover(0)?;
         Ok(DataDone::Truncated(Box::new(Loaded { tree, log, report })))

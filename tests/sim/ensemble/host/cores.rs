@@ -8,11 +8,11 @@ use engine::order::Batch;
 use engine::time::Instant;
 
 use super::{Core, Event, Host, Message};
-use crate::sim::ensemble::{self, US, World};
+use crate::sim::ensemble::{self, MS, Planted, US, World, planted};
 
 impl World {
     /// As the server does it: cores that wait for nothing are passed over.
-    pub(super) fn publish(&mut self, index: usize, batch: Arc<Batch>) {
+    pub(super) fn publish(&mut self, index: usize, mut batch: Arc<Batch>) {
         self.tell(|| {
             let items = batch.segments.iter().flat_map(|segment| &segment.items);
             let items: Vec<_> = items.map(|item| (item.zxid, &item.reply)).collect();
@@ -21,6 +21,7 @@ impl World {
             format!("server {}: publishes {number} to {zxid} {items:?}", index + 1)
         });
         self.checks.on_batch(index, &batch);
+        planted::at_publication(self.options.planted, &mut batch, &mut self.random);
         let process = self.hosts[index].process.as_mut().expect("it runs");
         let mut concerned = Vec::new();
         for (number, core) in process.cores.iter_mut().enumerate() {
@@ -31,7 +32,13 @@ impl World {
             }
         }
         process.version = batch.version().clone();
-        process.published = Some(batch);
+        if self.options.planted == Some(Planted::ReplyBeforePublish) {
+            process.late.push_back(batch);
+            let life = self.hosts[index].life;
+            self.at(3 * MS, ensemble::Event::Host(index, life, Event::Late));
+        } else {
+            process.published = Some(batch);
+        }
         for core in concerned {
             self.wake_core(index, core);
         }
@@ -64,7 +71,8 @@ impl World {
         let process = host.process.as_mut().expect("it runs");
         let published = process.published.clone();
         let core = &mut process.cores[usize::from(number)];
-        core.catch_up(now, published.as_ref());
+        let late = self.options.planted == Some(Planted::ReplyBeforePublish);
+        core.catch_up(now, published.as_ref(), late);
         act(core, now);
         if core.clients.next_timeout().is_some_and(|at| at <= now) {
             core.clients.step(now, client_core::Input::Tick, &mut core.outputs);
@@ -87,6 +95,7 @@ impl World {
     fn execute_core(&mut self, index: usize, output: client_core::Output) {
         match output {
             client_core::Output::Send(id, bytes) => {
+                let bytes = planted::at_client(self.options.planted, bytes);
                 self.send_to_client(index, id, Some(bytes.clone()));
                 let (delay, life) = (self.hop(), self.hosts[index].life);
                 self.at(delay, ensemble::Event::Host(index, life, Event::Sent(id, bytes)));
@@ -116,12 +125,12 @@ impl Host {
 }
 
 impl Core {
-    fn catch_up(&mut self, now: Instant, published: Option<&Arc<Batch>>) {
+    fn catch_up(&mut self, now: Instant, published: Option<&Arc<Batch>>, late: bool) {
         let number = published.map_or(0, |batch| batch.number);
         while let Some(message) = self.inbox.pop_front() {
             let input = match message {
                 Message::Batch(batch) => {
-                    assert!(batch.number <= number, "a batch before its publication");
+                    assert!(late || batch.number <= number, "a batch before its publication");
                     self.batch = batch.number;
                     client_core::Input::Batch(batch)
                 }

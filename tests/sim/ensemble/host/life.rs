@@ -30,7 +30,10 @@ impl World {
         host.life += 1;
         host.is_silent = false;
         let found = host.store.open(self.options.history_bytes);
-        let found = found.unwrap_or_else(|error| panic!("server {}: {error}", index + 1));
+        let mut found = found.unwrap_or_else(|error| panic!("server {}: {error}", index + 1));
+        if self.options.planted == Some(Planted::SnapshotOutlivesCut) && found.has_data {
+            host.store.snapshot_early(&mut found).expect("its disk is well");
+        }
         let now = host.time(self.now);
         let log = LogConfig {
             segment_bytes: SEGMENT_BYTES,
@@ -67,6 +70,7 @@ impl World {
             pipes: BTreeMap::new(),
             dialled: BTreeSet::new(),
             published: None,
+            late: VecDeque::new(),
             version,
             slow: VecDeque::new(),
             writes: 0,
