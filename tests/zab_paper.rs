@@ -271,9 +271,10 @@ fn who_joins_between_a_proposal_and_its_commit_gets_it_once() {
     let mut e = Ensemble::led_by_c();
     let client = e.connect(C);
     e.crash(B);
+    let before = e.log_end(C);
     e.hold(C, A, Proposal);
     let xid = e.create(client, "/x");
-    e.run_until("it is proposed", |e| e.log_end(C) > e.committed(C));
+    e.run_until("it is proposed", |e| e.log_end(C) > before);
     let proposed = e.log_end(C);
     e.forget_packets();
     e.start(B);

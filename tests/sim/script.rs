@@ -167,6 +167,11 @@ impl Ensemble {
         }
     }
 
+    /// How much time has passed, milliseconds.
+    pub fn ms(&self) -> u64 {
+        self.now / 1_000_000
+    }
+
     /// Lets so much time pass.
     pub fn run_ms(&mut self, ms: u64) {
         let end = self.now + ms * 1_000_000;
@@ -258,7 +263,7 @@ impl Ensemble {
 
     /// What everybody is and has, for messages of failure.
     fn describe(&self) -> String {
-        let mut text = format!("after {} ms:\n", self.now / 1_000_000);
+        let mut text = format!("after {} ms:\n", self.ms());
         for index in 0..self.servers.len() {
             let line = match &self.servers[index].process {
                 None => "does not run".to_owned(),

@@ -73,12 +73,17 @@ impl Ensemble {
 
     /// Asks for a znode to be created; the number of the request.
     pub fn create(&mut self, client: Client, path: &str) -> i32 {
-        self.ask(client, OpCode::Create, &create_body(path, 0), Some(path.to_owned()))
+        self.create_with(client, path, b"data")
+    }
+
+    /// The same, with this data.
+    pub fn create_with(&mut self, client: Client, path: &str, data: &[u8]) -> i32 {
+        self.ask(client, OpCode::Create, &create_body(path, data, 0), Some(path.to_owned()))
     }
 
     /// Asks for a znode that goes with the session.
     pub fn create_ephemeral(&mut self, client: Client, path: &str) -> i32 {
-        self.ask(client, OpCode::Create, &create_body(path, EPHEMERAL), None)
+        self.ask(client, OpCode::Create, &create_body(path, b"", EPHEMERAL), None)
     }
 
     /// Asks for the session to be closed.
@@ -153,11 +158,11 @@ impl Ensemble {
     }
 }
 
-fn create_body(path: &str, flags: i32) -> Vec<u8> {
+fn create_body(path: &str, data: &[u8], flags: i32) -> Vec<u8> {
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
     writer.string(path);
-    writer.buf(b"data");
+    writer.buf(data);
     writer.count(1);
     writer.i32(31);
     writer.string("world");

@@ -216,7 +216,6 @@ impl Ensemble {
             LinkOp::Send { link, bytes } => {
                 let Some((pipe, end)) = self.servers[index].pipe(link) else { return };
                 self.send(pipe, 1 - end, &bytes);
-                self.at_server(index, HOP, ServerEvent::Drained(link));
             }
             LinkOp::Close(link) => {
                 if let Some((pipe, end)) = self.servers[index].remove_pipe(link) {
@@ -327,6 +326,10 @@ impl Ensemble {
         let Some(message) = self.pipes[pipe].messages[end].pop_front() else { return };
         self.schedule_arrivals(pipe);
         let ends = self.pipes[pipe].ends;
+        let (sender, sends_in, near) = ends[1 - end];
+        if self.pipes[pipe].messages[end].is_empty() && self.servers[sender].runs_in(sends_in) {
+            self.at_server(sender, HOP, ServerEvent::Drained(near));
+        }
         let (index, life, link) = ends[end];
         let server = &self.servers[index];
         if !server.runs_in(life) || server.pipe(link) != Some((pipe, end)) {

@@ -49,6 +49,13 @@ impl Ensemble {
         self.puppet_sends(link, 1, &bytes);
     }
 
+    /// The puppet, which follows, acknowledges NEWLEADER or a proposal.
+    pub fn puppet_acks(&mut self, link: usize, zxid: Zxid) {
+        let mut bytes = Vec::new();
+        packet::write_bare(PacketKind::Ack, zxid, &mut bytes);
+        self.puppet_sends(link, 1, &bytes);
+    }
+
     /// The puppet, which leads, proposes its epoch to who has dialled it last.
     pub fn puppet_proposes_epoch(&mut self, puppet: usize, epoch: Epoch) {
         let mut bytes = Vec::new();

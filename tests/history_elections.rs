@@ -1,0 +1,78 @@
+//! Failures of ZooKeeper's that had to do with who leads, as schedules on our machines; numbers as
+//! in `history.rs`.
+
+use engine::zab::packet::PacketKind::{Diff, Proposal, Snap};
+use tests::sim::script::{A, B, C, D, E, Ensemble, Kind};
+
+#[test]
+fn a_leader_hands_on_what_it_got_when_it_was_synchronized_itself() {
+    // 4925: what a follower got by DIFF was missing from what it sent others by DIFF later.
+    let mut e = Ensemble::of(5).stand();
+    let client = e.connect(E);
+    e.crash(A);
+    e.crash(B);
+    for number in 0..3 {
+        e.write(client, &format!("/x{number}"));
+    }
+    e.start(A);
+    e.run_until("A has them", |e| e.follows(A, E) && e.has(A, "/x2"));
+    e.hold(E, C, Proposal);
+    e.write(client, "/y");
+    e.crash(D);
+    e.crash(E);
+    e.release(E, C);
+    e.start(B);
+    e.run_until("A leads", |e| e.leads(A) && e.stands());
+    for server in [A, B, C] {
+        e.run_until("it has all", |e| ["/x0", "/x1", "/x2", "/y"].iter().all(|x| e.has(server, x)));
+    }
+    assert!(e.sent(A, B, Snap).is_empty() && !e.sent(A, B, Diff).is_empty());
+    e.all_agree();
+}
+
+#[test]
+fn a_member_that_lost_its_disk_does_not_help_to_lose_what_was_acknowledged() {
+    // 261: servers that came back empty voted like any other.
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.hold(C, A, Proposal);
+    e.write(client, "/x");
+    for server in [A, B, C] {
+        e.crash(server);
+    }
+    e.release(C, A);
+    e.wipe(B);
+    e.start(A);
+    e.start(B);
+    e.run_ms(3000);
+    assert_eq!(e.leader(), None, "who could know of it is not there");
+    e.start(C);
+    e.run_until("C leads", |e| e.leads(C) && e.stands());
+    assert!(e.has(A, "/x") && e.has(B, "/x"));
+    e.all_agree();
+}
+
+#[test]
+fn an_election_comes_to_its_end_whenever_a_link_breaks() {
+    // 2080 and its like: votes that were lost with a connection were not sent again.
+    let votes =
+        |e: &Ensemble| e.delivered(A, B, Kind::Votes).len() + e.delivered(B, A, Kind::Votes).len();
+    for after in 0..20 {
+        let mut e = Ensemble::led_by_c();
+        let client = e.connect(B);
+        e.write(client, "/x");
+        e.forget_packets();
+        e.crash(C);
+        e.run_until("votes pass", |e| votes(e) >= after || e.stands());
+        let (decided, began) = (e.stands(), e.ms());
+        e.break_links(A, B);
+        e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+        // Votes are repeated after 200 ms in any case.
+        assert!(e.ms() - began < 100, "{after} votes, {} ms", e.ms() - began);
+        e.all_agree();
+        if decided {
+            return;
+        }
+    }
+    panic!("the election takes more than 20 votes");
+}
