@@ -91,8 +91,33 @@ impl Run {
             }
             _ => {
                 let (key, value) = (self.key(), self.value());
+                self.seek_some(&key);
                 self.map.put(&key, &value);
                 Arc::make_mut(&mut self.model).insert(key, value);
+            }
+        }
+    }
+
+    /// Seeks the key, others, or none, and may write one of the others: what a put has been told
+    /// must never lead it to a wrong place.
+    fn seek_some(&mut self, key: &[u8]) {
+        for _ in 0..self.rng.u32(0..3) {
+            let other = if self.rng.bool() { key.to_vec() } else { self.key() };
+            let expected = self.model.get(&other).map(Vec::as_slice);
+            assert_eq!(self.map.seek(&other).as_deref(), expected);
+            match self.rng.u32(0..1000) {
+                0..100 => {
+                    let value = self.value();
+                    self.map.put(&other, &value);
+                    Arc::make_mut(&mut self.model).insert(other, value);
+                }
+                100..200 => {
+                    let there = Arc::make_mut(&mut self.model).remove(&other).is_some();
+                    assert_eq!(self.map.delete(&other), there);
+                }
+                200..203 => self.freeze(),
+                203 => self.roll_back(),
+                _ => {}
             }
         }
     }

@@ -195,18 +195,26 @@ pub enum Spot<'a> {
     Vacant(Key),
 }
 
-/// Looks a znode up. `path` is canonical: the root's is empty.
-pub fn locate_znode<'a>(view: &'a (impl View + ?Sized), path: &str) -> Spot<'a> {
+/// The key of a znode that has a short one. `path` is canonical: the root's is empty.
+pub fn short_znode_key(path: &str) -> Option<Key> {
     let depth = depth(path);
     if 1 + depth_bytes(depth) + path.len() > KEY_BYTES_MAX {
-        let split = path.rfind('/').unwrap_or(0);
-        let mut prefix = long_children_prefix(&path[..split]);
-        prefix.push(&hash(&path.as_bytes()[split..]));
-        return locate_hashed(view, &prefix, |value| stored_path(value).0 == path.as_bytes());
+        return None;
     }
     let mut key = Key::new(Space::Znode);
     push_depth(&mut key, depth);
     key.push(path.as_bytes());
+    Some(key)
+}
+
+/// Looks a znode up. `path` is canonical: the root's is empty.
+pub fn locate_znode<'a>(view: &'a (impl View + ?Sized), path: &str) -> Spot<'a> {
+    let Some(key) = short_znode_key(path) else {
+        let split = path.rfind('/').unwrap_or(0);
+        let mut prefix = long_children_prefix(&path[..split]);
+        prefix.push(&hash(&path.as_bytes()[split..]));
+        return locate_hashed(view, &prefix, |value| stored_path(value).0 == path.as_bytes());
+    };
     match view.get(key.as_bytes()) {
         Some(value) => Spot::Occupied { key, value },
         None => Spot::Vacant(key),

@@ -12,6 +12,9 @@
 //!   * in ascending order within a page: cut after the new entry, so that the next one is at an end
 //!   * else: share with the emptier neighbour; if both are full, make three pages of the two
 
+use std::borrow::Cow;
+
+use super::finger::Fingers;
 use super::gather::Gather;
 use super::node::{Node, NodeMut, ROOM, Value};
 use super::overflow;
@@ -33,13 +36,14 @@ pub(crate) struct Tree {
     pub(crate) store: Store,
     pub(crate) root: PageNumber,
     path: Vec<Step>,
+    fingers: Fingers,
     gather: Gather,
     reference: Vec<u8>,
 }
 
 /// A page on the way to a leaf, owned.
 #[derive(Clone, Copy)]
-struct Step {
+pub(super) struct Step {
     page: PageNumber,
     /// Which of its parent's children it is.
     child: usize,
@@ -68,7 +72,8 @@ impl Tree {
 
     /// The tree below a page of the store.
     pub(crate) fn open(store: Store, root: PageNumber) -> Self {
-        Self { store, root, path: Vec::new(), gather: Gather::default(), reference: Vec::new() }
+        let (path, fingers, gather) = (Vec::new(), Fingers::default(), Gather::default());
+        Self { store, root, path, fingers, gather, reference: Vec::new() }
     }
 
     #[inline]
@@ -121,6 +126,28 @@ impl Tree {
         }
     }
 
+    /// Looks up a key that a put is about to follow for.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let found = self.find(key);
+        self.fingers.keep(key, &self.path, found);
+        let leaf = self.leaf();
+        Some(self.view().value(leaf, self.node(leaf), found.ok()?))
+    }
+
+    /// Owns the way to a key; where it is in its leaf, or would be.
+    fn find(&mut self, key: &[u8]) -> Result<usize, usize> {
+        if let Some(found) = self.fingers.recall(key, &mut self.path) {
+            return found;
+        }
+        self.descend(key);
+        self.node(self.leaf()).search(key)
+    }
+
+    /// Forgets what was sought: pages and entries are not where they were.
+    pub(crate) fn forget_sought(&mut self) {
+        self.fingers.forget();
+    }
+
     /// Inserts or replaces.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
         assert!(key.len() <= super::node::KEY_BYTES_MAX, "a key of {} bytes", key.len());
@@ -134,19 +161,22 @@ impl Tree {
     }
 
     fn put_value(&mut self, key: &[u8], value: Value<'_>) {
-        self.descend(key);
+        let found = self.find(key);
         let leaf = self.leaf();
         let node = self.node(leaf);
-        match node.search(key) {
+        match found {
             Ok(index) => {
                 if node.cell(index).large {
                     self.free_large(leaf, index);
                 }
                 if !self.node_mut(leaf).replace(index, value) {
+                    self.fingers.forget();
                     self.rebuild_leaf(index, Change::Replace(value));
                 }
             }
             Err(index) => {
+                self.fingers.forget();
+                let node = self.node(leaf);
                 // Ordered arrivals leave slack at the end of a page.
                 let count = node.count();
                 let appends = index == count && count > 0 && node.last_insert() == count - 1;
@@ -373,6 +403,7 @@ impl Tree {
         if !self.view().contains(key) {
             return false;
         }
+        self.fingers.forget();
         self.descend(key);
         let leaf = self.leaf();
         let index = self.node(leaf).search(key).expect("the key was there a moment ago");
