@@ -20,11 +20,26 @@ use engine::zxid::Zxid;
 
 use crate::cores::Completions;
 
-/// Bytes that are written before the rate is looked at.
+/// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes per second.
-const WRITE_RATE: u64 = 256 << 20;
+/// How fast a snapshot is written.
+#[derive(Clone, Copy)]
+struct Pace {
+    bytes_per_second: u64,
+    /// After so many bytes, they are made durable.
+    sync_bytes: usize,
+}
+
+/// Usually there is time: the log, which writes to the same device, is hardly held up.
+const CALM: Pace = Pace { bytes_per_second: 256 << 20, sync_bytes: 1 << 20 };
+
+/// When one snapshot is due right behind the other, what is written meanwhile would have to be
+/// replayed at a restart: then the sooner it is done, the better.
+const HURRIED: Pace = Pace { bytes_per_second: 1 << 30, sync_bytes: 4 << 20 };
+
+/// A snapshot that is asked for this soon after the last one was due before that was done.
+const RIGHT_BEHIND: Duration = Duration::from_millis(50);
 
 /// The thread, as the ordering core sees it. When this has been dropped, nothing is written any
 /// more: a snapshot that is under way fails.
@@ -71,10 +86,13 @@ struct Worker {
 
 impl Worker {
     fn run(&self, inbox: &Receiver<Version>) {
+        let mut ended: Option<Instant> = None;
         while let Ok(version) = inbox.recv() {
             let zxid = version.zxid();
             let began = Instant::now();
-            let written = self.write(version).and_then(|bytes| Ok((bytes, self.purge()?)));
+            let hurries = ended.is_some_and(|ended| began - ended < RIGHT_BEHIND);
+            let pace = if hurries { HURRIED } else { CALM };
+            let written = self.write(version, pace).and_then(|bytes| Ok((bytes, self.purge()?)));
             let result = match written {
                 Ok((bytes, log_needed_after)) => {
                     let took_ms = began.elapsed().as_millis();
@@ -87,14 +105,15 @@ impl Worker {
                     Err(zxid)
                 }
             };
+            ended = Some(Instant::now());
             self.done.snapshot(result);
         }
     }
 
-    fn write(&self, version: Version) -> io::Result<u64> {
+    fn write(&self, version: Version, pace: Pace) -> io::Result<u64> {
         let zxid = version.zxid();
         let mut writer = SnapshotWriter::new(version);
-        write_named(&self.directory, zxid, |chunk| {
+        write_named(&self.directory, zxid, pace, |chunk| {
             if self.ends.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -122,13 +141,13 @@ impl Worker {
 pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     let zxid = version.zxid();
     let mut writer = SnapshotWriter::new(version);
-    write_named(directory, zxid, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
+    write_named(directory, zxid, CALM, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
 }
 
 /// Writes what comes from `source` as the snapshot file of `zxid`, in the same way. Whether it is
 /// one is for the caller to see.
 pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io::Result<u64> {
-    write_named(directory, zxid, |chunk| {
+    write_named(directory, zxid, CALM, |chunk| {
         let limit = CHUNK_BYTES as u64;
         Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
     })
@@ -138,10 +157,11 @@ pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io:
 fn write_named(
     directory: &Path,
     zxid: Zxid,
+    pace: Pace,
     fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
 ) -> io::Result<u64> {
     let temporary = directory.join(temporary_name(zxid));
-    let result = write_file(&temporary, fill).and_then(|bytes| {
+    let result = write_file(&temporary, pace, fill).and_then(|bytes| {
         fs::rename(&temporary, directory.join(snapshot_name(zxid)))?;
         sync_directory(directory)?;
         Ok(bytes)
@@ -155,23 +175,28 @@ fn write_named(
 
 fn write_file(
     path: &Path,
+    pace: Pace,
     mut fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
 ) -> io::Result<u64> {
     let mut file = File::create(path)?;
     let mut chunk = Vec::with_capacity(2 * CHUNK_BYTES);
     let began = Instant::now();
-    let mut bytes = 0;
+    let (mut bytes, mut unsynced) = (0, 0);
     loop {
         let more = fill(&mut chunk)?;
         file.write_all(&chunk)?;
-        // Written out as we go: one sync at the end of a large file would hold up the log.
-        file.sync_data()?;
+        unsynced += chunk.len();
+        if unsynced >= pace.sync_bytes {
+            // Written out as we go: one sync at the end of a large file would hold up the log.
+            file.sync_data()?;
+            unsynced = 0;
+        }
         bytes += chunk.len() as u64;
         chunk.clear();
         if !more {
             break;
         }
-        let due = Duration::from_nanos(bytes * 1_000_000_000 / WRITE_RATE);
+        let due = Duration::from_nanos(bytes * 1_000_000_000 / pace.bytes_per_second);
         thread::sleep(due.saturating_sub(began.elapsed()));
     }
     file.sync_all()?;
