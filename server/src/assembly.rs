@@ -352,7 +352,7 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
     let mut first = None;
     for host in addresses {
         let address = SocketAddr::new(host, listen.port);
-        match ring::bind(address, backlog) {
+        match ring::bind_when_free(address, backlog) {
             Ok(listener) => return Ok(vec![listener]),
             Err(error) => first = first.or(Some(RunError::Listen { address, error })),
         }

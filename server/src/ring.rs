@@ -38,10 +38,10 @@ pub use memory::{ALIGNMENT, AlignedBuffer};
 pub(crate) use park::Park;
 pub use park::Waker;
 pub use slots::Slot;
-pub use socket::bind;
 pub(crate) use socket::{
     AcceptError, begin_connect, finish_connect, prepare_connection, shutdown_write,
 };
+pub use socket::{bind, bind_when_free};
 pub(crate) use timers::ACCEPT_PAUSE;
 
 mod epoll;

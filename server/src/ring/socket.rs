@@ -7,9 +7,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
+
+/// Attempts to take a port that somebody has, and the pause between two.
+const ATTEMPTS_MAX: usize = 100;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Listens on `address`, port 0 for any. A second server on the same port is refused
 /// (no SO_REUSEPORT: the kernel would split the clients between the two); connections of
@@ -23,6 +29,23 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     net::bind(&socket, &address)?;
     net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(TcpListener::from(socket))
+}
+
+/// As [`bind`], but for two seconds a port that is in use is waited for: the kernel ends an
+/// io_uring, and lets go of the sockets in it, only some time after its process is gone. Whoever
+/// starts a killed server again at once would not find its port free.
+pub fn bind_when_free(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    when_free(|| bind(address, backlog), || thread::sleep(ATTEMPT_PAUSE))
+}
+
+fn when_free<T>(mut bind: impl FnMut() -> io::Result<T>, pause: impl Fn()) -> io::Result<T> {
+    for _ in 1..ATTEMPTS_MAX {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => pause(),
+            outcome => return outcome,
+        }
+    }
+    bind()
 }
 
 /// Begins to connect; the socket becomes writable when that is decided.
@@ -91,4 +114,26 @@ impl AcceptError {
 fn new_socket(address: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     Ok(net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_waited_for_within_bounds_and_other_errors_are_not() {
+        let check = |kind: io::ErrorKind, failures: usize, expected: (bool, usize)| {
+            let mut attempts = 0;
+            let bind = || {
+                attempts += 1;
+                if attempts > failures { Ok(()) } else { Err(kind.into()) }
+            };
+            let is_bound = when_free(bind, || {}).is_ok();
+            assert_eq!((is_bound, attempts), expected, "{kind:?}, {failures}");
+        };
+        check(io::ErrorKind::AddrInUse, 0, (true, 1));
+        check(io::ErrorKind::AddrInUse, 3, (true, 4));
+        check(io::ErrorKind::AddrInUse, usize::MAX, (false, ATTEMPTS_MAX));
+        check(io::ErrorKind::AddrNotAvailable, 1, (false, 1));
+    }
 }
