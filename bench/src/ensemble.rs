@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 
 use crate::ports::Ports;
+use crate::relay::Relays;
 use crate::server::{Server, Template, Variables};
 
 /// How long a server may take to say what it is.
@@ -30,6 +31,8 @@ const LEADING: &str = ": leading epoch=";
 pub struct Ensemble {
     /// They, by id from 1.
     pub servers: Vec<Server>,
+    /// What stands between them, if anything does.
+    pub relays: Option<Relays>,
 }
 
 impl Ensemble {
@@ -39,13 +42,28 @@ impl Ensemble {
         variables: &Variables,
         directory: &Path,
     ) -> anyhow::Result<Self> {
+        Self::prepare_with(template, 0, false, variables, directory)
+    }
+
+    /// As [`Ensemble::prepare`], with observers beside the template's servers, and with relays
+    /// between all of them that can cut one off.
+    pub fn prepare_with(
+        template: &Template,
+        observers: usize,
+        is_relayed: bool,
+        variables: &Variables,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
         ensure!(template.servers > 0, "{}: servers must be at least 1", template.name);
-        let ports = Ports::find(template.servers)?;
-        let servers = (0..template.servers).map(|index| {
+        let (voters, count) = (template.servers, template.servers + observers);
+        let ports = Ports::find(count)?;
+        let relays = is_relayed.then(|| Relays::start(&ports)).transpose()?;
+        let servers = (0..count).map(|index| {
             let directory = directory.join(format!("server-{}", index + 1));
-            Server::prepare_member(template, variables, &directory, &ports, index)
+            let seen = relays.as_ref().map_or(ports.as_slice(), |relays| relays.view(index));
+            Server::prepare_member(template, variables, &directory, seen, voters, index)
         });
-        Ok(Self { servers: servers.collect::<anyhow::Result<_>>()? })
+        Ok(Self { servers: servers.collect::<anyhow::Result<_>>()?, relays })
     }
 
     /// Starts all and waits until each serves.

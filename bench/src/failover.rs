@@ -1,9 +1,9 @@
 //! `recovery` of an ensemble: a server is lost under writes, and comes back.
 //!
-//! Every survivor has closed-loop writers. One server is killed or frozen; how long each writer
-//! waited, when the first write was acknowledged again, and what its clients noticed is known to a
-//! millisecond or better. Then the server comes back while the writers go on, and at last every
-//! acknowledged write is looked for at every server.
+//! Every survivor has closed-loop writers. One server is killed, frozen or cut off; how long each
+//! writer waited, when the first write was acknowledged again, and what its clients noticed is
+//! known to a millisecond or better. Then the server comes back while the writers go on, and at
+//! last every acknowledged write is looked for at every server.
 
 pub mod report;
 pub mod stages;
@@ -59,6 +59,9 @@ pub struct EnsembleOptions {
     /// Bytes of a value that they write
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
+    /// Observers beside the template's servers [default: 1 if one is to be lost, else 0]
+    #[arg(long, default_value_t = 0)]
+    pub observers: usize,
     /// Take away the data of a killed server: it comes back as a new one
     #[arg(long)]
     pub wipe: bool,
@@ -72,22 +75,51 @@ pub enum Fault {
     KillLeader,
     /// SIGSTOP of the leader: its connections stay open and silent
     StopLeader,
+    /// The leader is cut off from the others, and not from clients
+    PartitionLeader,
     /// kill -9 of a follower
     KillFollower,
     /// SIGSTOP of a follower
     StopFollower,
+    /// A follower is cut off
+    PartitionFollower,
+    /// kill -9 of an observer
+    KillObserver,
+    /// SIGSTOP of an observer
+    StopObserver,
+    /// An observer is cut off
+    PartitionObserver,
+}
+
+/// What happens to the server that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    Kill,
+    Stop,
+    Part,
 }
 
 impl Fault {
-    fn kills(self) -> bool {
-        matches!(self, Self::KillLeader | Self::KillFollower)
+    fn blow(self) -> Blow {
+        match self {
+            Self::KillLeader | Self::KillFollower | Self::KillObserver => Blow::Kill,
+            Self::StopLeader | Self::StopFollower | Self::StopObserver => Blow::Stop,
+            Self::PartitionLeader | Self::PartitionFollower | Self::PartitionObserver => Blow::Part,
+        }
     }
 
-    /// The server that is lost, of `count`.
-    fn victim(self, count: usize, leader: usize) -> usize {
+    fn is_of_observer(self) -> bool {
+        matches!(self, Self::KillObserver | Self::StopObserver | Self::PartitionObserver)
+    }
+
+    /// The server that is lost, where the first ones vote.
+    fn victim(self, voters: usize, leader: usize) -> usize {
         match self {
-            Self::KillLeader | Self::StopLeader => leader,
-            Self::KillFollower | Self::StopFollower => usize::from(leader == 0) % count,
+            Self::KillLeader | Self::StopLeader | Self::PartitionLeader => leader,
+            Self::KillFollower | Self::StopFollower | Self::PartitionFollower => {
+                usize::from(leader == 0) % voters
+            }
+            Self::KillObserver | Self::StopObserver | Self::PartitionObserver => voters,
         }
     }
 }
@@ -95,6 +127,7 @@ impl Fault {
 struct Run<'a> {
     options: &'a RecoveryOptions,
     ensemble: Ensemble,
+    voters: usize,
     progress: &'a Progress,
     clock: Instant,
     violations: Violations,
@@ -108,7 +141,10 @@ struct Moments {
     back_us: u64,
     /// and when it served.
     served_us: u64,
+    /// When the lost server's idle client saw its connection closed,
     close: Option<Duration>,
+    /// and when the server's last words can have come, which a kill ends.
+    noticed: Duration,
 }
 
 /// Starts the ensemble, fills it, and loses a server as often as asked.
@@ -116,13 +152,18 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
     ensure!(options.repeats > 0, "--repeats must be at least 1");
     ensure!(options.ensemble.writers > 0, "--writers must be at least 1");
     ensure!(!options.idle, "--idle is for a single server");
-    ensure!(options.ensemble.fault.kills() || !options.ensemble.wipe, "--wipe is for a kill");
+    let fault = options.ensemble.fault;
+    ensure!(fault.blow() == Blow::Kill || !options.ensemble.wipe, "--wipe is for a kill");
     let plan = options.plan.read()?;
     let template = plan.template(&options.server)?;
     ensure!(template.servers > 2, "{} cannot lose a server", template.name);
     let scratch =
         tempfile::Builder::new().prefix("ringkeeper-bench-").tempdir_in(&options.plan.directory)?;
-    let mut ensemble = Ensemble::prepare(template, &options.plan.variables(&plan), scratch.path())?;
+    let observers = options.ensemble.observers.max(usize::from(fault.is_of_observer()));
+    let (voters, variables) = (template.servers, options.plan.variables(&plan));
+    let is_parted = fault.blow() == Blow::Part;
+    let mut ensemble =
+        Ensemble::prepare_with(template, observers, is_parted, &variables, scratch.path())?;
     ensemble.start()?;
     let znodes = options.znodes.unwrap_or(0);
     let target = Target::of_all(&ensemble.addresses(), Vec::new());
@@ -131,7 +172,8 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
         fill::run(&filled, progress)?;
     }
     let clock = Instant::now();
-    let mut run = Run { options, ensemble, progress, clock, violations: Violations::default() };
+    let violations = Violations::default();
+    let mut run = Run { options, ensemble, voters, progress, clock, violations };
     let mut failures = Vec::new();
     for number in 1..=options.repeats {
         progress.say(&format!("failure {number} of {}", options.repeats));
@@ -151,7 +193,7 @@ impl Run<'_> {
     fn fail(&mut self, number: usize) -> anyhow::Result<Failure> {
         let leader = self.ensemble.leader()?;
         let count = self.ensemble.servers.len();
-        let victim = self.options.ensemble.fault.victim(count, leader);
+        let victim = self.options.ensemble.fault.victim(self.voters, leader);
         let survivors: Vec<usize> = (0..count).filter(|index| *index != victim).collect();
         let root = format!("{ROOT}/{number}");
         let writers = survivors.len() * self.options.ensemble.writers;
@@ -214,39 +256,62 @@ impl Run<'_> {
     fn lose_and_regain(&mut self, victim: usize, sights: &[Sight]) -> anyhow::Result<Moments> {
         let half = Duration::from_secs_f64(self.options.seconds / 2.0);
         self.wait_lively(self.now_us(), half, sights).context("before the fault")?;
-        let kills = self.options.ensemble.fault.kills();
-        let server = &mut self.ensemble.servers[victim];
-        let mut witness = Client::connect(server.address, TIMEOUT)?.into_stream();
+        let blow = self.options.ensemble.fault.blow();
+        let address = self.ensemble.servers[victim].address;
+        let mut witness = Client::connect(address, TIMEOUT)?.into_stream();
         let (fault, fault_time) = (Instant::now(), SystemTime::now());
-        let close = kills.then(|| {
+        // One that stands still closes nothing.
+        let close = (blow != Blow::Stop).then(|| {
             thread::spawn(move || recovery::wait_end(&mut witness).map(|()| fault.elapsed()))
         });
-        if kills {
-            server.kill()?
-        } else {
-            server.freeze()?
-        }
+        self.lose(blow, victim)?;
         let fault_us = (fault - self.clock).as_micros() as u64;
         self.wait_lively(fault_us, half, sights).context("after the fault")?;
+        // A server that is cut off has to turn its clients away before it may come back.
+        let close = close.map(|close| close.join().expect("waiting does not panic")).transpose();
+        let close = close.context("the lost server keeps its clients")?;
         let back_us = self.now_us();
+        self.regain(blow, victim)?;
         let server = &mut self.ensemble.servers[victim];
-        if kills {
-            if self.options.ensemble.wipe {
-                server.wipe()?;
-            }
-            if self.options.cold {
-                server.drop_page_cache()?;
-            }
-            server.start()?;
-        } else {
-            server.thaw()?;
-        }
         server.wait_serving()?;
         let served_us = self.now_us();
         thread::sleep(AFTER_REJOIN);
         self.wait_lively(served_us, Duration::ZERO, sights).context("after the return")?;
-        let close = close.map(|close| close.join().expect("waiting does not panic")).transpose()?;
-        Ok(Moments { fault_us, fault_time, back_us, served_us, close })
+        let noticed = close.filter(|_| blow == Blow::Kill).unwrap_or_default() + LAST_WORDS;
+        Ok(Moments { fault_us, fault_time, back_us, served_us, close, noticed })
+    }
+
+    fn lose(&mut self, blow: Blow, victim: usize) -> anyhow::Result<()> {
+        let Ensemble { servers, relays } = &mut self.ensemble;
+        match blow {
+            Blow::Kill => servers[victim].kill(),
+            Blow::Stop => servers[victim].freeze(),
+            Blow::Part => {
+                relays.as_ref().expect("made for this").part(victim);
+                Ok(())
+            }
+        }
+    }
+
+    fn regain(&mut self, blow: Blow, victim: usize) -> anyhow::Result<()> {
+        let Ensemble { servers, relays } = &mut self.ensemble;
+        let server = &mut servers[victim];
+        match blow {
+            Blow::Kill => {
+                if self.options.ensemble.wipe {
+                    server.wipe()?;
+                }
+                if self.options.cold {
+                    server.drop_page_cache()?;
+                }
+                server.start()
+            }
+            Blow::Stop => server.thaw(),
+            Blow::Part => {
+                relays.as_ref().expect("made for this").heal();
+                Ok(())
+            }
+        }
     }
 
     /// Waits for `least`, and until every writer's last write was sent behind a moment and
@@ -313,7 +378,7 @@ fn examine(
     moments: &Moments,
     logs: &[String],
 ) -> Failure {
-    let Moments { fault_us, back_us, served_us, .. } = *moments;
+    let Moments { fault_us, back_us, served_us, noticed, .. } = *moments;
     let longest = |from_us: u64, begun_us: u64, to_us: u64| -> Vec<Gap> {
         let gaps =
             records.iter().map(|record| Gap::longest(&record.acks, from_us, begun_us, to_us));
@@ -323,7 +388,6 @@ fn examine(
     let gaps = longest(fault_us, back_us, back_us);
     let after = |us: u64| us.saturating_sub(fault_us) as f64 / 1e3;
     // A longer pause may have come later, of something else.
-    let noticed = moments.close.unwrap_or_default() + LAST_WORDS;
     let pauses = longest(fault_us, fault_us + noticed.as_micros() as u64, back_us);
     let first_us = pauses.iter().map(|gap| gap.end_us).min().unwrap_or(fault_us);
     let first = Duration::from_micros(first_us.saturating_sub(fault_us));
@@ -361,6 +425,14 @@ fn examine(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_observer_is_lost_where_observers_are() {
+        for fault in [Fault::KillObserver, Fault::StopObserver, Fault::PartitionObserver] {
+            assert!(fault.is_of_observer() && fault.victim(3, 1) == 3);
+        }
+        assert!(!Fault::PartitionLeader.is_of_observer());
+    }
 
     #[test]
     fn the_victim_is_the_leader_or_never_the_leader() {

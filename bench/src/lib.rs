@@ -20,6 +20,7 @@ pub mod recorder;
 pub mod ensemble;
 pub mod plan;
 pub mod ports;
+pub mod relay;
 pub mod server;
 
 // Commands.

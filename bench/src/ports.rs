@@ -56,13 +56,15 @@ impl Ports {
             .collect()
     }
 
-    /// Says what the placeholders of the server at `index` stand for.
-    pub fn name(all: &[Self], index: usize, variables: &mut Variables) {
+    /// Says what the placeholders of the server at `index` stand for. Servers behind the first
+    /// `voters` observe.
+    pub fn name(all: &[Self], voters: usize, index: usize, variables: &mut Variables) {
         let mut say = |name: String, value: String| variables.insert(name, value);
         let mut members = Vec::new();
         for (ports, id) in all.iter().zip(1..) {
             let Self { client, peer, election } = *ports;
-            members.push(format!("server.{id}=127.0.0.1:{peer}:{election}"));
+            let role = if id > voters { ":observer" } else { "" };
+            members.push(format!("server.{id}=127.0.0.1:{peer}:{election}{role}"));
             say(format!("port_{id}"), client.to_string());
             say(format!("peer_port_{id}"), peer.to_string());
             say(format!("election_port_{id}"), election.to_string());
@@ -103,9 +105,9 @@ mod tests {
     fn every_member_knows_all_members_and_itself() {
         let all = [1, 4].map(|first| Ports { client: first, peer: first + 1, election: first + 2 });
         let mut variables = Variables::new();
-        Ports::name(&all, 1, &mut variables);
+        Ports::name(&all, 1, 1, &mut variables);
         let said = |name: &str| variables[name].as_str();
-        assert_eq!(said("members"), "server.1=127.0.0.1:2:3\nserver.2=127.0.0.1:5:6");
+        assert_eq!(said("members"), "server.1=127.0.0.1:2:3\nserver.2=127.0.0.1:5:6:observer");
         assert_eq!((said("id"), said("port"), said("peer_port")), ("2", "4", "5"));
         assert_eq!((said("election_port_1"), said("hosts")), ("3", "127.0.0.1:1,127.0.0.1:4"));
     }

@@ -80,21 +80,22 @@ impl Server {
         variables: &Variables,
         directory: &Path,
     ) -> anyhow::Result<Self> {
-        Self::prepare_member(template, variables, directory, &Ports::find(1)?, 0)
+        Self::prepare_member(template, variables, directory, &Ports::find(1)?, 1, 0)
     }
 
-    /// Prepares one of several servers, whose ports are these.
+    /// Prepares one of several servers, the first of which vote, and whose ports are these.
     pub fn prepare_member(
         template: &Template,
         variables: &Variables,
         directory: &Path,
         ports: &[Ports],
+        voters: usize,
         index: usize,
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)?;
         let directory = directory.canonicalize()?;
         let mut variables = variables.clone();
-        Ports::name(ports, index, &mut variables);
+        Ports::name(ports, voters, index, &mut variables);
         let config = directory.join("server.cfg");
         variables.insert("directory".into(), directory.display().to_string());
         variables.insert("config".into(), config.display().to_string());

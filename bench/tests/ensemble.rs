@@ -42,7 +42,8 @@ fn lose(arguments: &str) -> Value {
     let (longest, first) = (number(&failure, "/gap_ms"), number(&failure, "/first_ack_ms"));
     let gaps: Vec<f64> =
         failure["gaps_ms"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
-    assert_eq!((gaps.len(), gaps.iter().copied().fold(0.0, f64::max)), (2, longest));
+    let survivors = if arguments.contains("-observer") { 3 } else { 2 };
+    assert_eq!((gaps.len(), gaps.iter().copied().fold(0.0, f64::max)), (survivors, longest));
     assert!(first > 0.0 && number(&failure, "/rejoin_ms") > 0.0, "{}", outcome.text);
     let bins = failure["timeline"]["acks"].as_array().unwrap();
     let counted: u64 = bins.iter().filter_map(Value::as_u64).sum();
@@ -67,6 +68,37 @@ fn a_frozen_leader_is_missed_when_silence_has_lasted_long_enough() {
     let failure = lose("--fault stop-leader");
     assert!(number(&failure, "/gap_ms") > 100.0, "{failure}");
     assert!(failure["close_ms"].is_null());
+}
+
+/// The time between the cut and the lost server's turning its clients away is bounded by silence.
+#[track_caller]
+fn is_turned_away(failure: &Value) {
+    assert!((400.0..20_000.0).contains(&number(failure, "/close_ms")), "{failure}");
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_replaced_and_turns_its_clients_away() {
+    let failure = lose("--fault partition-leader");
+    assert_eq!(failure["leader"], failure["victim"]);
+    assert!(number(&failure, "/gap_ms") > 100.0, "{failure}");
+    assert!(failure["stages"].is_object(), "{failure}");
+    is_turned_away(&failure);
+}
+
+#[test]
+fn a_follower_that_is_cut_off_is_not_waited_for() {
+    let failure = lose("--fault partition-follower");
+    assert_ne!(failure["leader"], failure["victim"]);
+    is_turned_away(&failure);
+}
+
+#[test]
+fn observers_are_killed_and_cut_off_beside_the_servers_of_the_plan() {
+    let failure = lose("--fault kill-observer");
+    assert_eq!(failure["victim"], 4);
+    let failure = lose("--fault partition-observer");
+    assert_eq!(failure["victim"], 4);
+    is_turned_away(&failure);
 }
 
 #[test]

@@ -14,8 +14,8 @@ if [ $# -gt 1 ]; then
     budget=$3
 fi
 case $budget in
-small) rounds=8 operations=10000 ;;
-full) rounds=25 operations=40000 ;;
+small) rounds=8 operations=10000 kills=4 ;;
+full) rounds=25 operations=40000 kills=20 ;;
 *) die "$usage" ;;
 esac
 
@@ -33,6 +33,8 @@ run go "$INTEROP_DIR/go.sh" "$binary"
 run curator "$INTEROP_DIR/curator.sh" "$binary"
 run exchange "$INTEROP_DIR/exchange.sh" "$binary"
 run ensemble env BUDGET="$budget" "$INTEROP_DIR/ensemble.sh" "$binary"
+run faults env BUDGET="$budget" "$INTEROP_DIR/faults.sh" "$binary"
+run kills env ROUNDS="$kills" "$INTEROP_DIR/kills.sh" "$binary"
 run differential env ROUNDS="${ROUNDS:-$rounds}" OPS="${OPS:-$operations}" \
     "$INTEROP_DIR/differential.sh" zookeeper "$binary"
 run kazoo "$INTEROP_DIR/kazoo.sh" "$binary"

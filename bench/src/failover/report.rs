@@ -23,7 +23,8 @@ pub struct Failure {
     pub gap_ms: f64,
     /// From the fault to the end of the first writer's pause, milliseconds.
     pub first_ack_ms: f64,
-    /// From a kill to the end of file that an idle client saw, milliseconds.
+    /// From a kill or a cut to the end of file that an idle client of the lost server saw,
+    /// milliseconds.
     pub close_ms: Option<f64>,
     /// Where the time until the first acknowledgement went, if the servers' logs tell.
     pub stages: Option<Stages>,
@@ -85,7 +86,8 @@ pub struct FailoverReport {
     pub gap_ms: Option<Spread>,
     /// The first write behind the pause.
     pub first_ack_ms: Option<Spread>,
-    /// Kernel close, as an idle client sees it.
+    /// The lost server's end, as an idle client of it sees it: when the kernel closes, or, of one
+    /// that is cut off, when it turns its clients away.
     pub close_ms: Option<Spread>,
     /// Where the time went: close, election, discovery, commit.
     pub stages: Vec<(&'static str, Spread)>,

@@ -21,7 +21,7 @@ initLimit=30
 syncLimit=10
 minSessionTimeout=1000
 maxSessionTimeout=60000
-clientPortAddress=127.0.0.1
+clientPortAddress={host}
 maxClientCnxns=0
 4lw.commands.whitelist=*
 admin.enableServer=false
@@ -60,8 +60,8 @@ def wait_for(what, condition, seconds=60.0):
         time.sleep(0.05)
 
 
-def four_letter(port, word):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+def four_letter(port, word, host="127.0.0.1"):
+    with socket.create_connection((host, port), timeout=10) as connection:
         connection.sendall(word.encode())
         answer = b""
         while more := connection.recv(65536):
@@ -74,6 +74,8 @@ class Server:
 
     def __init__(self, cluster, number, kind):
         self.cluster, self.number, self.kind = cluster, number, kind
+        # Where it lives, and by which command its process gets there.
+        self.host, self.enter = "127.0.0.1", []
         self.port = free_port()
         self.peer_ports = free_port(), free_port()
         self.is_observer = False
@@ -90,14 +92,21 @@ class Server:
     def member_line(self):
         observer = ":observer" if self.is_observer else ""
         learner, election = self.peer_ports
-        return f"server.{self.number}=127.0.0.1:{learner}:{election}{observer}\n"
+        return f"server.{self.number}={self.host}:{learner}:{election}{observer}\n"
 
     def write_config(self, members):
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "myid").write_text(f"{self.number}\n")
         text = CONFIG.format(
-            digest=self.cluster.digest, directory=self.directory, port=self.port
+            digest=self.cluster.digest,
+            directory=self.directory,
+            host=self.host,
+            port=self.port,
         )
+        own = self.cluster.options.splitlines(keepends=True)
+        keys = {line.partition("=")[0] for line in own}
+        usual = [line for line in text.splitlines(keepends=True) if line.partition("=")[0] not in keys]
+        text = "".join(usual + own)
         if self.is_observer:
             text += "peerType=observer\n"
         (self.directory / "zoo.cfg").write_text(text + members)
@@ -114,7 +123,7 @@ class Server:
             command = [self.cluster.binary, config]
         with open(self.log, "ab") as log:
             self.log_from = log.tell()
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.enter + command, stdout=log, stderr=log)
 
     def tell(self, number):
         self.process.send_signal(number)
@@ -156,8 +165,11 @@ class Server:
         """leader, follower or observer; nothing while it looks for a leader."""
         if not self.is_running():
             return None
-        found = re.search(r"^Mode: (\w+)$", four_letter(self.port, "srvr"), re.MULTILINE)
+        found = re.search(r"^Mode: (\w+)$", self.word("srvr"), re.MULTILINE)
         return found and found.group(1)
+
+    def word(self, word):
+        return four_letter(self.port, word, self.host)
 
     def tool(self, *arguments):
         """One of ringkeeper's tools on its data."""
@@ -168,10 +180,13 @@ class Server:
 
 
 class Cluster:
-    """Members by number. Whatever runs is killed when its `with` ends."""
+    """Members by number. Whatever runs is killed when its `with` ends.
 
-    def __init__(self, settings, name, kinds, observers=()):
+    `options` are lines for every config, in place of the usual ones of the same keys; `place` tells a server where it lives."""
+
+    def __init__(self, settings, name, kinds, observers=(), options="", place=None):
         self.binary, self.jars, self.digest = settings.binary, settings.jars, settings.digest
+        self.options = options
         self.directory = pathlib.Path(settings.scratch) / name
         self.directory.mkdir(parents=True)
         self.logback = self.directory / "logback.xml"
@@ -179,6 +194,9 @@ class Cluster:
         self.servers = {number: Server(self, number, kind) for number, kind in kinds.items()}
         for number in observers:
             self.servers[number].is_observer = True
+        for server in self:
+            if place:
+                place(server)
         members = "".join(server.member_line() for server in self)
         for server in self:
             server.write_config(members)

@@ -22,7 +22,7 @@ GOT = {
 
 def check(cluster):
     """The same tree through every server, and nobody has noticed anything wrong."""
-    trees = [(server, read_tree(server.port, SUPER)) for server in cluster.running()]
+    trees = [(server, read_tree(server.port, SUPER, server.host)) for server in cluster.running()]
     first, wanted = trees[0]
     for server, tree in trees[1:]:
         lines = differences(wanted, tree)

@@ -14,9 +14,11 @@ WINDOW = 256
 class Pipe(Client):
     """A client that has many requests under way."""
 
-    def __init__(self, port, session=0, password=bytes(16), timeout_ms=30000):
+    def __init__(
+        self, port, session=0, password=bytes(16), timeout_ms=30000, host="127.0.0.1"
+    ):
         # Not the parent's: the timeout is ours to choose, and being refused is no end of us.
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection((host, port), timeout=60)
         self.xid = 0
         self.send(struct.pack(">iqiq", 0, 0, timeout_ms, session) + text(password) + b"\0")
         answer = self.receive()
@@ -83,10 +85,10 @@ def names_of(reply):
     return names
 
 
-def read_tree(port, who):
+def read_tree(port, who, host="127.0.0.1"):
     """Every znode that a server has, by path: data, access list, stat. It knows of everything that
     was acknowledged anywhere before this was called."""
-    pipe = Pipe(port)
+    pipe = Pipe(port, host=host)
     pipe.auth(who)
     pipe.sync()
     tree, level = {}, ["/"]
