@@ -105,7 +105,8 @@ class Server:
         )
         own = self.cluster.options.splitlines(keepends=True)
         keys = {line.partition("=")[0] for line in own}
-        usual = [line for line in text.splitlines(keepends=True) if line.partition("=")[0] not in keys]
+        lines = text.splitlines(keepends=True)
+        usual = [line for line in lines if line.partition("=")[0] not in keys]
         text = "".join(usual + own)
         if self.is_observer:
             text += "peerType=observer\n"
@@ -182,7 +183,8 @@ class Server:
 class Cluster:
     """Members by number. Whatever runs is killed when its `with` ends.
 
-    `options` are lines for every config, in place of the usual ones of the same keys; `place` tells a server where it lives."""
+    `options` are lines for every config, in place of the usual ones of the same keys; `place` tells
+    a server where it lives."""
 
     def __init__(self, settings, name, kinds, observers=(), options="", place=None):
         self.binary, self.jars, self.digest = settings.binary, settings.jars, settings.digest

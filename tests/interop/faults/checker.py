@@ -40,7 +40,8 @@ def order(writes):
     wrong, latest, before = [], None, None
     # The parts of one transaction have the same.
     for op in sorted(writes, key=lambda op: (op.zxid, op.begin)):
-        if before and before.zxid == op.zxid and (before.client, before.begin) != (op.client, op.begin):
+        is_other = before and (before.client, before.begin) != (op.client, op.begin)
+        if is_other and before.zxid == op.zxid:
             wrong.append(f"one zxid twice: {before} {op}")
         if latest and op.end < latest.begin:
             wrong.append(f"acknowledged before another began, but ordered after it: {op} {latest}")
@@ -150,7 +151,8 @@ def pairs(ops, tree):
 
 def ephemerals(sessions, ops, tree, slack):
     """They are there as long as their session is, and no longer."""
-    wrong = [f"{path} has outlived its session" for path in tree if path.startswith(EPHEMERALS + "/")]
+    left = [path for path in tree if path.startswith(EPHEMERALS + "/")]
+    wrong = [f"{path} has outlived its session" for path in left]
     lists = [op for op in ops if op.kind == "children" and op.error == 0 and op.synced]
     for session in sessions:
         made = [op for op in session.history if op.kind == "create" and op.error == 0]
