@@ -64,3 +64,38 @@ install_kazoo() {
         { install_package python3-venv && python3 -m venv --clear "$INTEROP_CACHE/kazoo"; }
     "$KAZOO_PYTHON" -m pip install --quiet -r "$INTEROP_DIR/kazoo/requirements.txt" >&2
 }
+
+CURATOR_RELEASE=5.9.0
+# prepare_curator: Curator, the Java client and our programs for them; CURATOR_PATH is a class path.
+prepare_curator() {
+    local jars=$INTEROP_CACHE/curator classes=$INTEROP_CACHE/curator-classes sources
+    need javac openjdk-17-jdk-headless
+    once "curator-jars-$CURATOR_RELEASE-$ZOOKEEPER_RELEASE" fetch_curator "$jars"
+    sources=$(cat "$INTEROP_DIR"/curator/*.java | sha256sum | cut -c 1-12)
+    once "curator-classes-$sources" compile_curator "$classes" "$jars"
+    CURATOR_PATH="$classes:$jars/*"
+}
+
+fetch_curator() {
+    local pom=$INTEROP_CACHE/curator.pom
+    cat >"$pom" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>ringkeeper</groupId>
+  <artifactId>curator-jars</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.curator</groupId><artifactId>curator-recipes</artifactId><version>$CURATOR_RELEASE</version></dependency>
+    <dependency><groupId>org.apache.zookeeper</groupId><artifactId>zookeeper</artifactId><version>$ZOOKEEPER_RELEASE</version></dependency>
+  </dependencies>
+</project>
+POM
+    maven -f "$pom" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$1"
+}
+
+compile_curator() {
+    rm -rf "$1"
+    javac -nowarn -d "$1" -cp "$2/*" "$INTEROP_DIR"/curator/*.java
+}
