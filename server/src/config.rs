@@ -117,6 +117,8 @@ pub struct MemberSettings {
     pub leader_serves: bool,
     /// Whether its two ports are open at all of the host's addresses.
     pub listens_everywhere: bool,
+    /// How often its election port is tried; `None`: until it opens.
+    pub bind_attempts_max: Option<u32>,
     /// Whether an empty data directory counts as data: an ensemble may begin with it.
     pub begins_empty: bool,
     /// Whether an election may be decided before ZooKeeper would.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use engine::epochs::{Epochs, EpochsFile};
@@ -21,8 +22,8 @@ use engine::zab::outbox::Timing;
 use engine::zxid::{Epoch, Zxid};
 
 use crate::assembly::owner_mode;
-use crate::config::Config;
 use crate::config::ensemble::{Member, PeerAddress};
+use crate::config::{Config, MemberSettings};
 use crate::cores::Completions;
 use crate::data::{Data, NextLog};
 use crate::disk::Disk;
@@ -40,6 +41,9 @@ const FINALIZE_WAIT: Duration = Duration::from_millis(200);
 /// What may wait for one member in its link, bytes. A tree is sent only as the link takes it, so
 /// this is the leader's memory for learners, and what is proposed within `syncLimit`.
 const UNSENT_BYTES_MAX: usize = 512 << 20;
+
+/// How long to wait before the election port is tried again.
+const BIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// An ensemble may begin with this server's empty tree if this file is in `dataDir`.
 // Compat: FileTxnSnapLog.autoCreateDB
@@ -79,7 +83,7 @@ pub struct Membership {
     pub config: MemberConfig,
     id: i64,
     plan: Plan,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<TcpListener>,
 }
 
 impl Membership {
@@ -129,7 +133,7 @@ impl Membership {
             },
         };
         let everywhere = settings.listens_everywhere;
-        let listeners = peers::bind(&addresses(id, own, everywhere, |own| own.election_port)?)?;
+        let listeners = bind_election(id, own, settings)?;
         let plan = Plan {
             members: peer_addresses(&config.ensemble.members),
             connect_timeout: settings.connect_timeout,
@@ -267,6 +271,30 @@ fn peer_addresses(members: &BTreeMap<i64, Member>) -> BTreeMap<ServerId, Vec<Pee
     members.iter().map(|(&id, member)| (ServerId(id), member.addresses.clone())).collect()
 }
 
+/// Opens the election port; tries again where that fails, with the names looked up anew: whoever
+/// had the port may be about to end, and an address about to come.
+///
+// Compat: QuorumCnxManager.Listener.ListenerHandler.acceptConnections
+fn bind_election(
+    id: i64,
+    own: &Member,
+    settings: &MemberSettings,
+) -> Result<Vec<TcpListener>, MemberError> {
+    let mut attempts = 0;
+    loop {
+        let addresses = addresses(id, own, settings.listens_everywhere, |own| own.election_port);
+        let bound = addresses.and_then(|addresses| Ok(peers::bind(&addresses)?));
+        attempts += 1;
+        match bound {
+            Err(error) if settings.bind_attempts_max.is_none_or(|most| attempts < most) => {
+                tracing::warn!("the election port cannot be opened, trying again: {error}");
+                thread::sleep(BIND_PAUSE);
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// Where this server listens with one of its two ports.
 fn addresses(
     id: i64,
@@ -278,7 +306,8 @@ fn addresses(
     for address in &own.addresses {
         let port = port(address);
         if everywhere {
-            addresses.push(SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port));
+            let any = SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port);
+            addresses.extend(peers::listen_addresses(vec![any], true));
             continue;
         }
         let host = &address.host;

@@ -31,6 +31,7 @@ const SYNC_WARNING_MS: i64 = 1_000;
 const CONNECT_TIMEOUT_MS: i64 = 5_000;
 const NOTIFICATION_MS_MIN: i64 = 200;
 const NOTIFICATION_MS_MAX: i64 = 60_000;
+const BIND_ATTEMPTS: i64 = 3;
 const STUCK_AFTER_MS: i64 = 10_000;
 const HISTORY_KB: i64 = 64 << 10;
 const SNAPSHOT_SIZE_FACTOR: f64 = 0.33;
@@ -132,6 +133,7 @@ impl<'a> Checker<'a> {
             is_observer: self.text("peerType") == Some("observer"),
             leader_serves: self.text("leaderServes") != Some("no"),
             listens_everywhere: self.bool("quorumListenOnAllIPs", false),
+            bind_attempts_max: positive(self.int("electionPortBindRetry", BIND_ATTEMPTS)),
             begins_empty: self.bool("db.autocreate", false),
             fast_election: self.bool("ringkeeper.fastElection", true),
             linearizable_sync: self.bool("ringkeeper.linearizableSync", true),

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -311,5 +311,29 @@ fn until_logged(data: &Path, bytes: &[u8]) {
     while !std::fs::read_dir(&generation).unwrap().flatten().any(|entry| has(&entry.path())) {
         assert!(Instant::now() < deadline, "it is not logged");
         std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_election_port_that_somebody_has_is_tried_again() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("myid"), "1").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let setup = Setup::new("epoll", 1, folder.path())
+        .with("initLimit=5")
+        .with("syncLimit=5")
+        .with("multiAddress.enabled=true")
+        .with(&format!("server.1=127.0.0.1:1:{port}|127.0.0.2:1:{port}"))
+        .with("server.2=127.0.0.1:1:2")
+        .with("electionPortBindRetry=0");
+    let mut server = setup.spawn();
+    let line = server.wait_for("the election port cannot be opened");
+    assert!(line.contains("in use"), "{line}");
+    drop(taken);
+    server.wait_for("serving clients");
+    // Each of its addresses is listened at.
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        TcpStream::connect((host, port)).unwrap();
     }
 }

@@ -37,7 +37,8 @@ impl Setup {
         self
     }
 
-    fn spawn(&self) -> Server {
+    /// Starts a server, and does not wait for anything.
+    pub(crate) fn spawn(&self) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringkeeper"));
         command.args(["--listen", "127.0.0.1:0", "--backend", self.backend]);
         command.args(["--cores", &self.cores.to_string()]).arg("--data-dir").arg(&self.data);
