@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_plans_that_are_kept_here_can_be_read() {
-        for plan in ["standalone.toml", "ensemble.toml"] {
+        for plan in ["standalone.toml", "ensemble.toml", "ringkeeper.toml"] {
             let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
             let plan = read(&plans.join(plan)).unwrap();
             for line in plan.warm_up.iter().chain(plan.work.iter().map(|work| &work.run)) {

@@ -207,7 +207,7 @@ impl ClientCore {
             Input::Received(id, bytes) => self.on_received(now, id, bytes, out),
             Input::Sent(id, buffer) => self.on_sent(now, id, buffer),
             Input::Eof(id) => self.on_eof(id),
-            Input::Closed(id) => self.forget(id),
+            Input::Closed(id) => self.on_broken(id),
             Input::Answer(id, text) => self.on_answer(id, text),
             Input::Batch(batch) => self.on_batch(now, &batch),
             Input::Published(version, batch) => {
@@ -330,13 +330,23 @@ impl ClientCore {
             && connection.phase != Phase::Admin
         {
             connection.output.clear();
+            self.stats.connections_dropped += 1;
             self.close(id.slot);
         }
+    }
+
+    /// The connection broke.
+    fn on_broken(&mut self, id: ConnectionId) {
+        if self.connection(id).is_some_and(|connection| connection.phase != Phase::Admin) {
+            self.stats.connections_dropped += 1;
+        }
+        self.forget(id);
     }
 
     fn on_answer(&mut self, id: ConnectionId, text: Vec<u8>) {
         if let Some(connection) = self.connection(id) {
             connection.output = text;
+            self.stats.packets_sent += 1;
             self.close(id.slot);
         }
     }

@@ -9,6 +9,7 @@ pub mod collections;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod path;
 pub mod time;
 pub mod zxid;

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::epochs::Epochs;
 use crate::ids::{LinkId, ServerId};
+use crate::metrics::Summary;
 use crate::order::Service;
 use crate::replica::{self, Now, Replica};
 use crate::time::Instant;
@@ -157,6 +158,18 @@ struct Member {
     served: Epoch,
     /// How often the log was opened.
     openings: u64,
+    /// When it began to look for a leader.
+    looking_since: Instant,
+    stats: MemberStats,
+}
+
+/// What a member of an ensemble counts, since its start or the last reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemberStats {
+    /// How often it began to look for a leader.
+    pub lookings: u64,
+    /// How long it then took until one was elected, microseconds.
+    pub elections: Summary,
 }
 
 /// An operation on the data that is under way.
@@ -221,6 +234,8 @@ impl QuorumPeer {
             grace_ends: None,
             served: Epoch(0),
             openings: 0,
+            looking_since: Instant::ZERO,
+            stats: MemberStats::default(),
         };
         let service = vec![member.service];
         let outbox = Outbox { service, ..Outbox::default() };
@@ -255,6 +270,19 @@ impl QuorumPeer {
             }
             Role::Learning(learner) if learner.is_active() => RoleKind::Following(learner.leader()),
             _ => RoleKind::Looking,
+        }
+    }
+
+    /// What was counted of elections; none without an ensemble.
+    pub fn member_stats(&self) -> Option<MemberStats> {
+        self.member.as_ref().map(|member| member.stats)
+    }
+
+    /// Forgets what was counted.
+    pub fn reset_stats(&mut self) {
+        self.replica.reset_stats();
+        if let Some(member) = &mut self.member {
+            member.stats = MemberStats::default();
         }
     }
 

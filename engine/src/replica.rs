@@ -29,6 +29,7 @@ mod leading;
 mod learning;
 mod room;
 mod sessions;
+mod stats;
 mod transition;
 
 use std::collections::VecDeque;
@@ -60,6 +61,7 @@ use transition::Parked;
 pub use config::{Config, ROLLOVER_COUNTER};
 pub use group::GroupTimes;
 pub use learning::ProposalError;
+pub use stats::ReplicaStats;
 
 /// A group is sealed at this size even while the log is busy, bytes of transactions.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -164,6 +166,7 @@ pub struct Replica {
     learning: Learning,
     /// What clients wanted while there was no leader.
     parked: Vec<Parked>,
+    stats: ReplicaStats,
 }
 
 impl Replica {
@@ -196,6 +199,7 @@ impl Replica {
             syncs_proven: 0,
             learning: Learning::default(),
             parked: Vec::new(),
+            stats: ReplicaStats::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 mod acl_sweep;
 mod acls;
 mod digest;
+mod digest_log;
 mod effects;
 mod export;
 mod import;
@@ -47,6 +48,7 @@ use crate::txn::{Txn, TxnHeader};
 use crate::zxid::Zxid;
 
 use acls::Interner;
+use digest_log::DigestLog;
 use meta::Meta;
 use quota::Quotas;
 use store::Store;
@@ -64,6 +66,7 @@ pub struct Tree {
     meta: Meta,
     quotas: Quotas,
     acls: Interner,
+    digests: DigestLog,
     /// For the value that is being written.
     scratch: Vec<u8>,
 }
@@ -86,6 +89,7 @@ impl Tree {
             meta,
             quotas: Quotas::default(),
             acls: Interner::default(),
+            digests: DigestLog::default(),
             scratch: Vec::new(),
         };
         tree.plant();
@@ -100,7 +104,8 @@ impl Tree {
         let quotas = Quotas::load(&map);
         let store = Store::new(map);
         let acls = Interner::of(meta.acl_newest);
-        let mut tree = Self { store, meta, quotas, acls, scratch: Vec::new() };
+        let (digests, scratch) = (DigestLog::default(), Vec::new());
+        let mut tree = Self { store, meta, quotas, acls, digests, scratch };
         if tree.meta.mode != mode {
             tree.change_mode(mode);
         }
@@ -125,6 +130,13 @@ impl Tree {
     /// The digest of the head.
     pub fn digest(&self) -> u64 {
         self.meta.digest
+    }
+
+    /// The digests after the last transactions whose zxids are multiples of 128, oldest first, as
+    /// far as this process has applied them.
+    // Compat: DataTree.digestLog
+    pub fn digest_log(&self) -> impl Iterator<Item = (Zxid, u64)> {
+        self.digests.iter()
     }
 
     /// The counters of the head.
@@ -160,6 +172,7 @@ impl Tree {
         self.store.map.rollback(version);
         self.meta = meta::read(version).expect("a frozen version has its numbers");
         self.quotas = Quotas::load(&self.store.map);
+        self.digests.return_to(self.meta.applied);
         self.acls.clear();
     }
 
@@ -211,6 +224,7 @@ impl Tree {
             txn => self.apply_single(header, txn, effects),
         };
         self.meta.applied = self.meta.applied.max(header.zxid);
+        self.digests.note(header.zxid, self.meta.digest);
         outcome
     }
 

@@ -15,6 +15,7 @@ use engine::replica::{self, Replica};
 use engine::rules::Rules;
 use engine::tree::OwnerMode;
 use engine::zxid::Zxid;
+use rustix::io::Errno;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -30,12 +31,13 @@ use crate::door::Door;
 use crate::ensemble::{self, Apparatus, MemberError, Membership};
 use crate::exit::ExitCode;
 use crate::four_letter::report::ConfigReport;
+use crate::four_letter::text;
 use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::ring::{self, Backend, RingError};
 use crate::signals::{self, Stop};
 use crate::snapshots::Snapshots;
-use crate::storage::{OpenError, Place, Storage};
+use crate::storage::{OpenError, OpeningTimes, Place, Storage};
 use crate::{process, version};
 
 /// The id in front of session ids where there is no ensemble.
@@ -67,7 +69,7 @@ pub enum RunError {
         error: io::Error,
     },
     /// The operating system does not give a thread, or what else is needed.
-    #[error("{0}")]
+    #[error("{}", system_reason(.0))]
     System(io::Error),
     /// A core has failed.
     #[error(transparent)]
@@ -79,6 +81,19 @@ fn listen_reason(error: &io::Error) -> String {
         io::ErrorKind::AddrInUse => {
             "address in use: another server is listening there; stop it or set clientPort".into()
         }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; set clientPortAddress to one of its own".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "not permitted: ports below 1024 need a privilege; set clientPort".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn system_reason(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => RingError::Descriptors.to_string(),
         _ => error.to_string(),
     }
 }
@@ -119,8 +134,16 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(group_bytes, now.instant, &mut pending);
-    let Storage { mut tree, report, history, log_end, log: directory, snapshots, data_dir } =
-        storage;
+    let Storage {
+        mut tree,
+        report,
+        history,
+        opening,
+        log_end,
+        log: directory,
+        snapshots,
+        data_dir,
+    } = storage;
     if let Some(membership) = &membership {
         membership.config.members.write_into(&mut tree, now.wall);
     }
@@ -145,7 +168,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         Ok(Background { disk, snapshots, beside })
     });
     let duty = Duty { peer, pending, background, listeners };
-    let running = Cores::start(plan(config, cores, backend, port), clock, duty)?;
+    let running = Cores::start(plan(config, cores, backend, port, opening), clock, duty)?;
     let _door = open_door(config, &running);
     let stopper = running.stopper();
     let watching = signals::watch(move |stop| match stop {
@@ -290,7 +313,7 @@ fn history_bytes(config: &Config) -> usize {
 /// Log after which a snapshot is due, bytes. It bounds the replay after a crash.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
 
-fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
+fn plan(config: &Config, cores: u16, backend: Backend, port: u16, opening: OpeningTimes) -> Plan {
     let per_core = (config.outstanding_max as usize).div_ceil(usize::from(cores));
     Plan {
         cores,
@@ -312,7 +335,8 @@ fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
             whitelist: config.whitelist.clone(),
             config: config_report(config, port),
             environment: process::environment(),
-            trace_mask: AtomicU64::new(0),
+            opening,
+            trace_mask: AtomicU64::new(text::TRACE_MASK.cast_unsigned()),
         },
         patience: Patience {
             warn: Duration::from_millis(u64::from(config.tick_ms.unsigned_abs()) / 2),
@@ -322,7 +346,10 @@ fn plan(config: &Config, cores: u16, backend: Backend, port: u16) -> Plan {
 }
 
 fn config_report(config: &Config, port: u16) -> ConfigReport {
-    let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.to_owned());
+    // Compat: ZooKeeperServer.dumpConf - the directory below the one that was configured.
+    let absolute = |path: &std::path::Path| {
+        std::path::absolute(path).unwrap_or(path.to_owned()).join(DIRECTORY_NAME)
+    };
     let member = config.is_distributed().then(|| ensemble::report(config)).flatten();
     ConfigReport {
         client_port: port,
@@ -366,6 +393,16 @@ mod tests {
     use engine::ids::CoreId;
 
     use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_said_so_that_it_can_be_mended() {
+        let error = RunError::System(io::Error::from(Errno::MFILE));
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        let address = SocketAddr::from(([192, 0, 2, 1], 2181));
+        let error = io::Error::from(Errno::ADDRNOTAVAIL);
+        let error = RunError::Listen { address, error }.to_string();
+        assert!(error.starts_with("192.0.2.1:2181: this machine has no such address"), "{error}");
+    }
 
     #[test]
     fn each_kind_of_failure_of_a_core_has_its_code() {

@@ -19,6 +19,7 @@ mod core;
 mod failure;
 mod interest;
 mod mailbox;
+mod metrics;
 mod ordering;
 mod report;
 mod watchdog;
@@ -26,6 +27,7 @@ mod watchdog;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use engine::btree::Version;
 use engine::client_core::{self, ClientCore};
@@ -119,8 +121,8 @@ impl Completions {
     }
 
     /// A snapshot is on disk under its final name, or failed.
-    pub fn snapshot(&self, result: Result<SnapshotWritten, Zxid>) {
-        self.shared.send_to_ordering(ToOrdering::SnapshotDone(result));
+    pub fn snapshot(&self, result: Result<SnapshotWritten, Zxid>, took: Duration) {
+        self.shared.send_to_ordering(ToOrdering::SnapshotDone(result, took));
     }
 }
 

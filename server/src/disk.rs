@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use engine::disk::{AlignedBuf, DiskDone, DiskOp, SegmentId, StorageError};
 use engine::txnlog::LogEnd;
@@ -59,9 +60,17 @@ pub struct Disk {
     /// Segments that can be appended to.
     segments: BTreeMap<SegmentId, Segment>,
     /// Frames on their way, by sequence, with the segment's number.
-    frames: BTreeMap<u64, (SegmentId, AlignedBuf)>,
+    frames: BTreeMap<u64, Frame>,
     buffers: Vec<AlignedBuffer>,
     thread: DiskThread,
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+struct Frame {
+    segment: SegmentId,
+    bytes: AlignedBuf,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -99,7 +108,8 @@ impl Disk {
                 }
                 let file = Arc::clone(&target.file);
                 let buffer = self.copy(&frame);
-                self.frames.insert(sequence, (segment, frame));
+                let since = Instant::now();
+                self.frames.insert(sequence, Frame { segment, bytes: frame, since });
                 write(FrameWrite { file, offset, buffer, token: sequence });
             }
             DiskOp::Prepare(plan) => {
@@ -115,19 +125,21 @@ impl Disk {
         }
     }
 
-    /// The ring has written a frame. An error ends the process: nobody knows what is on the disk.
+    /// The ring has written a frame, which took so long. An error ends the process: nobody knows
+    /// what is on the disk.
     pub fn on_written(
         &mut self,
         token: u64,
         buffer: AlignedBuffer,
         result: io::Result<()>,
-    ) -> Result<DiskDone, StorageError> {
-        let (segment, frame) = self.frames.remove(&token).expect("the frame is on its way");
+    ) -> Result<(DiskDone, Duration), StorageError> {
+        let frame = self.frames.remove(&token).expect("the frame is on its way");
+        let Frame { segment, bytes, since } = frame;
         result.map_err(|error| StorageError::io(segment_name(segment), "append", &error))?;
         if self.buffers.len() < BUFFERS_KEPT_MAX {
             self.buffers.push(buffer);
         }
-        Ok(DiskDone::Appended { sequence: token, frame })
+        Ok((DiskDone::Appended { sequence: token, frame: bytes }, since.elapsed()))
     }
 
     /// What the thread has finished since the last call.

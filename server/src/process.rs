@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::param::page_size;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, getuid};
 use rustix::system::uname;
 
 use crate::four_letter::report::EnvironmentReport;
@@ -60,13 +60,32 @@ pub fn environment() -> EnvironmentReport {
         ("zookeeper.version", version::FULL.to_owned()),
         ("host.name", text(system.nodename())),
         ("os.name", text(system.sysname())),
-        ("os.arch", text(system.machine())),
+        ("os.arch", java_architecture(&text(system.machine())).to_owned()),
         ("os.version", text(system.release())),
-        ("user.name", variable("USER")),
+        ("user.name", user_name().unwrap_or_else(|| "<NA>".to_owned())),
         ("user.home", variable("HOME")),
         ("user.dir", folder.unwrap_or_else(|_| "<NA>".to_owned())),
         ("ringkeeper.version", version::RINGKEEPER.to_owned()),
     ])
+}
+
+/// What Java calls a machine.
+fn java_architecture(machine: &str) -> &str {
+    if machine == "x86_64" { "amd64" } else { machine }
+}
+
+/// The name of the user whose process this is, as far as the local accounts tell.
+fn user_name() -> Option<String> {
+    user_in(&fs::read_to_string("/etc/passwd").ok()?, getuid().as_raw())
+}
+
+fn user_in(accounts: &str, id: u32) -> Option<String> {
+    let fields = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?.to_owned(), fields.nth(1)?.parse::<u32>().ok()?);
+        Some((name, number))
+    };
+    accounts.lines().filter_map(fields).find(|(_, number)| *number == id).map(|(name, _)| name)
 }
 
 /// Bytes of all files in and below `folder`. Files that go while this looks are left out.
@@ -95,6 +114,14 @@ mod tests {
         assert_eq!(major_faults(stat), Some(42));
         assert_eq!(major_faults("77 (x) S 1"), None);
         assert_eq!(resident_pages("9 8 7"), Some(8));
+    }
+
+    #[test]
+    fn the_user_is_found_by_number() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\nbroken\nzk:x:77:7::/:/bin/false\n";
+        assert_eq!(user_in(accounts, 77).as_deref(), Some("zk"));
+        assert_eq!(user_in(accounts, 7), None);
+        assert_eq!(java_architecture("x86_64"), "amd64");
     }
 
     #[test]

@@ -93,9 +93,10 @@ impl Worker {
             let hurries = ended.is_some_and(|ended| began - ended < RIGHT_BEHIND);
             let pace = if hurries { HURRIED } else { CALM };
             let written = self.write(version, pace).and_then(|bytes| Ok((bytes, self.purge()?)));
+            let took = began.elapsed();
             let result = match written {
                 Ok((bytes, log_needed_after)) => {
-                    let took_ms = began.elapsed().as_millis();
+                    let took_ms = took.as_millis();
                     tracing::info!(%zxid, bytes, took_ms, "snapshot written");
                     Ok(SnapshotWritten { zxid, log_needed_after })
                 }
@@ -106,7 +107,7 @@ impl Worker {
                 }
             };
             ended = Some(Instant::now());
-            self.done.snapshot(result);
+            self.done.snapshot(result, took);
         }
     }
 

@@ -7,10 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{self, Duration};
 
 use engine::btree::Map;
 use engine::disk::{DiskOp, StorageError, StorageErrorKind};
 use engine::manifest::MANIFEST_NAME;
+use engine::metrics::micros;
 use engine::recovery::{self, Recovered, Report, Unusable};
 use engine::snapshot::format::{FEATURES_KNOWN, FORMAT_VERSION};
 use engine::snapshot::{Snapshot, SnapshotError};
@@ -104,6 +106,8 @@ pub struct Storage {
     pub report: Report,
     /// The last of the log, for a member's learners.
     pub history: History,
+    /// How long it took.
+    pub opening: OpeningTimes,
     /// Where the log goes on.
     pub log_end: LogEnd,
     /// The directory of the log.
@@ -114,6 +118,17 @@ pub struct Storage {
     pub data_dir: DataDir,
 }
 
+/// How long it took to open the data, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpeningTimes {
+    /// To map and check the snapshot.
+    pub snapshot_us: u64,
+    /// To read the log and apply what lies behind the snapshot.
+    pub log_us: u64,
+    /// How many transactions that were.
+    pub txns: u64,
+}
+
 impl Storage {
     /// Opens what is there, or makes it. About `history_bytes` of the log stay in memory.
     pub fn open(place: &Place<'_>, history_bytes: usize) -> Result<Self, OpenError> {
@@ -121,10 +136,16 @@ impl Storage {
         let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
         let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
         let mut source = Files::new(snapshots.path(), place.mode);
+        let began = time::Instant::now();
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source, history_bytes)?;
         let Recovered { tree, log: log_end, history, report } = recovered;
         log_report(&report, &tree);
-        Ok(Self { tree, report, history, log_end, log, snapshots, data_dir })
+        let opening = OpeningTimes {
+            snapshot_us: micros(source.loading),
+            log_us: micros(began.elapsed().saturating_sub(source.loading)),
+            txns: report.txns,
+        };
+        Ok(Self { tree, report, history, opening, log_end, log, snapshots, data_dir })
     }
 
     /// The log's writer, for groups of up to this many bytes.
@@ -158,7 +179,7 @@ impl Stopped {
         let data = StoppedData::open(place.data_dir, place.data_log_dir)?;
         let Some(data) = data else { return Err(OpenError::Nothing(root)) };
         let directory = data.snapshots.path().to_owned();
-        let mut source = Files { directory, mode: place.mode, keeps_mode: true };
+        let mut source = Files { keeps_mode: true, ..Files::new(&directory, place.mode) };
         let recovered = recovery::read(&data.snapshots, &data.logs, &mut source)?;
         Ok(Self { tree: recovered.tree, report: recovered.report, data })
     }
@@ -169,7 +190,7 @@ pub fn open_snapshot(path: &Path) -> Result<Tree, String> {
     let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
     let name = path.file_name().and_then(|name| name.to_str()).ok_or("it has no name")?;
     let zxid = recovery::parse_snapshot_name(name).ok_or("its name is not a snapshot's")?;
-    let mut files = Files { directory, mode: OwnerMode::default(), keeps_mode: true };
+    let mut files = Files { keeps_mode: true, ..Files::new(&directory, OwnerMode::default()) };
     recovery::Source::load(&mut files, name, zxid).map_err(|unusable| match unusable {
         Unusable::Damaged(reason) => reason,
         Unusable::Newer(kind) => kind.to_string(),
@@ -220,17 +241,32 @@ pub struct Files {
     mode: OwnerMode,
     /// Owners stay as the snapshot has them, whatever the mode.
     keeps_mode: bool,
+    /// How long snapshots took so far to be opened.
+    loading: Duration,
 }
 
 impl Files {
     /// Those in `directory`, owners read in this mode.
     pub fn new(directory: &Path, mode: OwnerMode) -> Self {
-        Self { directory: directory.to_owned(), mode, keeps_mode: false }
+        Self { directory: directory.to_owned(), mode, keeps_mode: false, loading: Duration::ZERO }
     }
 }
 
 impl recovery::Source for Files {
     fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
+        let began = time::Instant::now();
+        let loaded = self.open(name, zxid);
+        self.loading += began.elapsed();
+        loaded
+    }
+
+    fn fresh(&mut self) -> Tree {
+        Tree::new(self.mode)
+    }
+}
+
+impl Files {
+    fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let path = self.directory.join(name);
         let file = File::open(&path).map_err(|error| error.to_string())?;
         let snapshot = Snapshot::open(&file).map_err(unusable)?;
@@ -242,10 +278,6 @@ impl recovery::Source for Files {
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)
-    }
-
-    fn fresh(&mut self) -> Tree {
-        Tree::new(self.mode)
     }
 }
 

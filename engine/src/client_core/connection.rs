@@ -65,6 +65,14 @@ pub struct ConnectionStats {
     pub latency: LatencyStats,
 }
 
+impl ConnectionStats {
+    /// What `crst` leaves.
+    // Compat: ServerCnxn.resetStats: -1 stands for none since then.
+    pub(super) fn after_reset() -> Self {
+        Self { last_xid: -1, last_zxid: u64::MAX, ..Self::default() }
+    }
+}
+
 /// Latencies of requests, receipt to reply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LatencyStats {

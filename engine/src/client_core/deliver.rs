@@ -43,7 +43,9 @@ impl ClientCore {
         let Self { watches, connections, dirty, stats, config, .. } = self;
         for trigger in &batch.effects.triggers[item.triggers.clone()] {
             let path = batch.effects.path(trigger);
+            let mut told = 0;
             watches.fire(trigger.event, path, |slot| {
+                told += 1;
                 let connection =
                     connections[slot as usize].as_deref_mut().expect("watchers are connected");
                 // Compat: NIOServerCnxn.process - the node's ACL decides at delivery.
@@ -51,15 +53,19 @@ impl ClientCore {
                     return;
                 }
                 let event = WatchEvent { kind: trigger.event.to_wire(), path: path.into() };
+                let start = connection.output.len();
                 event.write_notification(item.zxid.to_wire(), &mut connection.output);
                 connection.stats.sent += 1;
                 stats.packets_sent += 1;
-                stats.events_sent += 1;
+                stats.event_bytes += (connection.output.len() - start) as u64;
                 if !connection.dirty {
                     connection.dirty = true;
                     dirty.push(slot);
                 }
             });
+            if told > 0 {
+                stats.watchers_told[trigger.event.index()].record(told);
+            }
         }
     }
 
@@ -118,7 +124,7 @@ impl ClientCore {
         let released = connection.can_read();
         let latency = connection.stats.last_latency;
         self.outstanding -= 1;
-        self.stats.packets_sent += 1;
+        self.stats.count_response(frame.len());
         self.stats.latency.record(latency);
         self.stats.write_latency.record(latency);
         self.mark_dirty(id.slot);
@@ -156,6 +162,7 @@ impl ClientCore {
             connection.output = buffer;
         }
         let ReadRequest { xid, op, body, ids, received } = *request;
+        let start = connection.output.len();
         if let OpClass::Read(op) = op_class(op) {
             let context = ReadContext {
                 session: connection.session.expect("an attached connection has a session"),
@@ -171,7 +178,7 @@ impl ClientCore {
             records::write_bare_reply(&mut connection.output, xid, -1, code);
         }
         connection.record(op, xid, version.zxid().0, received, now);
-        stats.packets_sent += 1;
+        stats.count_response(connection.output.len() - start);
         stats.latency.record(connection.stats.last_latency);
         stats.read_latency.record(connection.stats.last_latency);
     }

@@ -24,6 +24,8 @@ impl ClientCore {
     ) -> Result<(), String> {
         let request =
             ConnectRequest::decode(frame).map_err(|err| format!("not a ConnectRequest: {err}"))?;
+        self.stats.connect_requests += 1;
+        self.stats.reconnect_requests += u64::from(request.session != SessionId::NONE);
         let seen = request.last_zxid_seen;
         let ours = self.version.zxid();
         if seen > ours.to_wire() {

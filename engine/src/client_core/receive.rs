@@ -131,7 +131,10 @@ impl ClientCore {
             };
             if connection.phase == Phase::New && prefix.iter().all(u8::is_ascii_lowercase) {
                 connection.phase = Phase::Admin;
+                connection.stats.received += 1;
                 out.push(Output::FourLetter(connection.id, *prefix, rest[4..].to_vec()));
+                self.stats.packets_received += 1;
+                self.stats.bytes_received += 4;
                 return bytes.len();
             }
             if self.service == Service::Closed {
@@ -153,7 +156,7 @@ impl ClientCore {
                 return taken;
             };
             if !self.may_take(slot) {
-                self.held.insert(slot);
+                self.stats.throttled += u64::from(self.held.insert(slot));
                 return taken;
             }
             taken += 4 + len;

@@ -4,12 +4,13 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use super::ClientCore;
-use super::connection::{ConnectionStats, LatencyStats};
+use super::connection::{Connection, ConnectionStats, LatencyStats};
 use crate::ids::SessionId;
+use crate::metrics::{Sizes, Summary, Times};
 use crate::time::Instant;
 
 /// Counters of one core since its start or the last reset.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CoreStats {
     /// Packets received.
     pub packets_received: u64,
@@ -17,8 +18,23 @@ pub struct CoreStats {
     pub bytes_received: u64,
     /// Packets sent, events included.
     pub packets_sent: u64,
-    /// Watch events sent.
-    pub events_sent: u64,
+    /// Bytes of replies to requests, lengths included.
+    pub response_bytes: u64,
+    /// Sizes of these replies.
+    pub responses: Sizes,
+    /// Bytes of watch events sent, lengths included.
+    pub event_bytes: u64,
+    /// How many connections of this core each change told, if any: by kind of event, in the order
+    /// of its numbers on the wire.
+    pub watchers_told: [Summary; 4],
+    /// ConnectRequests.
+    pub connect_requests: u64,
+    /// Those of them that were about a session that there was.
+    pub reconnect_requests: u64,
+    /// Connections that clients ended, or that broke.
+    pub connections_dropped: u64,
+    /// How often a connection's input had to wait for requests under way.
+    pub throttled: u64,
     /// Packets refused for their length.
     pub large_requests_rejected: u64,
     /// Connections dropped because they never asked for a session.
@@ -30,9 +46,18 @@ pub struct CoreStats {
     /// Receipt to reply, all requests.
     pub latency: LatencyStats,
     /// Receipt to reply, reads.
-    pub read_latency: LatencyStats,
+    pub read_latency: Times,
     /// Receipt to reply, writes.
-    pub write_latency: LatencyStats,
+    pub write_latency: Times,
+}
+
+impl CoreStats {
+    /// Counts a reply to a request.
+    pub(super) fn count_response(&mut self, bytes: usize) {
+        self.packets_sent += 1;
+        self.response_bytes += bytes as u64;
+        self.responses.record(bytes as u64);
+    }
 }
 
 /// One connection, as `cons` shows it.
@@ -50,8 +75,8 @@ pub struct ConnectionReport {
     pub age: Duration,
     /// Counters.
     pub stats: ConnectionStats,
-    /// When it was last heard of.
-    pub last_heard: Instant,
+    /// When it is closed if nothing is heard of it.
+    pub deadline: Instant,
     /// Whether its socket is read.
     pub reads: bool,
     /// Whether output is on its way to it.
@@ -83,7 +108,7 @@ impl ClientCore {
     /// Counters and sums; with `connections`, each connection too.
     pub fn report(&self, now: Instant, connections: bool) -> CoreReport {
         CoreReport {
-            stats: self.stats,
+            stats: self.stats.clone(),
             outstanding: self.outstanding,
             connections_count: self.connections_count,
             watches_count: self.watches.count(),
@@ -102,22 +127,29 @@ impl ClientCore {
     pub fn reset_stats(&mut self, per_connection: bool) {
         if per_connection {
             for connection in self.connections.iter_mut().flatten() {
-                connection.stats = ConnectionStats::default();
+                connection.stats = ConnectionStats::after_reset();
             }
         } else {
             self.stats = CoreStats::default();
         }
     }
 
+    fn deadline_of(&self, connection: &Connection) -> Instant {
+        match connection.session {
+            Some(_) => connection.last_heard.after(connection.timeout),
+            None => connection.established.after(self.config.sessionless_timeout),
+        }
+    }
+
     fn connection_reports(&self, now: Instant) -> Vec<ConnectionReport> {
-        let report = |connection: &super::Connection| ConnectionReport {
+        let report = |connection: &Connection| ConnectionReport {
             peer: connection.peer,
             session: connection.session,
             timeout: connection.timeout,
             queued: connection.queue.len(),
             age: now.since(connection.established),
             stats: connection.stats,
-            last_heard: connection.last_heard,
+            deadline: self.deadline_of(connection),
             reads: !connection.paused,
             writes: connection.sending,
             data_watches: self

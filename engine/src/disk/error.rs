@@ -7,7 +7,7 @@ use crate::zxid::Zxid;
 
 /// A file that failed or does not hold what it must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, offset {offset}: {kind}")]
+#[error("{file}{}: {kind}", Place(self))]
 pub struct StorageError {
     /// The file, or the directory.
     pub file: String,
@@ -15,6 +15,18 @@ pub struct StorageError {
     pub offset: u64,
     /// What.
     pub kind: StorageErrorKind,
+}
+
+/// Where in a file, unless it is about the whole file.
+struct Place<'a>(&'a StorageError);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            StorageError { offset: 0, kind: StorageErrorKind::Io { .. }, .. } => Ok(()),
+            error => write!(f, ", offset {}", error.offset),
+        }
+    }
 }
 
 /// What went wrong.

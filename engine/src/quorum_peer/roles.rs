@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Member, QuorumPeer, Role, Writing};
 use crate::ids::ServerId;
+use crate::metrics::micros;
 use crate::order::Service;
 use crate::replica::{Now, Output as ReplicaOutput, Replica};
 use crate::txnlog::{LogConfig, LogEnd, TxnLog};
@@ -269,6 +270,8 @@ impl Member {
         }
         if matches!(self.role, Role::Settling) && self.can_look(replica) {
             self.role = Role::Looking;
+            self.looking_since = now.instant;
+            self.stats.lookings += 1;
             let last = self.has_data.then(|| replica.last_durable());
             let own = OwnState { last, current_epoch: self.epochs.current };
             self.elector.look(now.instant, own, &mut out.links);
@@ -282,6 +285,7 @@ impl Member {
         let leader = decision.vote.leader;
         tracing::info!(%leader, role = ?decision.role, "elected");
         self.begins = decision.begins;
+        self.stats.elections.record(micros(now.instant.since(self.looking_since)));
         match decision.role {
             Elected::Leading => {
                 let (members, timing) = (self.config.members.clone(), self.config.timing);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{GROUP_BYTES_MAX, Mode, Now, Output, Replica, housekeeping};
+use super::{GROUP_BYTES_MAX, Mode, Now, Output, Replica};
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
@@ -45,6 +45,8 @@ struct Mark {
 pub(super) struct SealedGroup {
     /// Its last transaction; none if it has only answers.
     pub(super) last: Option<Zxid>,
+    /// How many transactions it has that were made here.
+    pub(super) made: u64,
     /// The number of the last sync in it that needs a proof of leadership.
     pub(super) sync: u64,
     pub(super) batch: Batch,
@@ -189,6 +191,7 @@ impl Replica {
         self.cut();
         let group = std::mem::take(&mut self.group);
         self.batches += 1;
+        let made = group.first.map_or(0, |first| group.last.0 - first.0 + 1);
         let last = group.first.map(|first| {
             self.log_run(now, Run { first, last: group.last, txns: Arc::new(group.txns) }, out);
             group.last
@@ -203,7 +206,8 @@ impl Replica {
         };
         let opened = if last.is_some() { group.opened } else { now.instant };
         self.sealed_version = batch.version().clone();
-        self.sealed.push_back(SealedGroup { last, sync, batch, opened, sealed: now.instant });
+        let sealed = now.instant;
+        self.sealed.push_back(SealedGroup { last, made, sync, batch, opened, sealed });
     }
 
     /// Hands transactions to the log, and keeps them for learners.
@@ -213,7 +217,12 @@ impl Replica {
         out.extend(ops.into_iter().map(Output::Disk));
         let (txns, bytes) = (run.last.0 - run.first.0 + 1, run.txns.len() as u64);
         self.housekeeping.logged(&self.config, now.instant, txns, bytes);
+        self.stats.frame_txns.record(txns);
         if self.mode == Mode::Leading {
+            self.stats.proposals += txns;
+            for txn in format::txns(&run.txns).flatten() {
+                self.stats.proposal_sizes.record(txn.len() as u64);
+            }
             self.proposals.push(run.clone());
         }
         if self.mode != Mode::Alone {
@@ -239,7 +248,7 @@ impl Replica {
             if group.last.is_some() {
                 let (opened, sealed, published) = (group.opened, group.sealed, now.instant);
                 let times = GroupTimes { opened, sealed, published };
-                housekeeping::log_if_slow(&self.config, times);
+                self.stats.count_group(&self.config, self.mode, times, group.made);
             }
             out.push(Output::Publish(Arc::new(group.batch)));
         }

@@ -113,6 +113,7 @@ impl Replica {
         if decoded.header.zxid != zxid || !(goes_on || begins) {
             return Err(ProposalError::Order { found: zxid, last });
         }
+        self.stats.count_proposal(now, decoded.header.time);
         let learning = &mut self.learning;
         learning.incoming_first.get_or_insert(zxid);
         format::push_txn(&mut learning.incoming, &txn);
@@ -206,6 +207,7 @@ impl Replica {
         self.group.begin_logged(zxid, now.instant);
         let outcome = self.tree.apply(header, txn, &mut self.group.effects);
         self.check_digest(zxid, decoded.digest);
+        self.stats.count_applied(now, self.mode, header.time);
         let closed = match txn {
             Txn::CloseSession { .. } => self.sessions.remove(header.session),
             Txn::CreateSession { .. } => {
@@ -251,6 +253,7 @@ impl Replica {
         let Some((codec::DIGEST_VERSION, digest)) = digest else { return };
         if digest != self.tree.digest() && !self.learning.digest_differs {
             self.learning.digest_differs = true;
+            self.stats.digest_mismatches = 1;
             tracing::error!(%zxid, "the tree's digest is not the leader's from here on");
         }
     }

@@ -271,6 +271,7 @@ impl Replica {
     /// Ends what is still due once every core has told what it heard.
     pub(super) fn on_collected(&mut self, now: Now, round: u64, out: &mut Vec<Output>) {
         for session in self.sessions.on_collected(round) {
+            self.stats.sessions_expired += 1;
             tracing::info!(%session, "expiring: nothing heard within its timeout");
             self.close_session(now, session, None);
             self.seal_if_full(now, out);

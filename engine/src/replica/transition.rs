@@ -194,7 +194,7 @@ impl Replica {
             replies: Vec::new(),
         };
         let (opened, sealed) = (now.instant, now.instant);
-        self.sealed.push_back(SealedGroup { last: None, sync: 0, batch, opened, sealed });
+        self.sealed.push_back(SealedGroup { last: None, made: 0, sync: 0, batch, opened, sealed });
     }
 
     fn seal_rest(&mut self, now: Now, out: &mut Vec<Output>) {

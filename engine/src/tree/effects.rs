@@ -25,6 +25,11 @@ impl EventType {
     pub const fn to_wire(self) -> i32 {
         self as i32
     }
+
+    /// Counts the kinds from 0.
+    pub const fn index(self) -> usize {
+        self as usize - 1
+    }
 }
 
 /// One event, before it is known who watches.

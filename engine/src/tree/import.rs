@@ -8,6 +8,7 @@ use crate::stat::Stat;
 use crate::zxid::Zxid;
 
 use super::acls::Interner;
+use super::digest_log::DigestLog;
 use super::meta::Meta;
 use super::owner::{OwnerKind, OwnerMode};
 use super::quota::Quotas;
@@ -45,6 +46,7 @@ impl TreeBuilder {
             meta: Meta { mode, ..Meta::default() },
             quotas: Quotas::default(),
             acls: Interner::default(),
+            digests: DigestLog::default(),
             scratch: Vec::new(),
         };
         Self { tree, parent: String::new(), children: 0 }

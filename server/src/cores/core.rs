@@ -110,7 +110,7 @@ impl Core {
             self.events.now = self.events.clock.instant();
             self.events.catch_up();
             self.place_accepted();
-            self.take_messages(ordering.as_ref());
+            self.take_messages(ordering.as_mut());
             if let Some(round) = collecting {
                 self.events.step(Input::Collected(round));
             }
@@ -211,7 +211,7 @@ impl Core {
         }
     }
 
-    fn take_messages(&mut self, ordering: Option<&Ordering>) {
+    fn take_messages(&mut self, mut ordering: Option<&mut Ordering>) {
         for message in std::mem::take(&mut self.events.messages) {
             match message {
                 ToCore::Batch(_) => unreachable!("batches are taken where order matters"),
@@ -219,7 +219,7 @@ impl Core {
                 ToCore::Service(service) => self.events.step(Input::Service(service)),
                 ToCore::Collect(round) => self.collecting = Some(round),
                 ToCore::Report(collector) => {
-                    report::add_part(&mut self.events, ordering, &collector);
+                    report::add_part(&mut self.events, ordering.as_deref_mut(), &collector);
                 }
                 ToCore::Answer(id, text) => self.events.step(Input::Answer(id, text)),
                 ToCore::Stop => {

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::SegQueue;
@@ -55,8 +56,8 @@ pub(crate) enum ToCore {
 pub(crate) enum ToOrdering {
     /// What a turn of a core wants ordered.
     Submission(Submission),
-    /// A snapshot is on disk, or failed.
-    SnapshotDone(Result<SnapshotWritten, Zxid>),
+    /// A snapshot is on disk, or failed, after this time.
+    SnapshotDone(Result<SnapshotWritten, Zxid>, Duration),
 }
 
 /// The last published group and its version.

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use engine::disk::{DiskOp, StorageError};
 use engine::ids::SessionId;
+use engine::metrics::{Summary, Times, micros};
 use engine::order::Submission;
-use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
-use engine::replica::{self, Now};
+use engine::quorum_peer::{Input, MemberStats, Output, QuorumPeer, RoleKind};
+use engine::replica::{self, Now, ReplicaStats};
 use engine::time::Instant;
 use engine::zab::data::DataOp;
+use engine::zxid::Zxid;
 
 use super::core::Events;
 use super::mailbox::{ToCore, ToOrdering};
@@ -26,6 +29,39 @@ pub(super) struct Written {
     pub(super) result: io::Result<()>,
 }
 
+/// What is counted where the log and snapshots are written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OrderingStats {
+    /// From handing a frame of the log to the kernel until it is durable.
+    pub(super) appends: Times,
+    /// How long snapshots took, microseconds.
+    pub(super) snapshots: Summary,
+    /// Snapshots that failed.
+    pub(super) snapshots_failed: u64,
+}
+
+impl OrderingStats {
+    fn count_snapshot(&mut self, is_written: bool, took: Duration) {
+        if is_written {
+            self.snapshots.record(micros(took));
+        } else {
+            self.snapshots_failed += 1;
+        }
+    }
+}
+
+/// The ordering core's part of a report.
+#[derive(Clone, Debug)]
+pub(super) struct OrderingReport {
+    /// What the server is.
+    pub(super) role: RoleKind,
+    pub(super) stats: OrderingStats,
+    pub(super) replica: ReplicaStats,
+    pub(super) member: Option<MemberStats>,
+    /// Syncs of clients that wait for a proof of leadership.
+    pub(super) pending_syncs: u64,
+}
+
 /// The machine of the whole server, and what executes its outputs.
 #[derive(Debug)]
 pub(super) struct Ordering {
@@ -38,6 +74,7 @@ pub(super) struct Ordering {
     change: Change,
     outputs: Vec<Output>,
     submitted: Vec<Submission>,
+    stats: OrderingStats,
     /// Frames for the ring.
     pub(super) writes: Vec<FrameWrite>,
 }
@@ -66,6 +103,7 @@ impl Ordering {
             change: Change::None,
             outputs,
             submitted: Vec::new(),
+            stats: OrderingStats::default(),
             writes: Vec::new(),
         }
     }
@@ -90,14 +128,34 @@ impl Ordering {
         }
     }
 
-    /// What the server is in its ensemble.
-    pub(super) fn role(&self) -> RoleKind {
-        self.peer.role()
+    /// What only this core knows.
+    pub(super) fn report(&self) -> OrderingReport {
+        let replica = self.peer.replica();
+        OrderingReport {
+            role: self.peer.role(),
+            stats: self.stats.clone(),
+            replica: replica.stats().clone(),
+            member: self.peer.member_stats(),
+            pending_syncs: replica.pending_syncs(),
+        }
+    }
+
+    /// Forgets what was counted.
+    pub(super) fn reset_stats(&mut self) {
+        self.stats = OrderingStats::default();
+        self.peer.reset_stats();
     }
 
     /// When sessions expire, soonest first, and which.
     pub(super) fn session_deadlines(&self) -> Vec<(Instant, Vec<SessionId>)> {
         self.peer.replica().session_deadlines()
+    }
+
+    /// The tree's digests at earlier transactions, up to what is published.
+    pub(super) fn digests(&self) -> Vec<(Zxid, u64)> {
+        let replica = self.peer.replica();
+        let published = replica.published().zxid();
+        replica.tree().digest_log().filter(|(zxid, _)| *zxid <= published).collect()
     }
 
     /// Whether everything that was ordered is published.
@@ -122,7 +180,8 @@ impl Ordering {
                 ToOrdering::Submission(submission) => {
                     self.step(now, replica::Input::Submission(submission));
                 }
-                ToOrdering::SnapshotDone(result) => {
+                ToOrdering::SnapshotDone(result, took) => {
+                    self.stats.count_snapshot(result.is_ok(), took);
                     self.step(now, replica::Input::SnapshotDone(result));
                 }
             }
@@ -151,7 +210,9 @@ impl Ordering {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let mut done = Vec::new();
         for Written { token, buffer, result } in events.written.drain(..) {
-            done.push(disk.on_written(token, buffer, result)?);
+            let (written, took) = disk.on_written(token, buffer, result)?;
+            self.stats.appends.record(took);
+            done.push(written);
         }
         while let Some(finished) = disk.finished()? {
             done.push(finished);

@@ -13,12 +13,14 @@ use engine::op::OpCode;
 use engine::quorum_peer::RoleKind;
 use engine::time::{Instant, WallTime};
 use engine::tree;
+use engine::zxid::Zxid;
 
 use super::core::Events;
 use super::mailbox::ToCore;
-use super::ordering::Ordering;
+use super::metrics;
+use super::ordering::{Ordering, OrderingReport};
 use crate::clock::Clock;
-use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport, Metric, Value};
+use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport};
 use crate::four_letter::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
     ServerReport, SessionReport, WatchReport,
@@ -26,6 +28,7 @@ use crate::four_letter::report::{
 use crate::four_letter::text::{self, Average};
 use crate::four_letter::{Needs, Whitelist, Word};
 use crate::process;
+use crate::storage::OpeningTimes;
 
 /// What four-letter words tell about the server as a whole.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Facts {
     pub config: ConfigReport,
     /// Names and values of `envi`.
     pub environment: EnvironmentReport,
+    /// How long it took to open the data.
+    pub opening: OpeningTimes,
     /// The trace mask, kept only to be told again.
     pub trace_mask: AtomicU64,
 }
@@ -55,15 +60,21 @@ struct Parts {
     deadlines: Vec<(Instant, Vec<SessionId>)>,
     /// Connections that were refused.
     rejected: u64,
-    /// What the server is; the ordering core says it.
-    role: Option<RoleKind>,
+    /// The ordering core's part.
+    ordering: Option<OrderingReport>,
+    /// Digests at earlier transactions.
+    digests: Vec<(Zxid, u64)>,
     /// How many servers vote.
     voters: usize,
 }
 
 impl Parts {
+    fn ordering(&self) -> &OrderingReport {
+        self.ordering.as_ref().expect("the ordering core's part is among them")
+    }
+
     fn role(&self) -> RoleKind {
-        self.role.expect("the ordering core's part is among them")
+        self.ordering().role
     }
 }
 
@@ -114,10 +125,19 @@ pub(super) fn ask(events: &Events, asker: ConnectionId, bytes: [u8; 4], rest: &[
 }
 
 /// Adds a core's part. The last one makes the answer.
-pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collector: &Collector) {
+pub(super) fn add_part(
+    events: &mut Events,
+    mut ordering: Option<&mut Ordering>,
+    collector: &Collector,
+) {
     let word = collector.word;
     if matches!(word, Word::Srst | Word::Crst) {
         events.clients.reset_stats(word == Word::Crst);
+    }
+    if word == Word::Srst
+        && let Some(ordering) = &mut ordering
+    {
+        ordering.reset_stats();
     }
     let detailed = matches!(
         word.needs(),
@@ -127,7 +147,10 @@ pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collect
     let mut parts = collector.parts.lock().unwrap_or_else(PoisonError::into_inner);
     parts.cores.push(part);
     if let Some(ordering) = ordering {
-        parts.role = Some(ordering.role());
+        parts.ordering = Some(ordering.report());
+        if word == Word::Hash {
+            parts.digests = ordering.digests();
+        }
         if word.needs() == Needs::Dump {
             parts.deadlines = ordering.session_deadlines();
         }
@@ -136,7 +159,11 @@ pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collect
         parts.rejected = events.shared.admission.rejected();
         let member = events.shared.facts.config.member.as_ref();
         parts.voters = member.map_or(0, |member| member.voters);
-        let view = Published { version: &events.shared.published().version, clock: &events.clock };
+        let view = Published {
+            version: &events.shared.published().version,
+            clock: &events.clock,
+            opening: events.shared.facts.opening,
+        };
         let text = compose(word, &view, &parts);
         events.shared.send(collector.asker.core, ToCore::Answer(collector.asker, text.into()));
     }
@@ -146,6 +173,7 @@ pub(super) fn add_part(events: &mut Events, ordering: Option<&Ordering>, collect
 struct Published<'a> {
     version: &'a Version,
     clock: &'a Clock,
+    opening: OpeningTimes,
 }
 
 fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
@@ -167,10 +195,7 @@ fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
         Word::Wchc => text::wchc(&watch_report(parts)),
         Word::Wchp => text::wchp(&watch_report(parts)),
         Word::Mntr => mntr(published, parts),
-        Word::Hash => {
-            let digest = tree::digest(published.version).cast_signed();
-            text::hash(&[(published.version.zxid(), digest)])
-        }
+        Word::Hash => text::hash(&parts.digests),
         Word::Crst
         | Word::Srst
         | Word::Conf
@@ -199,6 +224,7 @@ fn ensemble_gauges(parts: &Parts) -> Option<EnsembleGauges> {
         RoleKind::Standalone | RoleKind::Looking => return None,
         RoleKind::Leading { learners, synced } => {
             gauges.learners = Some((learners as u64, synced as u64));
+            gauges.pending_syncs = parts.ordering().pending_syncs;
         }
         RoleKind::Following(_) => {}
         RoleKind::Observing(leader) => gauges.observed = Some(leader.0),
@@ -221,7 +247,8 @@ fn server_report(published: &Published<'_>, parts: &Parts) -> ServerReport {
         outstanding: sum(|core| core.outstanding as u64),
         zxid: published.version.zxid(),
         znodes: tree::counters(published.version).znode_count,
-        proposals: None,
+        proposals: matches!(parts.role(), RoleKind::Leading { .. })
+            .then(|| metrics::size_report(parts.ordering().replica.proposal_sizes)),
     }
 }
 
@@ -265,7 +292,7 @@ fn session_report(id: SessionId, connection: &Connection, now: WallTime) -> Sess
         established: WallTime(now.0 - ms(connection.age).cast_signed()),
         timeout_ms: i32::try_from(connection.timeout.as_millis()).unwrap_or(i32::MAX),
         last_xid: engine::ids::Xid(stats.last_xid),
-        last_zxid: engine::zxid::Zxid(stats.last_zxid),
+        last_zxid: Zxid(stats.last_zxid),
         last_response_ms: stats.last_response.as_millis(),
         last_latency_ms: ms(stats.last_latency),
         latency: latency_report(&stats.latency),
@@ -279,6 +306,10 @@ fn watch_report(parts: &Parts) -> WatchReport {
     };
     WatchReport { connections: watching.map(entry).collect() }
 }
+
+/// Connections are shown by deadlines of this unit.
+// Compat: NIOServerCnxnFactory.configure
+const CONNECTION_BUCKET_MS: u64 = 10_000;
 
 fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
     let now = published.clock.now();
@@ -300,11 +331,12 @@ fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
     }
     let mut by_deadline = std::collections::BTreeMap::<_, Vec<_>>::new();
     for connection in connections(parts) {
-        if let Some(session) = connection.session {
-            let timeout_ms = i64::try_from(connection.timeout.as_millis()).unwrap_or(i64::MAX);
-            let deadline = WallTime(wall(connection.last_heard).0 + timeout_ms);
-            by_deadline.entry(deadline).or_default().push((connection.peer, session));
-        }
+        // Compat: ExpiryQueue.roundToNextInterval, by the clock that expiry goes by
+        let deadline = connection.deadline.as_millis();
+        let bucket = (deadline / CONNECTION_BUCKET_MS + 1) * CONNECTION_BUCKET_MS;
+        let bucket = wall(Instant::from_nanos(bucket * 1_000_000));
+        let session = connection.session.unwrap_or_default();
+        by_deadline.entry(bucket).or_default().push((connection.peer, session));
     }
     let deadlines = parts.deadlines.iter();
     DumpReport {
@@ -328,45 +360,14 @@ fn mntr(published: &Published<'_>, parts: &Parts) -> String {
         uptime_ms: published.clock.instant().as_millis(),
         open_files: usage.open_files,
         open_files_max: usage.open_files_max,
+        responses: metrics::response_sizes(&parts.cores),
         auth_failed: sum(|core| core.stats.auth_failed),
         longest_turn_us: u64::try_from(longest.as_micros()).unwrap_or(u64::MAX),
         major_faults: usage.major_faults,
         zxid_counter: published.version.zxid().counter(),
         resident_bytes: usage.resident_bytes,
         ensemble: ensemble_gauges(parts),
-        ..GaugeReport::default()
     };
-    monitor::mntr(&server_report(published, parts), &gauges, metrics(parts))
-}
-
-/// What is counted and timed, under ZooKeeper's names.
-// Compat: ServerMetrics
-fn metrics(parts: &Parts) -> Vec<Metric> {
-    let sum = |of: fn(&CoreReport) -> u64| parts.cores.iter().map(of).sum::<u64>().cast_signed();
-    let counters = [
-        ("bytes_received_count", sum(|core| core.stats.bytes_received)),
-        ("connection_rejected", parts.rejected.cast_signed()),
-        ("large_requests_rejected", sum(|core| core.stats.large_requests_rejected)),
-        ("sessionless_connections_expired", sum(|core| core.stats.sessionless_expired)),
-    ];
-    let mut list: Vec<Metric> =
-        counters.into_iter().map(|(name, value)| (name.to_owned(), Value::Int(value))).collect();
-    let (mut reads, mut updates) = (LatencyStats::default(), LatencyStats::default());
-    for core in &parts.cores {
-        reads.merge(&core.stats.read_latency);
-        updates.merge(&core.stats.write_latency);
-    }
-    for (name, latency) in [("readlatency", reads), ("updatelatency", updates)] {
-        let report = latency_report(&latency);
-        let ms = |value: u64| Value::Int(value.cast_signed());
-        let sum_ms = u64::try_from(latency.sum.as_millis()).unwrap_or(u64::MAX);
-        list.extend([
-            (format!("avg_{name}"), Value::Float(report.average.rounded())),
-            (format!("min_{name}"), ms(report.min_ms)),
-            (format!("max_{name}"), ms(report.max_ms)),
-            (format!("cnt_{name}"), ms(latency.count)),
-            (format!("sum_{name}"), ms(sum_ms)),
-        ]);
-    }
-    list
+    let metrics = metrics::all(&parts.cores, parts.ordering(), published.opening, parts.rejected);
+    monitor::mntr(&server_report(published, parts), &gauges, metrics)
 }

@@ -88,7 +88,7 @@ impl Server {
         let mut written = Written::default();
         self.ring.turn(Some(Duration::from_secs(1)), &mut written).unwrap();
         for (token, buffer, result) in written.0 {
-            let done = self.disk.on_written(token, buffer, result).unwrap();
+            let (done, _) = self.disk.on_written(token, buffer, result).unwrap();
             self.log.on_done(Instant::ZERO, done, &mut self.ops);
         }
         while let Some(done) = self.disk.finished().unwrap() {

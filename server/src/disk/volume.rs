@@ -27,7 +27,9 @@ impl Directory {
         let directory = Self { path: path.to_owned(), reading: RefCell::new(None), pace: None };
         let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
         for path in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
-            directory.checked(".", "make directory", fs::create_dir(path))?;
+            fs::create_dir(path).map_err(|error| {
+                StorageError::io(path.display().to_string(), "make directory", &error)
+            })?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = File::open(parent.unwrap_or(Path::new(".")));
             let synced = parent.and_then(|parent| parent.sync_all());

@@ -1,22 +1,69 @@
 //! The answer to `mntr`: a line for each number that monitoring may want, named as in ZooKeeper.
 
+use engine::metrics::{Summary, Times};
+
 use super::report::{Mode, ServerReport, SizeReport};
-use super::text::java_double;
+use super::text::Average;
 use crate::version;
 
 /// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A whole number.
-    Int(i64),
-    /// A number with decimals.
-    Float(f64),
-    /// Text.
-    Text(String),
+    Int(u64),
+    /// An average.
+    Average(Average),
 }
 
 /// A metric by its name, which has no `zk_` in front here.
 pub type Metric = (String, Value);
+
+/// What the numbers of a summary are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// What is counted.
+    One,
+    /// Microseconds; they are shown as milliseconds.
+    Ms,
+}
+
+impl Unit {
+    fn divisor(self) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Ms => 1_000,
+        }
+    }
+}
+
+/// A line that is a number.
+pub fn counter(name: &str, value: u64) -> Metric {
+    (name.to_owned(), Value::Int(value))
+}
+
+/// The lines of a summary.
+// Compat: AvgMinMaxCounter.values
+pub fn summary(name: &str, unit: Unit, of: &Summary) -> [Metric; 5] {
+    let whole = |value: u64| Value::Int(value / unit.divisor());
+    let average = Average::of(of.sum, of.count.saturating_mul(unit.divisor()));
+    [
+        (format!("avg_{name}"), Value::Average(average)),
+        (format!("min_{name}"), whole(of.min)),
+        (format!("max_{name}"), whole(of.max)),
+        (format!("cnt_{name}"), Value::Int(of.count)),
+        (format!("sum_{name}"), whole(of.sum)),
+    ]
+}
+
+/// The lines of a summary of times, with percentiles.
+// Compat: AvgMinMaxPercentileCounter.values
+pub fn percentiles(name: &str, times: &Times) -> impl Iterator<Item = Metric> {
+    let places = [("p50", 500), ("p95", 950), ("p99", 990), ("p999", 999)];
+    let line = |(place, per_mille): (&str, u64)| {
+        (format!("{place}_{name}"), Value::Int(times.percentile_ms(per_mille)))
+    };
+    summary(name, Unit::Ms, times.summary()).into_iter().chain(places.map(line))
+}
 
 /// Numbers of the moment beyond those of [`ServerReport`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +107,8 @@ pub struct EnsembleGauges {
     pub voters: u64,
     /// On the leader: its learners, and the followers among them that are up to date.
     pub learners: Option<(u64, u64)>,
+    /// On the leader: syncs that wait until it is known that it still leads.
+    pub pending_syncs: u64,
     /// On an observer: whom it learns from.
     pub observed: Option<i64>,
 }
@@ -92,8 +141,7 @@ pub fn mntr(
     for (name, value) in metrics {
         match value {
             Value::Int(number) => line(&name, &number.to_string()),
-            Value::Float(number) => line(&name, &java_double(number)),
-            Value::Text(text) => line(&name, &text),
+            Value::Average(average) => line(&name, &average.to_string()),
         }
     }
     out
@@ -149,6 +197,7 @@ fn whole_gauges(server: &ServerReport, gauges: &GaugeReport) -> Vec<(&'static st
         if let Some((learners, synced)) = ensemble.learners {
             list.push(("learners", i128::from(learners)));
             list.push(("synced_followers", i128::from(synced)));
+            list.push(("pending_syncs", i128::from(ensemble.pending_syncs)));
         }
     }
     list.extend([
@@ -163,6 +212,8 @@ fn whole_gauges(server: &ServerReport, gauges: &GaugeReport) -> Vec<(&'static st
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use engine::zxid::Zxid;
 
     use super::*;
@@ -192,11 +243,10 @@ mod tests {
     #[test]
     fn lines_have_the_prefix_and_a_tab() {
         let gauges = GaugeReport { watches: 4, zxid_counter: 5, ..GaugeReport::default() };
-        let metrics = [
-            ("commit_count".to_owned(), Value::Int(3)),
-            ("avg_fsynctime".to_owned(), Value::Float(0.25)),
-            ("note".to_owned(), Value::Text("x".to_owned())),
-        ];
+        let mut times = Times::default();
+        times.record(Duration::from_micros(1_250));
+        times.record(Duration::from_millis(7));
+        let metrics = [counter("commit_count", 3)].into_iter().chain(percentiles("wait", &times));
         let answer = mntr(&server(Mode::Standalone), &gauges, metrics);
         assert!(answer.starts_with("zk_version\t3.9.3-ringkeeper."));
         check(&answer, "zk_server_state\tstandalone");
@@ -206,8 +256,11 @@ mod tests {
         check(&answer, "zk_connection_drop_probability\t0.0");
         check(&answer, "zk_zxid_counter_left\t4294967290");
         check(&answer, "zk_commit_count\t3");
-        check(&answer, "zk_avg_fsynctime\t0.25");
-        check(&answer, "zk_note\tx");
+        let times = answer.split_once("zk_commit_count\t3\n").unwrap().1;
+        let expected = "zk_avg_wait\t4.125\nzk_min_wait\t1\nzk_max_wait\t7\nzk_cnt_wait\t2\n\
+                        zk_sum_wait\t8\nzk_p50_wait\t1\nzk_p95_wait\t7\nzk_p99_wait\t7\n\
+                        zk_p999_wait\t7\n";
+        assert_eq!(times, expected);
         assert!(!answer.contains("peer_state"));
     }
 
@@ -229,7 +282,8 @@ mod tests {
 
     #[test]
     fn every_name_is_there_once() {
-        let ensemble = EnsembleGauges { voters: 3, learners: Some((2, 2)), observed: None };
+        let learners = Some((2, 2));
+        let ensemble = EnsembleGauges { voters: 3, learners, ..EnsembleGauges::default() };
         let gauges = GaugeReport { ensemble: Some(ensemble), ..GaugeReport::default() };
         let answer = mntr(&server(Mode::Leader), &gauges, []);
         check(&answer, "zk_peer_state\tleading - broadcast");

@@ -295,10 +295,10 @@ fn dump_deadlines<T>(
 
 /// The answer to `hash`: tree digests, oldest first.
 // Compat: DigestCommand.commandRun
-pub fn hash(digests: &[(Zxid, i64)]) -> String {
+pub fn hash(digests: &[(Zxid, u64)]) -> String {
     let mut out = String::new();
     for (zxid, digest) in digests {
-        out += &format!("{:x}: {digest}\n", zxid.0);
+        out += &format!("{:x}: {}\n", zxid.0, digest.cast_signed());
     }
     out
 }

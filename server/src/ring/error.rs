@@ -23,7 +23,7 @@ pub enum RingError {
     #[error("no memory for the ring's queues: raise the limit of locked memory (ulimit -l)")]
     Memory,
     /// The process or the machine has no descriptor left.
-    #[error("no file descriptor left for the ring: raise the limit of open files (ulimit -n)")]
+    #[error("no file descriptor left: raise the limit of open files (ulimit -n)")]
     Descriptors,
     /// Anything else.
     #[error("the ring could not be set up")]

@@ -281,5 +281,6 @@ impl Leader {
         handler.proposed = replica.last_logged();
         handler.waiting_since = (handler.proposed > committed).then_some(now.instant);
         handler.step = Step::AckingLeader;
+        replica.count_sync(place == Place::Unknown);
     }
 }
