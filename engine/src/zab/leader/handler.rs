@@ -218,9 +218,10 @@ impl Leader {
         &mut self,
         link: LinkId,
         place: Place,
-        replica: &Replica,
+        replica: &mut Replica,
         out: &mut Outbox,
     ) -> Zxid {
+        replica.count_sync(place == Place::Unknown);
         let (_, committed) = self.history_of(replica).expect("it is being synchronized");
         let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
         let (server, last) = (handler.server, handler.last);
@@ -281,6 +282,5 @@ impl Leader {
         handler.proposed = replica.last_logged();
         handler.waiting_since = (handler.proposed > committed).then_some(now.instant);
         handler.step = Step::AckingLeader;
-        replica.count_sync(place == Place::Unknown);
     }
 }
