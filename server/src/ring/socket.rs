@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
 
 /// Attempts to take a port that somebody has, and the pause between two.
-const ATTEMPTS_MAX: usize = 100;
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+const ATTEMPTS_MAX: usize = 1_000;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Listens on `address`, port 0 for any. A second server on the same port is refused
 /// (no SO_REUSEPORT: the kernel would split the clients between the two); connections of
