@@ -206,7 +206,10 @@ impl Leader {
             Place::Cut(zxid) => Place::Cut(zxid.min(committed)),
             place => place,
         };
-        if place == Place::Unknown && self.begin_reading(link, replica, out) {
+        // One without data gets the tree, as from a ZooKeeper: a log says nothing of how it began.
+        // Compat: LearnerHandler.queueCommittedProposals
+        let has_data = handler.last.is_some_and(|last| last > Zxid::ZERO);
+        if place == Place::Unknown && has_data && self.begin_reading(link, replica, out) {
             return;
         }
         let from = self.announce(link, place, replica, out);
