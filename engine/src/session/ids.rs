@@ -4,9 +4,9 @@
 //! milliseconds of the server's start, shifted up by 16 bits, and counts from there; so a server
 //! that restarts begins above what it gave out before, as long as it opened fewer than 65,536
 //! sessions per millisecond and its clock did not go back. ZooKeeper leaves it at that. Here the
-//! allocator is also told which sessions are open, in the recovered state and by a leader's log, and
-//! starts above the largest of its own server. If the clock went back over a restart, ids of closed
-//! sessions may come again.
+//! allocator is also told which sessions are open, in the recovered state and by a leader's log,
+//! and starts above the largest of its own server. If the clock went back over a restart, ids of
+//! closed sessions may come again.
 //!
 //! Invariants:
 //!
