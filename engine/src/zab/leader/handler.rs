@@ -197,7 +197,10 @@ impl Leader {
             return;
         }
         let history = replica.history();
-        let place = match handler.last.map_or(Place::Unknown, |last| history.place(last)) {
+        // One without data gets the tree: all that ever happened may be much more.
+        let is_empty = |last| last == Zxid::ZERO && history.last() != last;
+        let last = handler.last.filter(|last| !is_empty(*last));
+        let place = match last.map_or(Place::Unknown, |last| history.place(last)) {
             // What is still outstanding it must log, and acknowledge, to this leader.
             Place::Behind(zxid) if zxid > committed => {
                 let same = zxid.epoch() == committed.epoch();
@@ -206,10 +209,8 @@ impl Leader {
             Place::Cut(zxid) => Place::Cut(zxid.min(committed)),
             place => place,
         };
-        // One without data gets the tree, as from a ZooKeeper: a log says nothing of how it began.
-        // Compat: LearnerHandler.queueCommittedProposals
-        let has_data = handler.last.is_some_and(|last| last > Zxid::ZERO);
-        if place == Place::Unknown && has_data && self.begin_reading(link, replica, out) {
+        let reads = place == Place::Unknown && last.is_some();
+        if reads && self.begin_reading(link, replica, out) {
             return;
         }
         let from = self.announce(link, place, replica, out);
