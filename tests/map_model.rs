@@ -91,20 +91,20 @@ impl Run {
             }
             _ => {
                 let (key, value) = (self.key(), self.value());
-                self.seek_some(&key);
+                self.look_some(&key);
                 self.map.put(&key, &value);
                 Arc::make_mut(&mut self.model).insert(key, value);
             }
         }
     }
 
-    /// Seeks the key, others, or none, and may write one of the others: what a put has been told
-    /// must never lead it to a wrong place.
-    fn seek_some(&mut self, key: &[u8]) {
+    /// Looks up the key, others, or none, and may write one of the others: what the map remembers
+    /// of where it has been must never lead a put to a wrong place.
+    fn look_some(&mut self, key: &[u8]) {
         for _ in 0..self.rng.u32(0..3) {
             let other = if self.rng.bool() { key.to_vec() } else { self.key() };
             let expected = self.model.get(&other).map(Vec::as_slice);
-            assert_eq!(self.map.seek(&other).as_deref(), expected);
+            assert_eq!(self.map.get(&other).as_deref(), expected);
             match self.rng.u32(0..1000) {
                 0..100 => {
                     let value = self.value();

@@ -67,12 +67,6 @@ impl Map {
         Self { tree: Tree::open(Store::new(Some(pages)), root) }
     }
 
-    /// The value of a key that is about to be written: the next [`Map::put`] there, if nothing
-    /// else was inserted or deleted in between, need not look for it again.
-    pub fn seek(&mut self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        self.tree.seek(key)
-    }
-
     /// Inserts or replaces.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.tree.put(key, value);
@@ -86,14 +80,13 @@ impl Map {
     /// Freezes the head as a version that ends with `zxid`; later writes go to new pages.
     /// Includes a [`Map::reclaim`].
     pub fn freeze(&mut self, zxid: Zxid) -> Version {
-        self.tree.forget_sought();
         Version { hold: self.tree.store.freeze(self.tree.root, zxid) }
     }
 
     /// Drops every write after `version` was frozen. The head must have come from that version:
     /// there is no way back to a version that a rollback dropped, though it can still be read.
     pub fn rollback(&mut self, version: &Version) {
-        self.tree.forget_sought();
+        self.tree.forget();
         let born_later = self.tree.born_after(version.number());
         self.tree.store.roll_back(&version.hold, &born_later);
         self.tree.root = version.hold.root;
@@ -167,7 +160,7 @@ impl fmt::Debug for Version {
 
 impl View for Map {
     fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        self.root().get(key)
+        self.tree.get(key)
     }
 
     fn cursor(&self, from: &[u8]) -> Cursor<'_> {

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
+use smallvec::SmallVec;
 
 use crate::btree::View;
 use crate::ids::SessionId;
@@ -51,19 +52,19 @@ const HASHED: u8 = 0xff;
 /// Depths below this take one byte; those above, which only short names reach, take two.
 const DEPTH_ONE_BYTE: usize = 240;
 
-/// A key, on the stack.
+/// Keys up to this length are on the stack. They are moved about: more would cost more.
+const KEY_BYTES_INLINE: usize = 64;
+
+/// A key.
 #[derive(Clone)]
 pub struct Key {
-    len: usize,
-    bytes: [u8; KEY_BYTES_MAX],
+    bytes: SmallVec<[u8; KEY_BYTES_INLINE]>,
 }
 
 impl Key {
     /// A key of one space, with nothing else in it.
     pub fn new(space: Space) -> Self {
-        let mut bytes = [0; KEY_BYTES_MAX];
-        bytes[0] = space as u8;
-        Self { len: 1, bytes }
+        Self::from_bytes(&[space as u8])
     }
 
     /// A key of the map again.
@@ -71,7 +72,7 @@ impl Key {
     /// # Panics
     /// If it is longer than [`KEY_BYTES_MAX`], which none is.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut key = Self { len: 0, bytes: [0; KEY_BYTES_MAX] };
+        let mut key = Self { bytes: SmallVec::new() };
         key.push(bytes);
         key
     }
@@ -81,13 +82,13 @@ impl Key {
     /// # Panics
     /// If the key would grow over [`KEY_BYTES_MAX`].
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        assert!(self.bytes.len() + bytes.len() <= KEY_BYTES_MAX, "the caller sees to the length");
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes
     }
 
     /// Whether the entry's value begins with its path.
@@ -223,7 +224,7 @@ pub fn locate_znode<'a>(view: &'a (impl View + ?Sized), path: &str) -> Spot<'a> 
 
 /// Looks a path up in an index of paths, whose keys begin with `prefix`.
 pub fn locate_indexed<'a>(view: &'a (impl View + ?Sized), mut prefix: Key, path: &str) -> Spot<'a> {
-    if prefix.len + path.len() > KEY_BYTES_MAX {
+    if prefix.as_bytes().len() + path.len() > KEY_BYTES_MAX {
         prefix.push(&[HASHED]);
         prefix.push(&hash(path.as_bytes()));
         return locate_hashed(view, &prefix, |value| value == path.as_bytes());

@@ -1,67 +1,153 @@
-//! Where keys are that were looked up to be written: the write need not look again.
+//! Where the writer has been in the tree: going there again need not search every branch.
 //!
-//! A transaction reads what it changes: it seeks a key, and puts a new value at it, perhaps with
-//! another key sought in between (a znode and its parent). Going down the tree again costs as much
-//! as everything else that such a write does.
+//! A transaction reads what it changes: it looks a key up, and puts a new value at it, with other
+//! keys looked up in between (a znode and its parent); and the next transaction is often about a
+//! neighbour. Searching the branches anew each time costs as much as everything else that such a
+//! write does.
 //!
-//! Invariant: pages of a kept way are owned by the version in the making, and the entries of its
-//! leaf are where they were. So whatever moves entries, or ends the version, forgets all of them;
-//! only a value that is replaced in its page leaves them be.
+//! Invariants:
+//!
+//!   * a way is kept as long as the branches divide the keys as they did: pages may be copied, and
+//!     leaves may change, but when pages are cut, joined or taken away, all ways are forgotten
+//!   * a place within a leaf is kept until entries of the leaf move
+//!   * no two fingers are at the same leaf
 
-use super::write::Step;
+use std::borrow::Cow;
 
-/// How many keys are remembered: that of a znode, and that of its parent.
-const KEPT: usize = 2;
+use super::node::Node;
+use super::write::Tree;
+use crate::pages::PageNumber;
+
+/// How many leaves are remembered: those of a znode and of its parent, and two before them.
+const KEPT: usize = 4;
+
+/// Where a key is in its leaf, or would be.
+pub(super) type Place = Result<usize, usize>;
+
+/// A key of a branch: the branch, and which of its entries.
+type Fence<'a> = Option<(Node<'a>, usize)>;
+
+/// A leaf, and which keys belong there.
+#[derive(Default)]
+struct Finger {
+    is_valid: bool,
+    /// Which child to take of each branch, from the root on.
+    way: Vec<usize>,
+    /// No key of the leaf is below this.
+    low: Vec<u8>,
+    /// All keys of the leaf are below this, if `is_bounded`.
+    high: Vec<u8>,
+    is_bounded: bool,
+    /// The key that was looked up last, and its place.
+    key: Vec<u8>,
+    place: Option<Place>,
+}
 
 /// What is remembered. Memory is kept from use to use.
 #[derive(Default)]
 pub(super) struct Fingers {
     fingers: [Finger; KEPT],
-    /// Which is overwritten next.
-    next: usize,
+    /// The one that was used last.
+    at: usize,
 }
 
-struct Finger {
-    is_valid: bool,
-    key: Vec<u8>,
-    way: Vec<Step>,
-    found: Place,
-}
+impl Finger {
+    fn covers(&self, key: &[u8]) -> bool {
+        self.is_valid && *self.low <= *key && (!self.is_bounded || *key < *self.high)
+    }
 
-/// Where a key is in its leaf, or would be.
-type Place = Result<usize, usize>;
+    /// Where the key is in the leaf.
+    fn place(&mut self, key: &[u8], leaf: Node<'_>) -> Place {
+        if let Some(place) = self.place
+            && self.key == key
+        {
+            return place;
+        }
+        let place = leaf.search(key);
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        self.place = Some(place);
+        place
+    }
 
-impl Default for Finger {
-    fn default() -> Self {
-        Self { is_valid: false, key: Vec::new(), way: Vec::new(), found: Err(0) }
+    fn bound(&mut self, low: Fence<'_>, high: Fence<'_>) {
+        let copy = |fence: Fence<'_>, key: &mut Vec<u8>| {
+            key.clear();
+            if let Some((node, index)) = fence {
+                key.extend_from_slice(node.prefix());
+                node.push_suffix(index, key);
+            }
+        };
+        copy(low, &mut self.low);
+        copy(high, &mut self.high);
+        self.is_bounded = high.is_some();
     }
 }
 
 impl Fingers {
-    /// Remembers where a key was found.
-    pub(super) fn keep(&mut self, key: &[u8], way: &[Step], found: Place) {
-        let finger = &mut self.fingers[self.next];
-        self.next = (self.next + 1) % KEPT;
-        finger.is_valid = true;
-        finger.key.clear();
-        finger.key.extend_from_slice(key);
-        finger.way.clear();
-        finger.way.extend_from_slice(way);
-        finger.found = found;
+    /// Makes the finger that is at the key's leaf the one that is used, if there is one.
+    fn take(&mut self, key: &[u8]) -> bool {
+        let found = (0..KEPT).map(|back| (self.at + KEPT - back) % KEPT);
+        let found = found.into_iter().find(|at| self.fingers[*at].covers(key));
+        self.at = found.unwrap_or(self.at);
+        found.is_some()
     }
 
-    /// Gives out where a key is, and the way there, if it is remembered.
-    pub(super) fn recall(&self, key: &[u8], way: &mut Vec<Step>) -> Option<Place> {
-        let finger = self.fingers.iter().find(|finger| finger.is_valid && finger.key == key)?;
-        way.clear();
-        way.extend_from_slice(&finger.way);
-        Some(finger.found)
+    fn used(&mut self) -> &mut Finger {
+        &mut self.fingers[self.at]
     }
 
-    /// Forgets everything: entries move.
+    /// The children to take from the root on to the leaf that was looked at last.
+    pub(super) fn way(&self) -> &[usize] {
+        &self.fingers[self.at].way
+    }
+
+    /// Entries move in the leaf that was looked at last.
+    pub(super) fn forget_place(&mut self) {
+        self.used().place = None;
+    }
+
+    /// Forgets everything: branches change.
     pub(super) fn forget(&mut self) {
         for finger in &mut self.fingers {
             finger.is_valid = false;
         }
+    }
+}
+
+impl Tree {
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let (leaf, place) = self.look(key);
+        Some(self.view().value(leaf, self.node(leaf), place.ok()?))
+    }
+
+    /// The leaf of a key, and its place there. Leaves a finger at it.
+    pub(super) fn look(&self, key: &[u8]) -> (PageNumber, Place) {
+        let fingers = &mut *self.fingers.borrow_mut();
+        let root = self.view();
+        let (mut page, mut node) = (root.page, root.node());
+        if fingers.take(key) {
+            let finger = fingers.used();
+            for child in &finger.way {
+                (page, node) = root.step(page, node, *child);
+            }
+            return (page, finger.place(key, node));
+        }
+        fingers.at = (fingers.at + 1) % KEPT;
+        let finger = fingers.used();
+        finger.way.clear();
+        let (mut low, mut high) = (None, None);
+        while !node.is_leaf() {
+            let child = node.child_index(key);
+            low = child.checked_sub(1).map(|entry| (node, entry)).or(low);
+            high = (child < node.count()).then_some((node, child)).or(high);
+            finger.way.push(child);
+            (page, node) = root.step(page, node, child);
+        }
+        finger.bound(low, high);
+        finger.is_valid = true;
+        finger.place = None;
+        (page, finger.place(key, node))
     }
 }

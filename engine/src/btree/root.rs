@@ -44,12 +44,23 @@ impl<'a> Root<'a> {
         let mut page = self.page;
         let mut node = self.node();
         while !node.is_leaf() {
-            let number = node.child(node.child_index(key));
-            let below = self.child(page, number);
-            assert!(below.level() < node.level(), "page {number} is not below page {page}");
-            (page, node) = (number, below);
+            (page, node) = self.step(page, node, node.child_index(key));
         }
         (page, node)
+    }
+
+    /// Goes to a child of the branch `node`, which is `page`.
+    #[inline]
+    pub(super) fn step(
+        self,
+        page: PageNumber,
+        node: Node<'a>,
+        child: usize,
+    ) -> (PageNumber, Node<'a>) {
+        let number = node.child(child);
+        let below = self.child(page, number);
+        assert!(below.level() < node.level(), "page {number} is not below page {page}");
+        (number, below)
     }
 
     /// The value of a key.
@@ -69,10 +80,5 @@ impl<'a> Root<'a> {
         } else {
             Cow::Borrowed(cell.value)
         }
-    }
-
-    /// Whether there is such a key.
-    pub(crate) fn contains(self, key: &[u8]) -> bool {
-        self.leaf(key).1.search(key).is_ok()
     }
 }

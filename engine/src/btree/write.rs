@@ -12,9 +12,9 @@
 //!   * in ascending order within a page: cut after the new entry, so that the next one is at an end
 //!   * else: share with the emptier neighbour; if both are full, make three pages of the two
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 
-use super::finger::Fingers;
+use super::finger::{Fingers, Place};
 use super::gather::Gather;
 use super::node::{Node, NodeMut, ROOM, Value};
 use super::overflow;
@@ -36,7 +36,7 @@ pub(crate) struct Tree {
     pub(crate) store: Store,
     pub(crate) root: PageNumber,
     path: Vec<Step>,
-    fingers: Fingers,
+    pub(super) fingers: RefCell<Fingers>,
     gather: Gather,
     reference: Vec<u8>,
 }
@@ -72,7 +72,7 @@ impl Tree {
 
     /// The tree below a page of the store.
     pub(crate) fn open(store: Store, root: PageNumber) -> Self {
-        let (path, fingers, gather) = (Vec::new(), Fingers::default(), Gather::default());
+        let (path, fingers, gather) = (Vec::new(), RefCell::default(), Gather::default());
         Self { store, root, path, fingers, gather, reference: Vec::new() }
     }
 
@@ -81,7 +81,7 @@ impl Tree {
         Root { memory: self.store.memory(), page: self.root }
     }
 
-    fn node(&self, page: PageNumber) -> Node<'_> {
+    pub(super) fn node(&self, page: PageNumber) -> Node<'_> {
         Node::new(body_of(self.store.page(page)))
     }
 
@@ -104,48 +104,29 @@ impl Tree {
         self.store.own(page)
     }
 
-    /// Owns the pages from the root to the leaf of a key; they are the path.
-    fn descend(&mut self, key: &[u8]) {
+    /// Owns the pages from the root to the leaf of a key; they are the path. Gives the key's place
+    /// in the leaf.
+    fn descend(&mut self, key: &[u8]) -> Place {
+        let (_, place) = self.look(key);
         self.path.clear();
         self.root = self.own(self.root);
-        let mut page = self.root;
-        let mut child = 0;
-        loop {
-            self.path.push(Step { page, child });
-            let node = self.node(page);
-            if node.is_leaf() {
-                return;
-            }
-            child = node.child_index(key);
-            let below = node.child(child);
+        self.path.push(Step { page: self.root, child: 0 });
+        for depth in 0..self.fingers.get_mut().way().len() {
+            let child = self.fingers.get_mut().way()[depth];
+            let page = self.leaf();
+            let below = self.node(page).child(child);
             let owned = self.own(below);
             if owned != below {
                 self.node_mut(page).set_child(child, owned);
             }
-            page = owned;
+            self.path.push(Step { page: owned, child });
         }
+        place
     }
 
-    /// Looks up a key that a put is about to follow for.
-    pub(crate) fn seek(&mut self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
-        let found = self.find(key);
-        self.fingers.keep(key, &self.path, found);
-        let leaf = self.leaf();
-        Some(self.view().value(leaf, self.node(leaf), found.ok()?))
-    }
-
-    /// Owns the way to a key; where it is in its leaf, or would be.
-    fn find(&mut self, key: &[u8]) -> Result<usize, usize> {
-        if let Some(found) = self.fingers.recall(key, &mut self.path) {
-            return found;
-        }
-        self.descend(key);
-        self.node(self.leaf()).search(key)
-    }
-
-    /// Forgets what was sought: pages and entries are not where they were.
-    pub(crate) fn forget_sought(&mut self) {
-        self.fingers.forget();
+    /// Forgets the ways to all leaves: branches change.
+    pub(crate) fn forget(&mut self) {
+        self.fingers.get_mut().forget();
     }
 
     /// Inserts or replaces.
@@ -161,21 +142,20 @@ impl Tree {
     }
 
     fn put_value(&mut self, key: &[u8], value: Value<'_>) {
-        let found = self.find(key);
+        let place = self.descend(key);
         let leaf = self.leaf();
         let node = self.node(leaf);
-        match found {
+        match place {
             Ok(index) => {
                 if node.cell(index).large {
                     self.free_large(leaf, index);
                 }
                 if !self.node_mut(leaf).replace(index, value) {
-                    self.fingers.forget();
                     self.rebuild_leaf(index, Change::Replace(value));
                 }
             }
             Err(index) => {
-                self.fingers.forget();
+                self.fingers.get_mut().forget_place();
                 let node = self.node(leaf);
                 // Ordered arrivals leave slack at the end of a page.
                 let count = node.count();
@@ -308,6 +288,7 @@ impl Tree {
     /// Names other children in the parent of the path's page at `depth`: `parts` in place of
     /// `removed` ones from `first` on. The key that separates the first of them stays.
     fn replace_children(&mut self, depth: usize, first: usize, removed: usize, parts: &[Part]) {
+        self.forget();
         let Some(above) = depth.checked_sub(1) else {
             return self.replace_root(parts);
         };
@@ -400,13 +381,10 @@ impl Tree {
     /// Removes; whether there was something to remove.
     pub(crate) fn delete(&mut self, key: &[u8]) -> bool {
         // Looking first keeps pages from being copied for nothing.
-        if !self.view().contains(key) {
-            return false;
-        }
-        self.fingers.forget();
-        self.descend(key);
+        let (_, Ok(index)) = self.look(key) else { return false };
+        self.descend(key).expect("the key was there a moment ago");
+        self.fingers.get_mut().forget_place();
         let leaf = self.leaf();
-        let index = self.node(leaf).search(key).expect("the key was there a moment ago");
         if self.node(leaf).cell(index).large {
             self.free_large(leaf, index);
         }
@@ -424,6 +402,7 @@ impl Tree {
             if !node.is_leaf() && count == 0 {
                 self.root = node.child(0);
                 self.store.free(page);
+                self.forget();
             }
             return;
         }

@@ -71,7 +71,7 @@ impl Tree {
         // Compat: DataTree.createNode.
         let path = &*node.path;
         let (parent, _) = path::split(path).ok_or(ErrorCode::NoNode)?;
-        let key = match self.store.seek_znode(path) {
+        let key = match keyspace::locate_znode(&self.store, path) {
             Spot::Vacant(key) => key,
             Spot::Occupied { .. } => {
                 // Since 3.9.4: a fuzzy snapshot may have the znode without its list.
@@ -265,7 +265,7 @@ impl Tree {
         path: &str,
         change: impl FnOnce(&mut Head),
     ) -> Option<(Head, usize)> {
-        let Spot::Occupied { key, value } = self.store.seek_znode(path) else {
+        let Spot::Occupied { key, value } = keyspace::locate_znode(&self.store, path) else {
             return None;
         };
         let (mut head, at) = Head::of(&key, &value);
@@ -289,7 +289,7 @@ impl Tree {
         data: Option<&[u8]>,
         change: impl FnOnce(&mut Stat),
     ) -> Option<(Head, usize)> {
-        let Spot::Occupied { key, value } = self.store.seek_znode(path) else {
+        let Spot::Occupied { key, value } = keyspace::locate_znode(&self.store, path) else {
             return None;
         };
         let (mut head, at) = Head::of(&key, &value);

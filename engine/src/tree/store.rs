@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::btree::{Cursor, Map, View};
-use crate::keyspace::{self, Spot};
 
 /// The head of the map, and how to get back to the savepoint.
 #[derive(Debug, Default)]
@@ -31,17 +30,6 @@ struct Undo {
 impl Store {
     pub(super) fn new(map: Map) -> Self {
         Self { map, journal: Journal::default() }
-    }
-
-    /// Looks up a znode that is about to be written.
-    pub(super) fn seek_znode(&mut self, path: &str) -> Spot<'_> {
-        let Some(key) = keyspace::short_znode_key(path) else {
-            return keyspace::locate_znode(&self.map, path);
-        };
-        match self.map.seek(key.as_bytes()) {
-            Some(value) => Spot::Occupied { key, value },
-            None => Spot::Vacant(key),
-        }
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
