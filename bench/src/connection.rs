@@ -3,18 +3,18 @@
 //! Invariants:
 //!
 //!   * requests gather in `out` and leave with one send per wake; what the kernel does not take
-//!     stays there and the socket is watched for room
+//!     stays there until the poller reports room
 //!   * a lost connection keeps its session: the next greeting re-attaches it
 //!   * what is left of an incomplete frame is kept, whole frames never are
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::poller::{Interest, Poller};
+use crate::poller::{Interest, Poller, Ready};
 use crate::wire::{Handshake, LENGTH_BYTES, REPLY_BYTES_MAX, Welcome};
 
 /// Bytes received at most by one call.
@@ -58,7 +58,6 @@ pub struct Connection {
     /// The session, once there is one.
     pub session: Handshake,
     socket: Option<OwnedFd>,
-    interest: Interest,
     inbox: Vec<u8>,
 }
 
@@ -66,15 +65,16 @@ impl Connection {
     /// A connection that is down and has no session.
     pub fn new(key: u64, timeout_ms: i32) -> Self {
         let session = Handshake { timeout_ms, ..Handshake::default() };
-        Self {
-            key,
-            state: State::Down,
-            out: Vec::new(),
-            session,
-            socket: None,
-            interest: Interest::Both,
-            inbox: Vec::new(),
-        }
+        Self { key, state: State::Down, out: Vec::new(), session, socket: None, inbox: Vec::new() }
+    }
+
+    /// The server's end of a connection, for those who play a server: greeting, without session.
+    pub fn accept(key: u64, poller: &Poller, stream: TcpStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        poller.add(&stream, key, Interest::Edges)?;
+        let socket = Some(OwnedFd::from(stream));
+        Ok(Self { socket, state: State::Greeting, ..Self::new(key, 0) })
     }
 
     /// Starts to connect; the poller tells when it is done.
@@ -88,8 +88,7 @@ impl Connection {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        self.interest = Interest::Both;
-        poller.add(&socket, self.key, self.interest)?;
+        poller.add(&socket, self.key, Interest::Edges)?;
         self.socket = Some(socket);
         self.state = State::Connecting;
         Ok(())
@@ -104,7 +103,7 @@ impl Connection {
     }
 
     /// To be called when the poller reports this connection while it is connecting.
-    pub fn on_connected(&mut self, poller: &Poller) -> Result<(), Loss> {
+    pub fn on_connected(&mut self) -> Result<(), Loss> {
         let socket = self.socket.as_ref().ok_or(Loss::Failed)?;
         match sockopt::socket_error(socket) {
             Ok(Ok(())) => {}
@@ -112,7 +111,7 @@ impl Connection {
         }
         self.state = State::Greeting;
         self.session.encode(&mut self.out);
-        self.flush(poller)
+        self.flush()
     }
 
     /// Takes the answer to the greeting.
@@ -130,34 +129,45 @@ impl Connection {
     }
 
     /// Sends what has gathered, in one call; the rest waits for room.
-    pub fn flush(&mut self, poller: &Poller) -> Result<(), Loss> {
+    pub fn flush(&mut self) -> Result<(), Loss> {
         let Some(socket) = &self.socket else { return Err(Loss::Failed) };
-        if !self.out.is_empty() {
-            match net::send(socket, &self.out, net::SendFlags::NOSIGNAL) {
-                Ok(sent) if sent == self.out.len() => self.out.clear(),
-                Ok(sent) => drop(self.out.drain(..sent)),
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return Err(Loss::Failed),
-            }
+        if self.out.is_empty() {
+            return Ok(());
         }
-        let wanted = if self.out.is_empty() { Interest::Receive } else { Interest::Both };
-        if wanted != self.interest {
-            poller.modify(socket, self.key, wanted).map_err(|_| Loss::Failed)?;
-            self.interest = wanted;
+        match net::send(socket, &self.out, net::SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == self.out.len() => self.out.clear(),
+            Ok(sent) => drop(self.out.drain(..sent)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return Err(Loss::Failed),
         }
         Ok(())
     }
 
-    /// Receives once: `buf` then begins with what was left of the frame before.
-    pub fn receive(&mut self, buf: &mut Vec<u8>) -> Result<(), Loss> {
+    /// Receives once: `buf` then begins with what was left of the frame before. Whether there may
+    /// be more, which the poller will not report again.
+    pub fn receive(&mut self, ready: Ready, buf: &mut Vec<u8>) -> Result<bool, Loss> {
         let Some(socket) = &self.socket else { return Err(Loss::Failed) };
         buf.clear();
         buf.append(&mut self.inbox);
         buf.reserve(RECEIVE_BYTES);
+        let room = buf.capacity() - buf.len();
         match net::recv(socket, spare_capacity(buf), net::RecvFlags::empty()) {
             Ok((0, _)) => Err(Loss::Closed),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok((received, _)) => Ok(received == room || ready.is_ended),
+            Err(Errno::INTR) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
             Err(_) => Err(Loss::Failed),
+        }
+    }
+
+    /// Receives all there is and forgets it; hangs up at its end.
+    pub fn drain(&mut self, ready: Ready, buf: &mut Vec<u8>) {
+        while self.state != State::Down {
+            match self.receive(ready, buf) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => self.hang_up(),
+            }
         }
     }
 
@@ -201,7 +211,40 @@ impl<'a> Frames<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn an_end_behind_data_is_seen_though_it_is_reported_once() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.write_all(&[7]).unwrap();
+        drop(peer);
+        let mut poller = Poller::new().unwrap();
+        let mut connection = Connection::accept(3, &poller, listener.accept().unwrap().0).unwrap();
+        let (mut buf, mut received, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        while connection.state != State::Down {
+            poller.wait(Some(Duration::from_secs(20)), &mut ready).unwrap();
+            assert_eq!(ready.len(), 1, "the end was not reported, or not taken");
+            loop {
+                let result = connection.receive(ready[0], &mut buf);
+                received.append(&mut buf);
+                match result {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(loss) => {
+                        assert_eq!(loss, Loss::Closed);
+                        connection.hang_up();
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(received, [7]);
+    }
 
     #[test]
     fn frames_are_cut_where_their_lengths_say() {

@@ -3,6 +3,7 @@
 //! For watches and for idle sessions, where nothing is pipelined and little is sent.
 
 use std::net::SocketAddr;
+use std::ops::RangeFrom;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -10,7 +11,7 @@ use engine::op::OpCode;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::connection::{Connection, Frames, Loss, State};
-use crate::poller::Poller;
+use crate::poller::{Poller, Ready};
 use crate::wire;
 
 /// Connections that are being made at the same time: listen queues are short.
@@ -36,7 +37,7 @@ pub struct Crowd {
     pub connections: Vec<Connection>,
     hosts: Vec<SocketAddr>,
     poller: Poller,
-    ready: Vec<u64>,
+    ready: Vec<Ready>,
     buf: Vec<u8>,
 }
 
@@ -94,8 +95,9 @@ impl Crowd {
     ) -> anyhow::Result<()> {
         self.poller.wait(Some(timeout), &mut self.ready)?;
         for at in 0..self.ready.len() {
-            let index = self.ready[at] as usize;
-            if let Err(loss) = self.on_ready(index, told) {
+            let ready = self.ready[at];
+            let index = ready.key as usize;
+            if let Err(loss) = self.on_ready(ready, told) {
                 let connection = &mut self.connections[index];
                 connection.hang_up();
                 told(index, Happening::Lost(loss), &mut Vec::new());
@@ -106,34 +108,47 @@ impl Crowd {
 
     fn on_ready(
         &mut self,
-        index: usize,
+        ready: Ready,
         told: &mut dyn FnMut(usize, Happening<'_>, &mut Vec<u8>),
     ) -> Result<(), Loss> {
+        let index = ready.key as usize;
         let connection = &mut self.connections[index];
         match connection.state {
             State::Down => return Ok(()),
-            State::Connecting => return connection.on_connected(&self.poller),
-            State::Greeting | State::Up => connection.receive(&mut self.buf)?,
+            State::Connecting => return connection.on_connected(),
+            State::Greeting | State::Up => {}
         }
-        let mut frames = Frames::new(&self.buf);
-        while let Some(frame) = frames.take()? {
-            if connection.state == State::Greeting {
-                connection.on_welcome(frame)?;
-                told(index, Happening::Up, &mut connection.out);
-            } else {
-                told(index, Happening::Frame(frame), &mut connection.out);
+        loop {
+            let is_more = connection.receive(ready, &mut self.buf)?;
+            let mut frames = Frames::new(&self.buf);
+            while let Some(frame) = frames.take()? {
+                if connection.state == State::Greeting {
+                    connection.on_welcome(frame)?;
+                    told(index, Happening::Up, &mut connection.out);
+                } else {
+                    told(index, Happening::Frame(frame), &mut connection.out);
+                }
+            }
+            connection.keep(frames.rest());
+            if !is_more {
+                return connection.flush();
             }
         }
-        connection.keep(frames.rest());
-        connection.flush(&self.poller)
     }
 
-    /// Appends a request to every connection that is up, and sends it.
-    pub fn send_all(&mut self, mut encode: impl FnMut(&mut Vec<u8>)) {
-        for connection in &mut self.connections {
+    /// Sends a request on one connection.
+    pub fn send(&mut self, index: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), Loss> {
+        let connection = &mut self.connections[index];
+        encode(&mut connection.out);
+        connection.flush()
+    }
+
+    /// Appends a request to each of some connections that is up, and sends it.
+    pub fn send_all(&mut self, which: RangeFrom<usize>, mut encode: impl FnMut(&mut Vec<u8>)) {
+        for connection in &mut self.connections[which] {
             if connection.state == State::Up {
                 encode(&mut connection.out);
-                if connection.flush(&self.poller).is_err() {
+                if connection.flush().is_err() {
                     connection.hang_up();
                 }
             }
@@ -142,7 +157,7 @@ impl Crowd {
 
     /// Sends a ping on every connection.
     pub fn ping_all(&mut self) {
-        self.send_all(|out| wire::request(out, wire::XID_PING, OpCode::Ping, |_| {}));
+        self.send_all(0.., |out| wire::request(out, wire::XID_PING, OpCode::Ping, |_| {}));
     }
 
     /// How many are up.
@@ -152,7 +167,7 @@ impl Crowd {
 
     /// Closes all sessions, and waits for the server to close the connections.
     pub fn close(mut self) -> anyhow::Result<()> {
-        self.send_all(|out| wire::request(out, 0, OpCode::CloseSession, |_| {}));
+        self.send_all(0.., |out| wire::request(out, 0, OpCode::CloseSession, |_| {}));
         let deadline = Instant::now() + SESSION_WAIT;
         while self.up_count() > 0 && Instant::now() < deadline {
             self.wait(Duration::from_millis(100), &mut |_, _, _| {})?;
@@ -162,7 +177,7 @@ impl Crowd {
 }
 
 /// Raises the limit of open files to what is needed, if it may be.
-fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
+pub fn allow_descriptors(needed: u64) -> anyhow::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         limit.current = Some(needed);

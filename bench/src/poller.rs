@@ -15,19 +15,30 @@ const EVENTS_MAX: usize = 1024;
 /// What is watched for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Something to receive.
+    /// Something to receive: reported as long as there is.
     Receive,
-    /// Something to receive, or room to send.
-    Both,
+    /// Something to receive, or room to send: reported once when it comes. Who is told must take
+    /// all there is, and the kernel need not look at the socket again to know that it is empty.
+    Edges,
 }
 
 impl Interest {
     fn flags(self) -> epoll::EventFlags {
+        use epoll::EventFlags as Flags;
         match self {
-            Self::Receive => epoll::EventFlags::IN,
-            Self::Both => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+            Self::Receive => Flags::IN,
+            Self::Edges => Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET,
         }
     }
+}
+
+/// A socket that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The number under which it was added.
+    pub key: u64,
+    /// Whether the peer has closed it: behind what there is to receive lies its end.
+    pub is_ended: bool,
 }
 
 /// A set of sockets that are waited for together.
@@ -55,13 +66,12 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key), interest.flags())?)
     }
 
-    /// Changes what a socket is watched for.
-    pub fn modify(&self, socket: impl AsFd, key: u64, interest: Interest) -> std::io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(key), interest.flags())?)
-    }
-
-    /// Waits for at most `timeout`, then gives the numbers of the sockets that are ready.
-    pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<u64>) -> std::io::Result<()> {
+    /// Waits for at most `timeout`, then gives the sockets that are ready.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Ready>,
+    ) -> std::io::Result<()> {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
@@ -72,9 +82,10 @@ impl Poller {
             Err(error) => return Err(error.into()),
         }
         ready.clear();
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
         ready.extend(self.events.iter().map(|event| {
-            let data = event.data;
-            data.u64()
+            let (flags, data) = (event.flags, event.data);
+            Ready { key: data.u64(), is_ended: flags.intersects(ended) }
         }));
         Ok(())
     }

@@ -2,27 +2,39 @@
 //!
 //! In each round every watcher has a watch on the same znode, armed with getData. The znode is
 //! set once; every watcher must get exactly one event, of the right kind, path and zxid.
+//!
+//! The setter is one more connection of the watchers' thread: it sends and waits for nothing, so
+//! that events are taken while the server still sends others, whenever the setter's reply comes.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use engine::jute::Reader;
 use engine::op::OpCode;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::client::Client;
+use crate::cpu;
 use crate::crowd::{Crowd, Happening};
 use crate::load::Target;
 use crate::load::report::Latency;
+use crate::load::setup;
 use crate::progress::Progress;
 use crate::recorder::{Violation, Violations, histogram};
 use crate::wire::{self, ReplyHeader};
 
-/// How long a round may take before what is missing is missed.
-const ROUND_WAIT: Duration = Duration::from_secs(10);
+/// How long may pass between two looks at the time.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
 /// NodeDataChanged.
 const DATA_CHANGED: i32 = 3;
+/// The connection that sets; the watchers' follow.
+const SETTER: usize = 0;
+/// The xid of what it sends,
+const SET_XID: i32 = 2;
+/// and of what arms a watcher.
+const ARM_XID: i32 = 1;
 
 /// The arguments of `watch`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -40,12 +52,21 @@ pub struct WatchOptions {
     /// Rounds before that, unmeasured
     #[arg(long, default_value_t = 5)]
     pub warm_up: usize,
+    /// Seconds that a round may take before what has not come is missed
+    #[arg(long, default_value_t = 10.0)]
+    pub round_wait: f64,
     /// Bytes of the value
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
     /// The znode
     #[arg(long, default_value = "/bench-watch")]
     pub path: String,
+}
+
+impl WatchOptions {
+    fn round_wait(&self) -> Duration {
+        Duration::from_secs_f64(self.round_wait)
+    }
 }
 
 /// The figures of `watch`.
@@ -61,63 +82,84 @@ pub struct WatchReport {
     pub set: Latency,
     /// Events that came.
     pub events: u64,
+    /// This program's CPU time per event, microseconds, arming not included.
+    pub client_cpu_us_per_event: f64,
     /// The server's CPU time per event, microseconds, arming included.
     pub server_cpu_us_per_event: Option<f64>,
     /// What the server must not do, and did.
     pub violations: Violations,
 }
 
+/// The latencies of the measured rounds.
+struct Histograms {
+    all: Histogram<u64>,
+    each: Histogram<u64>,
+    set: Histogram<u64>,
+}
+
+impl Histograms {
+    fn new() -> Self {
+        Self { all: histogram(), each: histogram(), set: histogram() }
+    }
+}
+
 /// What a round knows of its watchers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Round {
+    /// By connection; the setter's is never.
     armed: Vec<bool>,
     armed_count: usize,
     zxids: Vec<i64>,
+    /// The reply to the setter.
+    set: Option<ReplyHeader>,
 }
 
 /// Runs the rounds.
 pub fn run(options: &WatchOptions, progress: &Progress) -> anyhow::Result<WatchReport> {
     ensure!(options.watchers > 0 && options.rounds > 0, "--watchers and --rounds must not be 0");
+    ensure!(options.round_wait > 0.0, "--round-wait must be more than 0");
     let hosts = options.target.addresses()?;
     let first = *hosts.first().context("no host was given")?;
-    let mut setter = Client::connect(first, options.target.timeout())?;
-    setter.ensure_path(&options.path)?;
+    let mut keeper = Client::connect(first, options.target.timeout())?;
+    keeper.ensure_path(&options.path)?;
+    setup::catch_up(&hosts, options.target.timeout())?;
     progress.say(&format!("opening {} sessions", options.watchers));
-    let mut crowd = Crowd::open(hosts, options.watchers, options.target.timeout_ms, |_| {})?;
+    let mut crowd = Crowd::open(hosts, 1 + options.watchers, options.target.timeout_ms, |_| {})?;
     let mut report = WatchReport {
         options: options.clone(),
         all_notified: Latency::default(),
         each_notified: Latency::default(),
         set: Latency::default(),
         events: 0,
+        client_cpu_us_per_event: 0.0,
         server_cpu_us_per_event: None,
         violations: Violations::default(),
     };
-    let (mut all, mut each, mut set) = (histogram(), histogram(), histogram());
+    let mut histograms = Histograms::new();
     let cpu_time = || options.target.cpu_time();
-    let mut cpu_begin = None;
+    let (mut cpu_begin, mut spent) = (None, Duration::ZERO);
     for number in 0..options.warm_up + options.rounds {
         if number == options.warm_up {
-            (all, each, set) = (histogram(), histogram(), histogram());
+            histograms = Histograms::new();
             report.events = 0;
-            cpu_begin = cpu_time()?;
+            (cpu_begin, spent) = (cpu_time()?, Duration::ZERO);
         }
         let mut round = arm(&mut crowd, options, &mut report)?;
-        let begin = Instant::now();
-        let zxid = set_once(&mut setter, options)?;
-        set.saturating_record(begin.elapsed().as_nanos() as u64);
-        gather(&mut crowd, options, &mut round, begin, &mut each, &mut report)?;
-        all.saturating_record(begin.elapsed().as_nanos() as u64);
-        judge(&round, zxid, &mut report);
+        let before = cpu::thread_time();
+        set_and_gather(&mut crowd, options, &mut round, &mut histograms, &mut report)?;
+        spent += cpu::thread_time() - before;
+        judge(&round, &mut report)?;
     }
+    let events = report.events.max(1) as f64;
+    report.client_cpu_us_per_event = spent.as_secs_f64() * 1e6 / events;
     let spent = cpu_begin.zip(cpu_time()?).map(|(begin, end)| (end - begin).as_secs_f64() * 1e6);
-    report.server_cpu_us_per_event = spent.map(|spent| spent / report.events.max(1) as f64);
-    report.all_notified = Latency::of(&all);
-    report.each_notified = Latency::of(&each);
-    report.set = Latency::of(&set);
+    report.server_cpu_us_per_event = spent.map(|spent| spent / events);
+    report.all_notified = Latency::of(&histograms.all);
+    report.each_notified = Latency::of(&histograms.each);
+    report.set = Latency::of(&histograms.set);
     crowd.close()?;
-    setter.delete_tree(&options.path)?;
-    setter.close()?;
+    keeper.delete_tree(&options.path)?;
+    keeper.close()?;
     Ok(report)
 }
 
@@ -127,21 +169,24 @@ fn arm(
     options: &WatchOptions,
     report: &mut WatchReport,
 ) -> anyhow::Result<Round> {
-    let count = crowd.connections.len();
-    let mut round = Round { armed: vec![false; count], ..Round::default() };
-    crowd.send_all(|out| {
+    let count = options.watchers;
+    let armed = vec![false; crowd.connections.len()];
+    let mut round = Round { armed, armed_count: 0, zxids: Vec::with_capacity(count), set: None };
+    crowd.send_all(SETTER + 1.., |out| {
         let path = options.path.as_bytes();
-        wire::request(out, 1, OpCode::GetData, |w| wire::read_body(w, path, true));
+        wire::request(out, ARM_XID, OpCode::GetData, |w| wire::read_body(w, path, true));
     });
-    let deadline = Instant::now() + ROUND_WAIT;
+    let deadline = Instant::now() + options.round_wait();
     while round.armed_count < count {
         ensure!(Instant::now() < deadline, "only {} watches were armed", round.armed_count);
         let mut lost = None;
-        crowd.wait(Duration::from_millis(100), &mut |index, happening, _| match happening {
+        crowd.wait(LOOK_WAIT, &mut |index, happening, _| match happening {
             Happening::Up => {}
             Happening::Lost(loss) => lost = Some((index, loss)),
             Happening::Frame(frame) => match ReplyHeader::split(frame) {
-                Some((header, _)) if header.xid == 1 && header.err == 0 && !round.armed[index] => {
+                Some((header, _))
+                    if header.xid == ARM_XID && header.err == 0 && !round.armed[index] =>
+                {
                     round.armed[index] = true;
                     round.armed_count += 1;
                 }
@@ -156,58 +201,99 @@ fn arm(
             },
         })?;
         if let Some((index, loss)) = lost {
-            anyhow::bail!("watcher {index} lost its connection ({loss:?})");
+            bail!("watcher {index} lost its connection ({loss:?})");
         }
     }
     Ok(round)
 }
 
-fn set_once(setter: &mut Client, options: &WatchOptions) -> anyhow::Result<i64> {
-    let value = vec![b'v'; options.value_bytes];
-    let path = options.path.as_bytes();
-    let reply = setter.call(OpCode::SetData, |w| wire::set_body(w, path, &value))?;
-    ensure!(reply.header.err == 0, "setData: {}", wire::error_name(reply.header.err));
-    Ok(reply.header.zxid)
-}
-
-/// Takes events until every watcher has one.
-fn gather(
+/// Sends the setData, then takes its reply and the events, in the order in which they come.
+fn set_and_gather(
     crowd: &mut Crowd,
     options: &WatchOptions,
     round: &mut Round,
-    begin: Instant,
-    each: &mut hdrhistogram::Histogram<u64>,
+    histograms: &mut Histograms,
     report: &mut WatchReport,
 ) -> anyhow::Result<()> {
-    while round.armed_count > 0 {
-        if begin.elapsed() > ROUND_WAIT {
+    let value = vec![b'v'; options.value_bytes];
+    let path = options.path.as_bytes();
+    let begin = Instant::now();
+    let sent = crowd.send(SETTER, |out| {
+        wire::request(out, SET_XID, OpCode::SetData, |w| wire::set_body(w, path, &value));
+    });
+    sent.map_err(|loss| anyhow::anyhow!("the setter lost its connection ({loss:?})"))?;
+    let mut last = Duration::ZERO;
+    while round.armed_count > 0 || round.set.is_none() {
+        if begin.elapsed() > options.round_wait() {
+            ensure!(round.set.is_some(), "the setData was not answered in time");
             let missed = round.armed_count;
             for _ in 0..missed {
-                report.violations.add(Violation::MissedEvent, || format!("{missed} in 10 s"));
+                let words = || format!("{missed} of a round");
+                report.violations.add(Violation::MissedEvent, words);
             }
+            last = begin.elapsed();
             break;
         }
-        crowd.wait(Duration::from_millis(100), &mut |index, happening, _| {
+        crowd.wait(LOOK_WAIT, &mut |index, happening, _| {
             let Happening::Frame(frame) = happening else { return };
             let now = begin.elapsed();
-            match event_zxid(frame, &options.path) {
-                Some(zxid) if round.armed[index] => {
-                    round.armed[index] = false;
-                    round.armed_count -= 1;
-                    round.zxids.push(zxid);
-                    report.events += 1;
-                    each.saturating_record(now.as_nanos() as u64);
+            let latency = now.as_nanos() as u64;
+            if index == SETTER {
+                if round.take_reply(frame, report) {
+                    histograms.set.saturating_record(latency);
                 }
-                Some(zxid) => report
-                    .violations
-                    .add(Violation::StaleEvent, || format!("watcher {index} again, {zxid:#x}")),
-                None => report
-                    .violations
-                    .add(Violation::WrongContent, || format!("watcher {index}: another event")),
+            } else if round.take_event(index, frame, options, report) {
+                last = now;
+                histograms.each.saturating_record(latency);
             }
         })?;
     }
+    histograms.all.saturating_record(last.as_nanos() as u64);
     Ok(())
+}
+
+impl Round {
+    /// Takes what came for the setter; whether it is the reply.
+    fn take_reply(&mut self, frame: &[u8], report: &mut WatchReport) -> bool {
+        match ReplyHeader::split(frame) {
+            Some((header, _)) if header.xid == SET_XID && self.set.is_none() => {
+                self.set = Some(header);
+                true
+            }
+            other => {
+                report.violations.add(Violation::UninvitedReply, || {
+                    format!("the setter: {:?}", other.map(|(header, _)| header))
+                });
+                false
+            }
+        }
+    }
+
+    /// Takes what came for a watcher; whether it is its event.
+    fn take_event(
+        &mut self,
+        index: usize,
+        frame: &[u8],
+        options: &WatchOptions,
+        report: &mut WatchReport,
+    ) -> bool {
+        match event_zxid(frame, &options.path) {
+            Some(zxid) if self.armed[index] => {
+                self.armed[index] = false;
+                self.armed_count -= 1;
+                self.zxids.push(zxid);
+                report.events += 1;
+                return true;
+            }
+            Some(zxid) => report
+                .violations
+                .add(Violation::StaleEvent, || format!("watcher {index} again, {zxid:#x}")),
+            None => report
+                .violations
+                .add(Violation::WrongContent, || format!("watcher {index}: another event")),
+        }
+        false
+    }
 }
 
 /// The zxid of an event, if it says that the data of `path` changed.
@@ -222,10 +308,13 @@ fn event_zxid(frame: &[u8], path: &str) -> Option<i64> {
 }
 
 /// An event carries the zxid of its cause; -1 in ZooKeeper before 3.9.
-fn judge(round: &Round, zxid: i64, report: &mut WatchReport) {
-    for other in round.zxids.iter().filter(|other| **other != zxid && **other != -1) {
-        report.violations.add(Violation::StaleEvent, || format!("{other:#x} for {zxid:#x}"));
+fn judge(round: &Round, report: &mut WatchReport) -> anyhow::Result<()> {
+    let set = round.set.context("a round ends behind its setData's reply")?;
+    ensure!(set.err == 0, "setData: {}", wire::error_name(set.err));
+    for other in round.zxids.iter().filter(|other| **other != set.zxid && **other != -1) {
+        report.violations.add(Violation::StaleEvent, || format!("{other:#x} for {:#x}", set.zxid));
     }
+    Ok(())
 }
 
 impl fmt::Display for WatchReport {
@@ -235,7 +324,8 @@ impl fmt::Display for WatchReport {
         writeln!(f, "  all notified   {}", self.all_notified)?;
         writeln!(f, "  each notified  {}", self.each_notified)?;
         writeln!(f, "  set            {}", self.set)?;
-        write!(f, "  {} events", self.events)?;
+        write!(f, "  {} events; client CPU", self.events)?;
+        write!(f, " {:.2} us/event", self.client_cpu_us_per_event)?;
         if let Some(cpu) = self.server_cpu_us_per_event {
             write!(f, "; server CPU {cpu:.2} us/event (arming included)")?;
         }

@@ -85,6 +85,18 @@ pub struct Welcome {
 }
 
 impl Welcome {
+    /// Appends the ConnectResponse's frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::new(out);
+        let part = writer.begin_part();
+        writer.i32(0);
+        writer.i32(self.timeout_ms);
+        writer.i64(self.session);
+        writer.buf(&self.password);
+        writer.bool(false);
+        writer.end_part(part);
+    }
+
     /// Decodes a ConnectResponse.
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(frame);

@@ -1,14 +1,17 @@
-//! The load generator against a server that drops, delays, reorders and lies: it must notice.
+//! The load generator and `watch` against a server that drops, delays, reorders and lies: they
+//! must notice.
 
 #[path = "common/fake.rs"]
 mod fake;
 
 use std::sync::atomic::Ordering;
 
+use bench::cli::{self, Command};
 use bench::load::report::LoadReport;
-use bench::load::{self, LoadOptions};
+use bench::load::{self, LoadOptions, Target};
 use bench::progress::Progress;
 use bench::recorder::Violation;
+use bench::watch::{self, WatchReport};
 
 use fake::{Fake, Lie};
 
@@ -142,4 +145,32 @@ fn an_open_loop_counts_latency_from_when_a_request_was_due() {
     let slow = report.tally.all_latencies();
     let slow = slow.len() - slow.count_between(0, 20_000_000);
     assert!(slow >= 40, "{slow} were slow: {report}");
+}
+
+fn watch(lie: Lie, rounds: usize) -> WatchReport {
+    let fake = Fake::start(lie, HONEST);
+    let line = format!("watch --watchers 5 --rounds {rounds} --warm-up 0 --round-wait 0.3");
+    let Command::Watch(mut options) = cli::parse(&line).unwrap() else { panic!("{line}") };
+    options.target = Target::of(fake.address);
+    watch::run(&options, &Progress::new(true)).unwrap()
+}
+
+#[test]
+fn watchers_are_told_before_the_setter_has_its_reply() {
+    let report = watch(Lie::LateSet(150), 2);
+    assert_eq!((report.events, report.violations.total()), (10, 0), "{report}");
+    assert_eq!((report.all_notified.count, report.set.count), (2, 2), "{report}");
+    assert!(report.set.min_us >= 150_000.0, "{report}");
+    assert!(report.all_notified.min_us < 100_000.0, "{report}");
+    assert_eq!(report.all_notified.max_us, report.each_notified.max_us, "{report}");
+}
+
+#[test]
+fn events_that_are_missed_or_come_twice_are_counted() {
+    let report = watch(Lie::MissedEvent, 1);
+    assert_eq!(report.violations.counts.get(&Violation::MissedEvent), Some(&1), "{report}");
+    // The second one comes behind the round.
+    let report = watch(Lie::EventTwice, 2);
+    let stale = report.violations.counts.get(&Violation::StaleEvent);
+    assert!(stale.is_some_and(|count| (1..=2).contains(count)), "{report}");
 }

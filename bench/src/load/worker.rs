@@ -18,7 +18,7 @@ use super::schedule::Schedule;
 use super::window::{SECOND_NS, Settings, Window};
 use crate::connection::{Connection, Frames, Loss, State};
 use crate::cpu;
-use crate::poller::Poller;
+use crate::poller::{Poller, Ready};
 use crate::recorder::{BINS, Interval, Violation};
 use crate::wire::{self, ReplyHeader};
 
@@ -132,8 +132,8 @@ impl Worker {
             }
             self.revive(self.now());
             self.poller.wait(Some(Duration::from_millis(5)), &mut ready)?;
-            for key in &ready {
-                self.on_ready(*key as usize, &mut buf);
+            for ready in &ready {
+                self.on_ready(*ready, &mut buf);
             }
         }
         Ok(())
@@ -147,6 +147,7 @@ impl Worker {
         let (mut cpu_start, mut cpu) = (None, None);
         for slot in 0..self.slots.len() {
             self.refill(slot, self.now());
+            self.flush(slot, self.now());
         }
         loop {
             let now = self.now();
@@ -164,8 +165,8 @@ impl Worker {
             }
             let wait = self.wait_ns(now);
             self.poller.wait(Some(Duration::from_nanos(wait)), &mut ready)?;
-            for key in &ready {
-                self.on_ready(*key as usize, &mut buf);
+            for ready in &ready {
+                self.on_ready(*ready, &mut buf);
             }
         }
         self.finish();
@@ -251,12 +252,12 @@ impl Worker {
         }
     }
 
-    fn on_ready(&mut self, index: usize, buf: &mut Vec<u8>) {
-        let now = self.now();
+    fn on_ready(&mut self, ready: Ready, buf: &mut Vec<u8>) {
+        let (index, now) = (ready.key as usize, self.now());
         let result = match self.slots[index].connection.state {
             State::Down => return,
-            State::Connecting => self.slots[index].connection.on_connected(&self.poller),
-            State::Greeting | State::Up => self.on_bytes(index, buf),
+            State::Connecting => self.slots[index].connection.on_connected(),
+            State::Greeting | State::Up => self.on_bytes(ready, buf),
         };
         match result {
             Ok(()) => self.flush(index, now),
@@ -264,25 +265,27 @@ impl Worker {
         }
     }
 
-    fn on_bytes(&mut self, index: usize, buf: &mut Vec<u8>) -> Result<(), Loss> {
-        self.slots[index].connection.receive(buf)?;
-        let now = self.now();
-        let mut frames = Frames::new(buf);
+    fn on_bytes(&mut self, ready: Ready, buf: &mut Vec<u8>) -> Result<(), Loss> {
+        let index = ready.key as usize;
         loop {
-            let next = frames.take();
-            let Some(frame) = next.inspect_err(|_| self.note(Violation::Garbage, "a length"))?
-            else {
-                break;
-            };
-            if self.slots[index].connection.state == State::Greeting {
-                self.on_welcome(index, frame)?;
-            } else {
-                self.on_reply(index, frame, now)?;
+            let is_more = self.slots[index].connection.receive(ready, buf)?;
+            let now = self.now();
+            let mut frames = Frames::new(buf);
+            while let Some(frame) =
+                frames.take().inspect_err(|_| self.note(Violation::Garbage, "a length"))?
+            {
+                if self.slots[index].connection.state == State::Greeting {
+                    self.on_welcome(index, frame)?;
+                } else {
+                    self.on_reply(index, frame, now)?;
+                }
+            }
+            self.slots[index].connection.keep(frames.rest());
+            self.refill(index, now);
+            if !is_more {
+                return Ok(());
             }
         }
-        self.slots[index].connection.keep(frames.rest());
-        self.refill(index, now);
-        Ok(())
     }
 
     fn on_welcome(&mut self, index: usize, frame: &[u8]) -> Result<(), Loss> {
@@ -373,7 +376,6 @@ impl Worker {
         while self.slots[index].pending.len() < self.settings.depth {
             self.issue(index, now, now);
         }
-        self.flush(index, now);
     }
 
     /// In an open loop: sends what is due while a connection has room.
@@ -417,7 +419,7 @@ impl Worker {
     }
 
     fn flush(&mut self, index: usize, now: u64) {
-        if let Err(loss) = self.slots[index].connection.flush(&self.poller) {
+        if let Err(loss) = self.slots[index].connection.flush() {
             self.lose(index, loss, now);
         }
     }
@@ -466,7 +468,7 @@ impl Worker {
         for slot in &mut self.slots {
             if slot.connection.state == State::Up {
                 wire::request(&mut slot.connection.out, 0, OpCode::CloseSession, |_| {});
-                if slot.connection.flush(&self.poller).is_err() {
+                if slot.connection.flush().is_err() {
                     slot.connection.hang_up();
                 }
             } else {
@@ -480,11 +482,8 @@ impl Worker {
                 break;
             }
             self.poller.wait(Some(Duration::from_millis(50)), &mut ready)?;
-            for key in &ready {
-                let connection = &mut self.slots[*key as usize].connection;
-                if connection.receive(buf).is_err() {
-                    connection.hang_up();
-                }
+            for ready in &ready {
+                self.slots[ready.key as usize].connection.drain(*ready, buf);
             }
         }
         Ok(())

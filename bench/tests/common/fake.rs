@@ -6,11 +6,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use bench::wire::Welcome;
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::stat::{Stat, WireStat};
@@ -44,6 +45,12 @@ pub enum Lie {
     Silence,
     /// Waits this many milliseconds before one reply.
     Delay(u64),
+    /// Waits this many milliseconds before it answers a setData, when the watchers were told.
+    LateSet(u64),
+    /// Tells all but one watcher.
+    MissedEvent,
+    /// Tells one watcher twice.
+    EventTwice,
 }
 
 /// Size of values.
@@ -64,28 +71,28 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let answered = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&answered);
+        let watchers = Arc::new(Mutex::default());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let count = Arc::clone(&count);
-                thread::spawn(move || serve(stream, lie, honest, &count));
+                let (count, watchers) = (Arc::clone(&count), Arc::clone(&watchers));
+                thread::spawn(move || serve(stream, lie, honest, &count, &watchers));
             }
         });
         Self { address, answered }
     }
 }
 
-fn serve(mut stream: TcpStream, lie: Lie, honest: u64, count: &AtomicU64) -> Option<()> {
+fn serve(
+    mut stream: TcpStream,
+    lie: Lie,
+    honest: u64,
+    count: &AtomicU64,
+    watchers: &Mutex<Vec<TcpStream>>,
+) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let _greeting = read_frame(&mut stream)?;
     let mut out = Vec::new();
-    let mut writer = Writer::new(&mut out);
-    let part = writer.begin_part();
-    writer.i32(0);
-    writer.i32(30_000);
-    writer.i64(7);
-    writer.buf(&[1; 16]);
-    writer.bool(false);
-    writer.end_part(part);
+    Welcome { timeout_ms: 30_000, session: 7, password: [1; 16] }.encode(&mut out);
     stream.write_all(&out).ok()?;
     // Preparing uses blocking clients that would fail at a lie: only getData is lied about.
     let (mut zxid, mut gets, mut held) = (100, 0, Vec::new());
@@ -99,13 +106,23 @@ fn serve(mut stream: TcpStream, lie: Lie, honest: u64, count: &AtomicU64) -> Opt
         let lying = is_get && gets == honest + 1;
         let mut reply = answer(xid, zxid, op, reader.rest(), lie, lying);
         count.fetch_add(1, Ordering::Relaxed);
+        if is_get && frame.last() == Some(&1) {
+            watchers.lock().unwrap().push(stream.try_clone().ok()?);
+        }
+        if op == OpCode::SetData.to_wire() {
+            let path = Reader::new(&frame[8..]).string("path").ok()?.into_owned();
+            tell(&mut watchers.lock().unwrap(), &event(zxid, &path), lie)?;
+        }
         match lie {
+            Lie::LateSet(ms) if op == OpCode::SetData.to_wire() => {
+                thread::sleep(Duration::from_millis(ms));
+            }
             Lie::Close if lying => return None,
             Lie::Silence if is_get && gets > honest => continue,
             Lie::Delay(ms) if lying => thread::sleep(Duration::from_millis(ms)),
             Lie::Twice if lying => reply.extend(reply.clone()),
             Lie::Garbage if lying => reply = vec![0xff, 0, 0, 0, 1, 2, 3, 4],
-            Lie::Event if lying => reply.splice(0..0, event(zxid)).for_each(drop),
+            Lie::Event if lying => reply.splice(0..0, event(zxid, "/bench")).for_each(drop),
             Lie::Reorder if lying => {
                 held = reply;
                 continue;
@@ -128,7 +145,20 @@ fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-fn event(zxid: i64) -> Vec<u8> {
+/// Tells the watchers, who are none then.
+fn tell(watchers: &mut Vec<TcpStream>, event: &[u8], lie: Lie) -> Option<()> {
+    if lie == Lie::MissedEvent {
+        watchers.pop();
+    }
+    let last = watchers.len().saturating_sub(1);
+    for (index, mut watcher) in watchers.drain(..).enumerate() {
+        let times = if lie == Lie::EventTwice && index == last { 2 } else { 1 };
+        watcher.write_all(&event.repeat(times)).ok()?;
+    }
+    Some(())
+}
+
+fn event(zxid: i64, path: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
     let part = writer.begin_part();
@@ -137,7 +167,7 @@ fn event(zxid: i64) -> Vec<u8> {
     writer.i32(0);
     writer.i32(3);
     writer.i32(3);
-    writer.string("/bench");
+    writer.string(path);
     writer.end_part(part);
     out
 }
