@@ -260,6 +260,7 @@ fn floors_of(report: &LimitsReport) -> BTreeMap<String, f64> {
         ("echo-get", report.best_us(Group::Echo, "getData")),
         ("echo-set", report.best_us(Group::Echo, "setData")),
         ("append", report.best_us(Group::Append, "4 KiB")),
+        ("fanout", report.best_us(Group::Fanout, "")),
     ];
     floors.into_iter().filter_map(|(name, floor)| Some((name.to_owned(), floor?))).collect()
 }

@@ -2,11 +2,13 @@
 //!
 //! A durable setData cannot be faster than a loopback round trip of its bytes plus one durable
 //! append; a restart not faster than mapping and checking the state; a client cannot learn of a
-//! killed server before the kernel has torn its memory down.
+//! killed server before the kernel has torn its memory down. And what this program costs itself.
 
 pub mod append;
+pub mod client;
 pub mod close;
 pub mod echo;
+pub mod fanout;
 pub mod map;
 pub mod wake;
 
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub use self::client::ClientCost;
 use crate::load::report::Latency;
 use crate::progress::Progress;
 use crate::recorder::histogram;
@@ -24,7 +27,7 @@ use crate::recorder::histogram;
 /// The arguments of `limits`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LimitsOptions {
-    /// Which floors: append, echo, wake, map, close; all of them by default
+    /// Which floors: append, echo, fanout, wake, map, close, client; all of them by default
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Group>,
     /// A directory on the disk that the server's log would be on
@@ -33,6 +36,9 @@ pub struct LimitsOptions {
     /// Seconds for each figure
     #[arg(short, long, default_value_t = 1.0)]
     pub seconds: f64,
+    /// Connections that a fan-out reaches
+    #[arg(long, default_value_t = 1000)]
+    pub fanout: usize,
     /// Megabytes of the file that is mapped and checked (140 is about a million znodes)
     #[arg(long, default_value_t = 140)]
     pub map_mb: usize,
@@ -49,17 +55,22 @@ pub enum Group {
     Append,
     /// A round trip over loopback, by the bytes of a getData and of a setData.
     Echo,
+    /// A message to each of many connections, by the bytes of a watch event.
+    Fanout,
     /// A message to a thread that sleeps.
     Wake,
     /// Mapping and checking a file.
     Map,
     /// From kill -9 to the peer's end of file.
     Close,
+    /// What the load generator itself costs; no floor of a server's.
+    Client,
 }
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Append, Self::Echo, Self::Wake, Self::Map, Self::Close];
+    pub const ALL: [Self; 7] =
+        [Self::Append, Self::Echo, Self::Fanout, Self::Wake, Self::Map, Self::Close, Self::Client];
 }
 
 /// One floor.
@@ -78,6 +89,8 @@ pub struct Floor {
 pub struct LimitsReport {
     /// In the order of measuring.
     pub floors: Vec<Floor>,
+    /// The load generator's own cost.
+    pub client: Vec<ClientCost>,
     /// What could not be measured here, and why.
     pub missing: Vec<String>,
 }
@@ -119,9 +132,11 @@ pub fn run(options: &LimitsOptions, progress: &Progress) -> anyhow::Result<Limit
         match group {
             Group::Append => append::measure(&options.directory, time, &mut report)?,
             Group::Echo => echo::measure(time, &mut report),
+            Group::Fanout => fanout::measure(options.fanout, time, &mut report),
             Group::Wake => wake::measure(time, &mut report),
             Group::Map => map::measure(&options.directory, options.map_mb, &mut report)?,
             Group::Close => close::measure(&options.close_mb, &mut report),
+            Group::Client => client::measure(time, &mut report)?,
         }
     }
     Ok(report)
@@ -161,6 +176,12 @@ impl fmt::Display for LimitsReport {
                  max {max_us:>9.1} us  ({count})",
                 floor.way
             )?;
+        }
+        if !self.client.is_empty() {
+            writeln!(f, "Client")?;
+        }
+        for cost in &self.client {
+            writeln!(f, "  {cost}")?;
         }
         for missing in &self.missing {
             writeln!(f, "not measured: {missing}")?;

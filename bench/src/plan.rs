@@ -73,7 +73,8 @@ pub struct Work {
     /// Which servers of an ensemble it talks to.
     #[serde(default)]
     pub via: Via,
-    /// The floors that add up to the least it can be: echo-get, echo-set, append.
+    /// The floors that add up to the least it can be: echo-get, echo-set, append, fanout. Only
+    /// for figures that are microseconds before they are scaled.
     #[serde(default)]
     pub floor: Vec<String>,
 }

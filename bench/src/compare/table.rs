@@ -93,7 +93,7 @@ impl Table {
             times: compared.then(|| work.better.times(middle, against)),
             times_min: paired.iter().copied().min_by(f64::total_cmp).filter(|_| compared),
             times_max: paired.iter().copied().max_by(f64::total_cmp).filter(|_| compared),
-            of_floor: floor.map(|floor| middle / floor),
+            of_floor: floor.map(|floor| middle / (floor * work.scale)),
         })
     }
 
@@ -184,7 +184,7 @@ pub fn number(value: f64) -> String {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for name in ["echo-get", "echo-set", "append"] {
+        for name in ["echo-get", "echo-set", "append", "fanout"] {
             if let Some(floor) = self.median_floor(name) {
                 writeln!(f, "floor {name}: {floor:.1} us")?;
             }
