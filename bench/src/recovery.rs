@@ -55,6 +55,10 @@ pub struct RecoveryOptions {
     /// Kill it while nothing happens, in place of under a load of creates (one server)
     #[arg(long)]
     pub idle: bool,
+    /// Seconds that nothing happens before it is killed idle: what a server does in the background
+    /// after a fill or a restart is over then
+    #[arg(long, default_value_t = 3.0)]
+    pub idle_seconds: f64,
     /// Drop its files from the page cache before the restart
     #[arg(long)]
     pub cold: bool,
@@ -122,6 +126,7 @@ pub struct RecoveryReport {
 /// Fills, kills, restarts and checks.
 pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<RecoveryReport> {
     ensure!(options.repeats > 0, "--repeats must be at least 1");
+    ensure!(options.idle_seconds >= 0.0, "--idle-seconds must not be negative");
     let plan = options.plan.read()?;
     let template = plan.template(&options.server)?;
     let scratch =
@@ -144,7 +149,7 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Rec
     for number in 0..options.repeats {
         progress.say(&format!("killing {} of {}", number + 1, options.repeats));
         let killing = if options.idle {
-            thread::sleep(Duration::from_secs(1));
+            thread::sleep(Duration::from_secs_f64(options.idle_seconds));
             kill_and_restart(&mut server, options)?.0
         } else {
             kill_under_load(&mut server, options, number, progress, &mut report)?

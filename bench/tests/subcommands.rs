@@ -70,6 +70,34 @@ fn every_watcher_is_told_once_per_round() {
     assert_eq!(number(&outcome.json, "/events"), 100.0);
     assert_eq!(number(&outcome.json, "/each_notified/count"), 100.0);
     assert_eq!(number(&outcome.json, "/all_notified/count"), 5.0);
+    assert_eq!(number(&outcome.json, "/set/count"), 5.0);
+    let last = number(&outcome.json, "/each_notified/max_us");
+    assert_eq!(number(&outcome.json, "/all_notified/max_us"), last, "{}", outcome.text);
+}
+
+#[test]
+fn a_fan_out_has_a_floor_and_the_generator_a_cost() {
+    let line = "limits --only fanout,client --fanout 30 --seconds 0.05";
+    let outcome = cli::parse(line).unwrap().run(&Progress::new(true)).unwrap();
+    let floors = outcome.json["floors"].as_array().unwrap();
+    assert_eq!((floors.len(), outcome.json["missing"].as_array().unwrap().len()), (2, 0));
+    for floor in floors {
+        assert!(number(floor, "/latency/count") >= 1.0, "{}", outcome.text);
+    }
+    let costs = outcome.json["client"].as_array().unwrap();
+    assert_eq!(costs.len(), 2);
+    for cost in costs {
+        assert!(number(cost, "/cpu_us_per_op") > 0.0, "{}", outcome.text);
+        assert!(number(cost, "/rate_per_s") > 0.0, "{}", outcome.text);
+    }
+}
+
+#[test]
+fn an_idle_server_is_killed_when_it_has_been_idle() {
+    let line = "recovery --znodes 3000 --repeats 1 --idle --idle-seconds 0.2";
+    let outcome = Bed::new(PLAN).run(line);
+    assert!(number(&outcome.json, "/served_ms") > 0.0, "{}", outcome.text);
+    assert_eq!(number(&outcome.json, "/killings/0/acknowledged"), 0.0);
 }
 
 #[test]
