@@ -301,7 +301,7 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
         history_bytes: history_bytes(config),
         log_share: config.member.log_share,
-        rollover_counter: replica::ROLLOVER_COUNTER,
+        rollover_counter: config.member.rollover_counter,
     }
 }
 

@@ -129,6 +129,8 @@ pub struct MemberSettings {
     pub history_bytes: usize,
     /// What part of the tree's size may be read of the log for one learner; `None`: nothing.
     pub log_share: Option<f64>,
+    /// From this counter on a new epoch begins.
+    pub rollover_counter: u32,
     /// How long clients' connections outlive the loss of a leader; `None`: as long as is good.
     pub grace: Option<Duration>,
 }

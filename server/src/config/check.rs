@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::auth::{AuthRules, DigestAlgorithm, DigestRules, Enforcement, EnsembleRules};
+use engine::replica::ROLLOVER_COUNTER;
 use engine::session::TimeoutLimits;
 
 use super::ensemble::Ensemble;
@@ -139,11 +140,20 @@ impl<'a> Checker<'a> {
             linearizable_sync: self.bool("ringkeeper.linearizableSync", true),
             history_bytes: (self.int("ringkeeper.historyKb", HISTORY_KB) as usize) << 10,
             log_share: self.log_share(),
+            rollover_counter: self.rollover_counter(),
             grace: self
                 .settings
                 .get("ringkeeper.clientGraceMs")
                 .map(|_| self.ms("ringkeeper.clientGraceMs", 0)),
         }
+    }
+
+    /// ZooKeeper counts on from this number in each epoch, up to the last one that there is. Here
+    /// zxids have no gaps: as many are used, from 1 on.
+    // Compat: Leader.lead, Leader.propose
+    fn rollover_counter(&self) -> u32 {
+        let used = u32::try_from(self.int("testingonly.initialZxid", 0)).unwrap_or(0);
+        ROLLOVER_COUNTER.min(u32::MAX - used)
     }
 
     // Compat: ZKDatabase's constructor, isTxnLogSyncEnabled, getProposalsFromTxnLog

@@ -85,6 +85,8 @@ const COUNT: Kind = Kind::Int(0, i32::MAX as i64);
 /// Java's long.
 const LONG: Kind = Kind::Int(i64::MIN, i64::MAX);
 const PORT: Kind = Kind::Int(0, 65_535);
+/// zxids of an epoch that count as used; a few must be left, or there would be only elections.
+const EPOCH_USED: Kind = Kind::Int(0, 0xFFFF_FF00);
 /// The longest tick of which 20 fit the protocol's timeout field.
 const TICK_MS: Kind = Kind::Int(1, i32::MAX as i64 / 20);
 
@@ -213,6 +215,7 @@ pub const KEYS: &[Key] = keys! {
         "follower.skipLearnerRequestToNextProcessor": BOOL,
         "enableEagerACLCheck": BOOL,
         "commitLogCount": COUNT,
+        "testingonly.initialZxid": EPOCH_USED,
         "snapshotSizeFactor": Kind::Decimal,
         "forceSnapshotSync": BOOL,
     }
@@ -346,7 +349,6 @@ pub const KEYS: &[Key] = keys! {
     }
     TESTS => {
         "test.allowDiscontinuousProposals": BOOL,
-        "testingonly.initialZxid": LONG,
         "controllerPort": PORT,
     }
 };

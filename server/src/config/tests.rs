@@ -1,6 +1,7 @@
 //! Tests of the configuration as a whole: files in, a `Config` or complaints out.
 
 use engine::auth::{DigestAlgorithm, EnsembleRules};
+use engine::replica::ROLLOVER_COUNTER;
 use tempfile::TempDir;
 
 use super::*;
@@ -99,6 +100,20 @@ fn the_settings_that_matter_arrive() {
     assert_eq!(digest.super_digest.as_deref(), Some("super:x="));
     assert_eq!((config.backend, config.cores), (Some(Backend::Epoll), Some(3)));
     assert_eq!((config.memory_bytes_max, config.slow_request), (Some(2 << 20), None));
+}
+
+#[test]
+fn an_epoch_ends_as_many_zxids_earlier_as_zookeeper_skips() {
+    let counter =
+        |text: &str| load(&format!("clientPort=0\n{text}")).unwrap().member.rollover_counter;
+    assert_eq!(counter(""), ROLLOVER_COUNTER);
+    assert_eq!(counter("testingonly.initialZxid=100"), ROLLOVER_COUNTER);
+    assert_eq!(counter("zookeeper.testingonly.initialZxid=4294947295"), 20_000);
+    check_refused(
+        "testingonly.initialZxid=4294967295",
+        "FOLDER/zoo.cfg, line 3: testingonly.initialZxid=4294967295: must be a whole number from \
+         0 to 4294967040",
+    );
 }
 
 #[test]
