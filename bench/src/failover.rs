@@ -4,7 +4,12 @@
 //! writer waited, when the first write was acknowledged again, and what its clients noticed is
 //! known to a millisecond or better. Then the server comes back while the writers go on, and at
 //! last every acknowledged write is looked for at every server.
+//!
+//! Two things that happen are no loss: a follower joins that was not there before, and the zxids
+//! of an epoch run out.
 
+pub mod fault;
+pub mod moments;
 pub mod report;
 pub mod stages;
 pub mod timeline;
@@ -16,11 +21,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
-use serde::Serialize;
 
+pub use self::fault::EnsembleOptions;
+use self::fault::{Blow, Fault};
+use self::moments::Moments;
 use self::report::{FailoverReport, Failure};
-use self::stages::Stages;
-use self::timeline::{Gap, Timeline};
 use self::writer::{Record, Sight, Writer};
 use crate::client::Client;
 use crate::ensemble::Ensemble;
@@ -37,92 +42,14 @@ const ROOT: &str = "/failover";
 const LIVELY: Duration = Duration::from_millis(100);
 /// How long that may take.
 const OVER_WAIT: Duration = Duration::from_secs(90);
-/// How late what the lost server had said may still reach a client.
-const LAST_WORDS: Duration = Duration::from_millis(10);
+/// How long the zxids of an epoch may last.
+const ROLLOVER_WAIT: Duration = Duration::from_secs(120);
 /// Pause between two looks at the writers.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Writers go on for this long when the server is back.
 const AFTER_REJOIN: Duration = Duration::from_millis(200);
 /// Session timeout of those who prepare and check.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What is done to an ensemble.
-#[derive(Clone, Debug, clap::Args, Serialize)]
-#[command(next_help_heading = "Ensembles")]
-pub struct EnsembleOptions {
-    /// What happens to which server
-    #[arg(long, value_enum, default_value_t = Fault::KillLeader)]
-    pub fault: Fault,
-    /// Writers per surviving server
-    #[arg(long, default_value_t = 1)]
-    pub writers: usize,
-    /// Bytes of a value that they write
-    #[arg(long, default_value_t = 100)]
-    pub value_bytes: usize,
-    /// Observers beside the template's servers [default: 1 if one is to be lost, else 0]
-    #[arg(long, default_value_t = 0)]
-    pub observers: usize,
-    /// Take away the data of a killed server: it comes back as a new one
-    #[arg(long)]
-    pub wipe: bool,
-}
-
-/// How a server is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// kill -9 of the leader
-    KillLeader,
-    /// SIGSTOP of the leader: its connections stay open and silent
-    StopLeader,
-    /// The leader is cut off from the others, and not from clients
-    PartitionLeader,
-    /// kill -9 of a follower
-    KillFollower,
-    /// SIGSTOP of a follower
-    StopFollower,
-    /// A follower is cut off
-    PartitionFollower,
-    /// kill -9 of an observer
-    KillObserver,
-    /// SIGSTOP of an observer
-    StopObserver,
-    /// An observer is cut off
-    PartitionObserver,
-}
-
-/// What happens to the server that is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
-    Kill,
-    Stop,
-    Part,
-}
-
-impl Fault {
-    fn blow(self) -> Blow {
-        match self {
-            Self::KillLeader | Self::KillFollower | Self::KillObserver => Blow::Kill,
-            Self::StopLeader | Self::StopFollower | Self::StopObserver => Blow::Stop,
-            Self::PartitionLeader | Self::PartitionFollower | Self::PartitionObserver => Blow::Part,
-        }
-    }
-
-    fn is_of_observer(self) -> bool {
-        matches!(self, Self::KillObserver | Self::StopObserver | Self::PartitionObserver)
-    }
-
-    /// The server that is lost, where the first ones vote.
-    fn victim(self, voters: usize, leader: usize) -> usize {
-        match self {
-            Self::KillLeader | Self::StopLeader | Self::PartitionLeader => leader,
-            Self::KillFollower | Self::StopFollower | Self::PartitionFollower => {
-                usize::from(leader == 0) % voters
-            }
-            Self::KillObserver | Self::StopObserver | Self::PartitionObserver => voters,
-        }
-    }
-}
 
 struct Run<'a> {
     options: &'a RecoveryOptions,
@@ -133,20 +60,6 @@ struct Run<'a> {
     violations: Violations,
 }
 
-/// The moments of one failure, microseconds of the run's clock.
-struct Moments {
-    fault_us: u64,
-    fault_time: SystemTime,
-    /// From when on the server came back,
-    back_us: u64,
-    /// and when it served.
-    served_us: u64,
-    /// When the lost server's idle client saw its connection closed,
-    close: Option<Duration>,
-    /// and when the server's last words can have come, which a kill ends.
-    noticed: Duration,
-}
-
 /// Starts the ensemble, fills it, and loses a server as often as asked.
 pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<FailoverReport> {
     ensure!(options.repeats > 0, "--repeats must be at least 1");
@@ -154,8 +67,14 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
     ensure!(!options.idle, "--idle is for a single server");
     let fault = options.ensemble.fault;
     ensure!(fault.blow() == Blow::Kill || !options.ensemble.wipe, "--wipe is for a kill");
+    let znodes = options.znodes.unwrap_or(0);
+    ensure!(fault != Fault::Rollover || znodes == 0, "--znodes would use up zxids");
     let plan = options.plan.read()?;
-    let template = plan.template(&options.server)?;
+    let mut template = plan.template(&options.server)?.clone();
+    if fault == Fault::Rollover {
+        let used = u32::MAX - options.ensemble.rollover_after;
+        template.config.push_str(&format!("\ntestingonly.initialZxid={used}\n"));
+    }
     ensure!(template.servers > 2, "{} cannot lose a server", template.name);
     let scratch =
         tempfile::Builder::new().prefix("ringkeeper-bench-").tempdir_in(&options.plan.directory)?;
@@ -163,9 +82,8 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
     let (voters, variables) = (template.servers, options.plan.variables(&plan));
     let is_parted = fault.blow() == Blow::Part;
     let mut ensemble =
-        Ensemble::prepare_with(template, observers, is_parted, &variables, scratch.path())?;
+        Ensemble::prepare_with(&template, observers, is_parted, &variables, scratch.path())?;
     ensemble.start()?;
-    let znodes = options.znodes.unwrap_or(0);
     let target = Target::of_all(&ensemble.addresses(), Vec::new());
     let filled = recovery::fill_options(znodes, target);
     if znodes > 0 {
@@ -193,23 +111,32 @@ impl Run<'_> {
     fn fail(&mut self, number: usize) -> anyhow::Result<Failure> {
         let leader = self.ensemble.leader()?;
         let count = self.ensemble.servers.len();
-        let victim = self.options.ensemble.fault.victim(self.voters, leader);
-        let survivors: Vec<usize> = (0..count).filter(|index| *index != victim).collect();
+        let fault = self.options.ensemble.fault;
+        let victim = fault.victim(self.voters, leader);
+        // Nobody is lost where an epoch ends.
+        let is_there = |index: &usize| *index != victim || fault == Fault::Rollover;
+        let survivors: Vec<usize> = (0..count).filter(is_there).collect();
         let root = format!("{ROOT}/{number}");
         let writers = survivors.len() * self.options.ensemble.writers;
         let directories: Vec<String> =
             (0..writers).map(|writer| format!("{root}/{writer}")).collect();
         self.prepare(&directories)?;
+        if fault.blow() == Blow::Join {
+            self.lose(Blow::Join, victim)?;
+        }
         let starts: Vec<u64> =
             self.ensemble.servers.iter().map(crate::server::Server::log_bytes).collect();
-        let (records, moments) = self.lose_under_writes(victim, &survivors, &directories)?;
+        let (records, moments) = self.strike_under_writes(victim, &survivors, &directories)?;
         let logs: anyhow::Result<Vec<String>> = survivors
             .iter()
             .map(|index| self.ensemble.servers[*index].log_from(starts[*index]))
             .collect();
-        let failure = examine(leader, victim, &records, &moments, &logs?);
+        let failure = moments.examine(leader, victim, &records, &logs?);
         self.check(&records)?;
-        self.remove(&root)?;
+        if fault != Fault::Rollover {
+            // There, each of these writes would count, too.
+            self.remove(&root)?;
+        }
         Ok(failure)
     }
 
@@ -221,7 +148,7 @@ impl Run<'_> {
         catch_up(&addresses, TIMEOUT)
     }
 
-    fn lose_under_writes(
+    fn strike_under_writes(
         &mut self,
         victim: usize,
         survivors: &[usize],
@@ -245,16 +172,25 @@ impl Run<'_> {
                     scope.spawn(move || writer.run())
                 })
                 .collect();
-            let moments = self.lose_and_regain(victim, &sights);
+            let blow = self.options.ensemble.fault.blow();
+            let moments = match blow {
+                Blow::Join => self.join(victim, &sights),
+                Blow::Rollover => self.roll_over(&sights),
+                Blow::Kill | Blow::Stop | Blow::Part => self.lose_and_regain(victim, &sights),
+            };
             stop.store(true, Ordering::Relaxed);
             let records = writers.into_iter().map(|writer| writer.join().expect("writers go on"));
-            Ok((records.collect(), moments?))
+            let (records, mut moments) = (records.collect::<Vec<_>>(), moments?);
+            if blow == Blow::Rollover {
+                moments.begin_where_epoch_ends(&records)?;
+            }
+            Ok((records, moments))
         })
     }
 
     /// What happens to the server while others write.
     fn lose_and_regain(&mut self, victim: usize, sights: &[Sight]) -> anyhow::Result<Moments> {
-        let half = Duration::from_secs_f64(self.options.seconds / 2.0);
+        let half = self.half();
         self.wait_lively(self.now_us(), half, sights).context("before the fault")?;
         let blow = self.options.ensemble.fault.blow();
         let address = self.ensemble.servers[victim].address;
@@ -277,8 +213,51 @@ impl Run<'_> {
         let served_us = self.now_us();
         thread::sleep(AFTER_REJOIN);
         self.wait_lively(served_us, Duration::ZERO, sights).context("after the return")?;
-        let noticed = close.filter(|_| blow == Blow::Kill).unwrap_or_default() + LAST_WORDS;
-        Ok(Moments { fault_us, fault_time, back_us, served_us, close, noticed })
+        let back = Some((back_us, served_us));
+        let (is_killed, is_pause) = (blow == Blow::Kill, true);
+        let over_us = back_us;
+        Ok(Moments { fault_us, fault_time, over_us, back, close, is_killed, is_pause })
+    }
+
+    /// A server that was not there comes while others write.
+    fn join(&mut self, victim: usize, sights: &[Sight]) -> anyhow::Result<Moments> {
+        self.wait_lively(self.now_us(), self.half(), sights).context("before the join")?;
+        let (fault_us, fault_time) = (self.now_us(), SystemTime::now());
+        self.regain(Blow::Join, victim)?;
+        self.ensemble.servers[victim].wait_serving()?;
+        let served_us = self.now_us();
+        thread::sleep(AFTER_REJOIN);
+        self.wait_lively(served_us, Duration::ZERO, sights).context("after the join")?;
+        Ok(Moments {
+            fault_us,
+            fault_time,
+            over_us: served_us,
+            back: Some((fault_us, served_us)),
+            close: None,
+            is_killed: false,
+            is_pause: false,
+        })
+    }
+
+    /// An epoch ends under writes. When it did is known when the writers tell.
+    fn roll_over(&self, sights: &[Sight]) -> anyhow::Result<Moments> {
+        self.wait_lively(self.now_us(), self.half(), sights).context("before the rollover")?;
+        let newest = || sights.iter().map(|sight| sight.epoch.load(Ordering::Relaxed)).max();
+        let (epoch, begin) = (newest(), Instant::now());
+        while newest() == epoch {
+            ensure!(begin.elapsed() < ROLLOVER_WAIT, "the epoch does not end");
+            thread::sleep(LOOK_PAUSE);
+        }
+        let (fault_us, fault_time) = (self.now_us(), SystemTime::now());
+        self.wait_lively(fault_us, self.half(), sights).context("after the rollover")?;
+        let over_us = self.now_us();
+        let (back, close, is_killed, is_pause) = (None, None, false, true);
+        Ok(Moments { fault_us, fault_time, over_us, back, close, is_killed, is_pause })
+    }
+
+    /// How long is written before and after what happens.
+    fn half(&self) -> Duration {
+        Duration::from_secs_f64(self.options.seconds / 2.0)
     }
 
     fn lose(&mut self, blow: Blow, victim: usize) -> anyhow::Result<()> {
@@ -290,6 +269,12 @@ impl Run<'_> {
                 relays.as_ref().expect("made for this").part(victim);
                 Ok(())
             }
+            Blow::Join => {
+                servers[victim].kill()?;
+                servers[victim].wipe()
+            }
+            // There is nothing to do but to write.
+            Blow::Rollover => Ok(()),
         }
     }
 
@@ -311,6 +296,8 @@ impl Run<'_> {
                 relays.as_ref().expect("made for this").heal();
                 Ok(())
             }
+            Blow::Join => server.start(),
+            Blow::Rollover => Ok(()),
         }
     }
 
@@ -367,79 +354,5 @@ impl Run<'_> {
 
     fn now_us(&self) -> u64 {
         self.clock.elapsed().as_micros() as u64
-    }
-}
-
-/// Makes figures of what the writers went through.
-fn examine(
-    leader: usize,
-    victim: usize,
-    records: &[Record],
-    moments: &Moments,
-    logs: &[String],
-) -> Failure {
-    let Moments { fault_us, back_us, served_us, noticed, .. } = *moments;
-    let longest = |from_us: u64, begun_us: u64, to_us: u64| -> Vec<Gap> {
-        let gaps =
-            records.iter().map(|record| Gap::longest(&record.acks, from_us, begun_us, to_us));
-        gaps.collect()
-    };
-    let worst_ms = |gaps: &[Gap]| gaps.iter().map(|gap| gap.length_ms()).fold(0.0, f64::max);
-    let gaps = longest(fault_us, back_us, back_us);
-    let after = |us: u64| us.saturating_sub(fault_us) as f64 / 1e3;
-    // A longer pause may have come later, of something else.
-    let pauses = longest(fault_us, fault_us + noticed.as_micros() as u64, back_us);
-    let first_us = pauses.iter().map(|gap| gap.end_us).min().unwrap_or(fault_us);
-    let first = Duration::from_micros(first_us.saturating_sub(fault_us));
-    let acks = || records.iter().flat_map(|record| &record.acks);
-    let latencies = |from_us: u64, to_us: u64| {
-        let within = acks().filter(|ack| (from_us..to_us).contains(&ack.acked_us));
-        report::p99_ms(within.map(|ack| ack.acked_us - ack.sent_us))
-    };
-    let broken = records.iter().flat_map(|record| &record.disconnects_us);
-    let mut failure = Failure {
-        leader: leader + 1,
-        victim: victim + 1,
-        gaps_ms: gaps.iter().map(|gap| gap.length_ms()).collect(),
-        gap_ms: worst_ms(&gaps),
-        first_ack_ms: after(first_us),
-        close_ms: moments.close.map(|close| close.as_secs_f64() * 1e3),
-        stages: Stages::find(logs, moments.fault_time, first).filter(|_| leader == victim),
-        rejoin_ms: (served_us - back_us) as f64 / 1e3,
-        rejoin_gap_ms: worst_ms(&longest(back_us, served_us, served_us)),
-        p99_before_ms: latencies(0, fault_us),
-        p99_rejoin_ms: latencies(back_us, served_us),
-        disconnects: broken.filter(|moment| **moment >= fault_us).count() as u64,
-        expired: records.iter().map(|record| record.expired).sum(),
-        acknowledged: acks().count() as u64,
-        unknown: records.iter().map(|record| record.unknown).sum(),
-        refused: std::collections::BTreeMap::new(),
-        timeline: Timeline::of(acks(), fault_us, back_us),
-    };
-    for (code, count) in records.iter().flat_map(|record| &record.refused) {
-        *failure.refused.entry(crate::wire::error_name(*code)).or_default() += count;
-    }
-    failure
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_observer_is_lost_where_observers_are() {
-        for fault in [Fault::KillObserver, Fault::StopObserver, Fault::PartitionObserver] {
-            assert!(fault.is_of_observer() && fault.victim(3, 1) == 3);
-        }
-        assert!(!Fault::PartitionLeader.is_of_observer());
-    }
-
-    #[test]
-    fn the_victim_is_the_leader_or_never_the_leader() {
-        for leader in 0..3 {
-            assert_eq!(Fault::KillLeader.victim(3, leader), leader);
-            let follower = Fault::KillFollower.victim(3, leader);
-            assert!(follower != leader && follower < 3);
-        }
     }
 }

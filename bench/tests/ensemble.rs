@@ -31,24 +31,32 @@ maxClientCnxns=0
 files = { "data/myid" = "{id}" }
 "#;
 
-/// Loses a server once; what is said of it. What was acknowledged is there, or this fails.
+/// Does something to a server once; what is said of it. What was acknowledged is there, or this
+/// fails.
 #[track_caller]
-fn lose(arguments: &str) -> Value {
+fn strike(arguments: &str, writers: usize) -> Value {
     let outcome = Bed::new(PLAN).run(&format!("recovery --repeats 1 --seconds 0.4 {arguments}"));
     let failure = outcome.json["failures"][0].clone();
     assert!(number(&failure, "/acknowledged") > 10.0, "{}", outcome.text);
     assert_eq!(number(&failure, "/expired"), 0.0, "{}", outcome.text);
     assert_eq!(failure["refused"], serde_json::json!({}));
-    let (longest, first) = (number(&failure, "/gap_ms"), number(&failure, "/first_ack_ms"));
     let gaps: Vec<f64> =
         failure["gaps_ms"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
-    let survivors = if arguments.contains("-observer") { 3 } else { 2 };
-    assert_eq!((gaps.len(), gaps.iter().copied().fold(0.0, f64::max)), (survivors, longest));
-    assert!(first > 0.0 && number(&failure, "/rejoin_ms") > 0.0, "{}", outcome.text);
+    let longest = gaps.iter().copied().fold(0.0, f64::max);
+    assert_eq!((gaps.len(), longest), (writers, number(&failure, "/gap_ms")));
     let bins = failure["timeline"]["acks"].as_array().unwrap();
     let counted: u64 = bins.iter().filter_map(Value::as_u64).sum();
     assert!(counted > 0 && counted <= number(&failure, "/acknowledged") as u64);
     assert_eq!(outcome.timelines.len(), 1);
+    failure
+}
+
+/// Loses a server once, and takes it back.
+#[track_caller]
+fn lose(arguments: &str) -> Value {
+    let failure = strike(arguments, if arguments.contains("-observer") { 3 } else { 2 });
+    assert!(number(&failure, "/first_ack_ms") > 0.0, "{failure}");
+    assert!(number(&failure, "/rejoin_ms") > 0.0, "{failure}");
     failure
 }
 
@@ -106,6 +114,25 @@ fn a_killed_follower_comes_back_from_an_empty_disk() {
     let failure = lose("--fault kill-follower --wipe --znodes 500");
     assert_ne!(failure["leader"], failure["victim"]);
     assert!(failure["stages"].is_null());
+}
+
+#[test]
+fn an_empty_follower_joins_while_others_write() {
+    let failure = strike("--fault join-follower --znodes 500", 2);
+    assert_ne!(failure["leader"], failure["victim"]);
+    for figure in ["/rejoin_ms", "/rejoin_gap_ms", "/p99_before_ms", "/p99_rejoin_ms"] {
+        assert!(number(&failure, figure) > 0.0, "{figure}: {failure}");
+    }
+    assert!(failure["first_ack_ms"].is_null() && failure["stages"].is_null());
+}
+
+#[test]
+fn an_epoch_ends_and_its_sessions_do_not() {
+    let failure = strike("--fault rollover --rollover-after 1000", 3);
+    assert_eq!(failure["leader"], failure["victim"]);
+    assert!(number(&failure, "/gap_ms") > 0.0 && number(&failure, "/first_ack_ms") > 0.0);
+    assert!(failure["stages"].is_object(), "{failure}");
+    assert!(failure["rejoin_ms"].is_null());
 }
 
 #[test]

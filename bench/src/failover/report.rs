@@ -15,23 +15,23 @@ use crate::recovery::{RecoveryOptions, median};
 pub struct Failure {
     /// Who led before, by id.
     pub leader: usize,
-    /// Who was lost.
+    /// Who was lost, joined, or had no zxids left.
     pub victim: usize,
     /// The longest pause of each writer, milliseconds,
     pub gaps_ms: Vec<f64>,
     /// and the longest of them.
     pub gap_ms: f64,
-    /// From the fault to the end of the first writer's pause, milliseconds.
-    pub first_ack_ms: f64,
+    /// From the fault to the end of the first writer's pause, milliseconds; none if it is none.
+    pub first_ack_ms: Option<f64>,
     /// From a kill or a cut to the end of file that an idle client of the lost server saw,
     /// milliseconds.
     pub close_ms: Option<f64>,
     /// Where the time until the first acknowledgement went, if the servers' logs tell.
     pub stages: Option<Stages>,
-    /// From starting (or waking) the lost server until it served, milliseconds.
-    pub rejoin_ms: f64,
+    /// From starting (or waking) the server until it served, milliseconds.
+    pub rejoin_ms: Option<f64>,
     /// The longest pause of a writer meanwhile, milliseconds.
-    pub rejoin_gap_ms: f64,
+    pub rejoin_gap_ms: Option<f64>,
     /// 99th percentile of the writers' latency before the fault, milliseconds,
     pub p99_before_ms: Option<f64>,
     /// and while the server came back.
@@ -99,6 +99,8 @@ pub struct FailoverReport {
     pub p99_before_ms: Option<Spread>,
     /// and meanwhile.
     pub p99_rejoin_ms: Option<Spread>,
+    /// How many times the one the other is, within each failure.
+    pub p99_rejoin_times: Option<Spread>,
     /// Connections of the writers that broke, all failures.
     pub disconnects: u64,
     /// Sessions of theirs that were ended.
@@ -123,13 +125,16 @@ impl FailoverReport {
         Self {
             options,
             gap_ms: spread(|failure| Some(failure.gap_ms)),
-            first_ack_ms: spread(|failure| Some(failure.first_ack_ms)),
+            first_ack_ms: spread(|failure| failure.first_ack_ms),
             close_ms: spread(|failure| failure.close_ms),
             stages: (0..4).filter_map(stage).collect(),
-            rejoin_ms: spread(|failure| Some(failure.rejoin_ms)),
-            rejoin_gap_ms: spread(|failure| Some(failure.rejoin_gap_ms)),
+            rejoin_ms: spread(|failure| failure.rejoin_ms),
+            rejoin_gap_ms: spread(|failure| failure.rejoin_gap_ms),
             p99_before_ms: spread(|failure| failure.p99_before_ms),
             p99_rejoin_ms: spread(|failure| failure.p99_rejoin_ms),
+            p99_rejoin_times: spread(|failure| {
+                Some(failure.p99_rejoin_ms? / failure.p99_before_ms?)
+            }),
             disconnects: failures.iter().map(|failure| failure.disconnects).sum(),
             expired: failures.iter().map(|failure| failure.expired).sum(),
             failures,
@@ -193,6 +198,10 @@ impl fmt::Display for FailoverReport {
                 writeln!(f, "  {name:<32}{spread}")?;
             }
         }
+        if let Some(Spread { median, least, worst }) = self.p99_rejoin_times {
+            let name = "the one times the other";
+            writeln!(f, "  {name:<32}{median:>9.2} x   ({least:.2} - {worst:.2})")?;
+        }
         let sum = |count: fn(&Failure) -> u64| self.failures.iter().map(count).sum::<u64>();
         writeln!(
             f,
@@ -205,13 +214,17 @@ impl fmt::Display for FailoverReport {
             self.expired
         )?;
         for failure in &self.failures {
-            write!(f, "  server {} lost: gaps", failure.victim)?;
+            let outcome = options.ensemble.fault.blow().outcome();
+            write!(f, "  server {} {outcome}: gaps", failure.victim)?;
             failure.gaps_ms.iter().try_for_each(|gap| write!(f, " {gap:.1}"))?;
-            writeln!(
-                f,
-                " ms, first write {:.1} ms, back after {:.1} ms, {} broken",
-                failure.first_ack_ms, failure.rejoin_ms, failure.disconnects
-            )?;
+            write!(f, " ms, ")?;
+            if let Some(first_ack_ms) = failure.first_ack_ms {
+                write!(f, "first write {first_ack_ms:.1} ms, ")?;
+            }
+            if let Some(rejoin_ms) = failure.rejoin_ms {
+                write!(f, "serving after {rejoin_ms:.1} ms, ")?;
+            }
+            writeln!(f, "{} broken", failure.disconnects)?;
         }
         for (violation, count) in &self.violations.counts {
             writeln!(f, "  THE SERVERS ARE WRONG: {violation:?} {count} times")?;

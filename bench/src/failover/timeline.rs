@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn acks(moments_us: &[u64]) -> Vec<Ack> {
-        let ack = |(acked_us, number)| Ack { number, sent_us: 0, acked_us };
+        let ack = |(acked_us, number)| Ack { number, sent_us: 0, acked_us, epoch: 1 };
         moments_us.iter().copied().zip(0..).map(ack).collect()
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Ack {
     pub sent_us: u64,
     /// and when it was acknowledged.
     pub acked_us: u64,
+    /// The epoch of its zxid.
+    pub epoch: u32,
 }
 
 /// What a writer went through.
@@ -60,6 +62,8 @@ pub struct Sight {
     pub sent_us: AtomicU64,
     /// and when it was acknowledged.
     pub acked_us: AtomicU64,
+    /// The epoch of its zxid.
+    pub epoch: AtomicU32,
 }
 
 /// The writer; [`Writer::run`] is its thread.
@@ -132,7 +136,9 @@ impl Writer<'_> {
         session.last_zxid = session.last_zxid.max(reply.header.zxid);
         match reply.header.err {
             0 => {
-                record.acks.push(Ack { number, sent_us, acked_us });
+                let epoch = (reply.header.zxid >> 32) as u32;
+                record.acks.push(Ack { number, sent_us, acked_us, epoch });
+                self.sight.epoch.store(epoch, Ordering::Relaxed);
                 self.sight.sent_us.store(sent_us, Ordering::Relaxed);
                 self.sight.acked_us.store(acked_us, Ordering::Relaxed);
             }
