@@ -13,7 +13,7 @@ use crate::zxid::Zxid;
 
 /// When nothing was written for this long, a snapshot is taken of much less than is due under load:
 /// an idle server is then back at once.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The part of a full interval that is worth a snapshot when idle.
 const IDLE_PART: u64 = 20;
