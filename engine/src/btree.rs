@@ -80,7 +80,7 @@ impl Map {
     /// Freezes the head as a version that ends with `zxid`; later writes go to new pages.
     /// Includes a [`Map::reclaim`].
     pub fn freeze(&mut self, zxid: Zxid) -> Version {
-        Version { hold: self.tree.store.freeze(self.tree.root, zxid) }
+        Version { hold: self.tree.freeze(zxid) }
     }
 
     /// Drops every write after `version` was frozen. The head must have come from that version:

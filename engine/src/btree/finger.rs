@@ -10,6 +10,7 @@
 //!   * a way is kept as long as the branches divide the keys as they did: pages may be copied, and
 //!     leaves may change, but when pages are cut, joined or taken away, all ways are forgotten
 //!   * a place within a leaf is kept until entries of the leaf move
+//!   * the page of a leaf is kept while it is one of the version in the making: others are copied
 //!   * no two fingers are at the same leaf
 
 use std::borrow::Cow;
@@ -33,6 +34,8 @@ struct Finger {
     is_valid: bool,
     /// Which child to take of each branch, from the root on.
     way: Vec<usize>,
+    /// The page of the leaf, if it is owned.
+    leaf: Option<PageNumber>,
     /// No key of the leaf is below this.
     low: Vec<u8>,
     /// All keys of the leaf are below this, if `is_bounded`.
@@ -102,6 +105,18 @@ impl Fingers {
         &self.fingers[self.at].way
     }
 
+    /// The leaf that was looked at last is owned, and is this page.
+    pub(super) fn own(&mut self, leaf: PageNumber) {
+        self.used().leaf = Some(leaf);
+    }
+
+    /// No page is owned any more.
+    pub(super) fn disown(&mut self) {
+        for finger in &mut self.fingers {
+            finger.leaf = None;
+        }
+    }
+
     /// Entries move in the leaf that was looked at last.
     pub(super) fn forget_place(&mut self) {
         self.used().place = None;
@@ -129,8 +144,13 @@ impl Tree {
         let (mut page, mut node) = (root.page, root.node());
         if fingers.take(key) {
             let finger = fingers.used();
-            for child in &finger.way {
-                (page, node) = root.step(page, node, *child);
+            match finger.leaf {
+                Some(leaf) => (page, node) = (leaf, self.node(leaf)),
+                None => {
+                    for child in &finger.way {
+                        (page, node) = root.step(page, node, *child);
+                    }
+                }
             }
             return (page, finger.place(key, node));
         }
@@ -147,6 +167,7 @@ impl Tree {
         }
         finger.bound(low, high);
         finger.is_valid = true;
+        finger.leaf = None;
         finger.place = None;
         (page, finger.place(key, node))
     }

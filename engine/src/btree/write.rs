@@ -19,7 +19,8 @@ use super::gather::Gather;
 use super::node::{Node, NodeMut, ROOM, Value};
 use super::overflow;
 use super::root::Root;
-use crate::pages::{BIRTH_OF_FILE, PageNumber, Store, birth_of, body_of};
+use crate::pages::{BIRTH_OF_FILE, HoldRef, PageNumber, Store, birth_of, body_of};
+use crate::zxid::Zxid;
 
 /// Room left in a page when entries are appended in order: 8 %.
 const APPEND_SLACK: usize = ROOM * 8 / 100;
@@ -121,7 +122,15 @@ impl Tree {
             }
             self.path.push(Step { page: owned, child });
         }
+        let leaf = self.leaf();
+        self.fingers.get_mut().own(leaf);
         place
+    }
+
+    /// Ends the version in the making: its pages are written to no more.
+    pub(crate) fn freeze(&mut self, zxid: Zxid) -> HoldRef {
+        self.fingers.get_mut().disown();
+        self.store.freeze(self.root, zxid)
     }
 
     /// Forgets the ways to all leaves: branches change.

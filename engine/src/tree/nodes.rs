@@ -271,9 +271,10 @@ impl Tree {
         let (mut head, at) = Head::of(&key, &value);
         let data = &value[at..];
         let bytes = head.data_bytes(data);
-        let before = head.digest(path, data);
+        let prefix = head.digest_prefix(path, data);
+        let before = head.digest_behind(prefix);
         change(&mut head);
-        let after = head.digest(path, data);
+        let after = head.digest_behind(prefix);
         self.meta.digest = self.meta.digest.wrapping_sub(before).wrapping_add(after);
         write(&mut self.scratch, &key, path, &head, data);
         drop(value);

@@ -251,14 +251,20 @@ impl Head {
 
     /// The znode's part of the tree's digest.
     pub(super) fn digest(&self, path: &str, inline: &[u8]) -> u64 {
-        if !digest::counts(path) {
-            return 0;
-        }
-        let prefix = match self.form {
+        self.digest_behind(self.digest_prefix(path, inline))
+    }
+
+    /// What is the same in all digests of a znode with this data; none if it does not count.
+    pub(super) fn digest_prefix(&self, path: &str, inline: &[u8]) -> Option<u32> {
+        digest::counts(path).then(|| match self.form {
             Form::Null | Form::Inline => digest::prefix(path, Some(inline)),
             Form::Apart { crc, .. } => crc,
-        };
-        digest::of(prefix, &self.stat)
+        })
+    }
+
+    /// The digest that begins with this.
+    pub(super) fn digest_behind(&self, prefix: Option<u32>) -> u64 {
+        prefix.map_or(0, |prefix| digest::of(prefix, &self.stat))
     }
 
     /// With what the znode goes.
