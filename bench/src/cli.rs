@@ -52,11 +52,11 @@ pub enum Command {
     Sessions(SessionsOptions),
     /// A tree of many znodes
     Fill(FillOptions),
-    /// kill -9 and restart: of a server with many znodes, of the leader of an ensemble
+    /// kill -9 and restart of a server with many znodes; what happens to a server of an ensemble
     Recovery(RecoveryOptions),
     /// A load for hours: drift of latency and memory
     Soak(SoakOptions),
-    /// What this machine allows: append, echo, wake, map and close
+    /// What this machine allows: append, echo, fanout, wake, map, close; what this program costs
     Limits(LimitsOptions),
     /// The same work for several servers in turn, from a plan file
     Compare(CompareOptions),
