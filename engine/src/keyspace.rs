@@ -342,9 +342,10 @@ mod tests {
     fn entries_of_equal_hash_are_told_apart() {
         let mut map = Map::new();
         let prefix = acl_hash_prefix(b"all the same");
+        let behind = prefix.as_bytes().len();
         let find = |map: &Map, value: &[u8]| match locate_hashed(map, &prefix, |v| v == value) {
-            Spot::Occupied { key, .. } => (true, key.as_bytes()[prefix.len..].to_vec()),
-            Spot::Vacant(key) => (false, key.as_bytes()[prefix.len..].to_vec()),
+            Spot::Occupied { key, .. } => (true, key.as_bytes()[behind..].to_vec()),
+            Spot::Vacant(key) => (false, key.as_bytes()[behind..].to_vec()),
         };
         for (ordinal, value) in [(0, b"a"), (1, b"b"), (2, b"c")] {
             assert_eq!(find(&map, value), (false, vec![0, 0, 0, ordinal]));

@@ -1,0 +1,93 @@
+//! What a seed decides at the beginning of a run.
+
+use std::time::Duration;
+
+use super::{MS, Planted, SECOND, TICK, US};
+use crate::sim::random::Random;
+
+/// What a seed decides at the beginning.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Servers that vote.
+    pub voters: usize,
+    /// Servers that only learn.
+    pub observers: usize,
+    /// Cores of each server.
+    pub cores: u16,
+    /// Clients.
+    pub clients: usize,
+    /// A message takes up to this.
+    pub hop_max: u64,
+    /// A write takes up to this.
+    pub disk_max: u64,
+    /// Clocks gain or lose up to this, millionths.
+    pub drift_max: u64,
+    /// Faults come after up to this.
+    pub fault_every: u64,
+    /// How long there are faults.
+    pub faulty: u64,
+    /// Elections are quick.
+    pub fast: bool,
+    /// Connections are parked for this long.
+    pub grace: Duration,
+    /// A snapshot is due after so many transactions.
+    pub snapshot_txns: u64,
+    /// Bytes of the log that stay in memory.
+    pub history_bytes: usize,
+    /// How much of the log's files is read for a learner, as a part of the tree.
+    pub log_share: f64,
+    /// From this counter on, a new epoch begins.
+    pub rollover_counter: u32,
+    /// How long a session outlives its last sign of life.
+    pub timeout_ms: i32,
+    /// The only fault is that all stand still for less than they bear.
+    pub only_pauses: bool,
+    /// What is wrong with the drivers.
+    pub planted: Option<Planted>,
+}
+
+impl Options {
+    /// Draws them.
+    pub fn draw(random: &mut Random) -> Self {
+        let pick = |random: &mut Random, of: &[u64]| of[random.below(of.len())];
+        Self {
+            voters: [3, 3, 3, 5][random.below(4)],
+            observers: usize::from(random.percent(25)),
+            cores: 1 + random.below(2) as u16,
+            clients: 3 + random.below(3),
+            hop_max: pick(random, &[50 * US, 300 * US, 2 * MS, 10 * MS]),
+            disk_max: pick(random, &[200 * US, MS, 20 * MS]),
+            drift_max: pick(random, &[0, 1000, 50_000]),
+            fault_every: pick(random, &[200 * MS, 600 * MS, 2 * SECOND]),
+            faulty: (3 + random.below(8) as u64) * SECOND,
+            fast: random.percent(85),
+            grace: Duration::from_millis([0, 300, 1000][random.below(3)]),
+            snapshot_txns: pick(random, &[15, 60, u64::MAX]),
+            history_bytes: [600, 5000, 1 << 20][random.below(3)],
+            log_share: [0.0, 0.33, f64::INFINITY][random.below(3)],
+            rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
+            timeout_ms: 4000,
+            only_pauses: false,
+            planted: None,
+        }
+    }
+
+    /// Adds a mistake, and what it needs to show.
+    pub(super) fn plant(&mut self, planted: Option<Planted>) {
+        self.planted = planted;
+        match planted {
+            Some(Planted::ReplyBeforePublish) => self.cores = 2,
+            Some(
+                Planted::EpochsNotWritten | Planted::EmptyMemberVotes | Planted::VoteOfCommitted,
+            ) => {
+                (self.voters, self.faulty) = (3, 10 * SECOND);
+            }
+            Some(Planted::ExpiryAfterPause) => {
+                // Leaders and followers bear longer silence than sessions do.
+                (self.only_pauses, self.timeout_ms) = (true, 2 * TICK.as_millis() as i32);
+                (self.hop_max, self.disk_max, self.drift_max) = (300 * US, MS, 0);
+            }
+            _ => {}
+        }
+    }
+}
