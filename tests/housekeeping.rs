@@ -6,7 +6,9 @@ use std::time::Duration;
 use engine::disk::{DiskDone, DiskOp};
 use engine::ids::{ConnectionId, CoreId, SessionId};
 use engine::order::{Connect, Order, Submission};
-use engine::replica::{Config, Input, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten};
+use engine::replica::{
+    Config, GROUP_BYTES, Input, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten,
+};
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
 use engine::tree::{OwnerMode, Tree};
@@ -43,8 +45,9 @@ impl World {
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
             log_share: None,
-
             rollover_counter: ROLLOVER_COUNTER,
+            group_bytes: GROUP_BYTES,
+            names_committed: false,
         };
         let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
         let mut world = Self { replica, now, snapshots: Vec::new() };

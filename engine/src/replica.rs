@@ -58,21 +58,18 @@ use room::Shortage;
 use sessions::Sessions;
 use transition::Parked;
 
-pub use config::{Config, ROLLOVER_COUNTER};
+pub use config::{Config, GROUP_BYTES, ROLLOVER_COUNTER};
 pub use group::GroupTimes;
 pub use learning::ProposalError;
 pub use stats::ReplicaStats;
-
-/// A group is sealed at this size even while the log is busy, bytes of transactions.
-pub const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// What a transaction has besides what its request brought: header, digest, lengths.
 const TXN_OVERHEAD_BYTES: usize = 4096;
 
 /// The most that one group can have, bytes of transactions: the last one may go beyond what a
 /// group is sealed at.
-pub fn group_bytes_most(rules: &Rules) -> usize {
-    GROUP_BYTES_MAX + rules.txn_bytes_max() + TXN_OVERHEAD_BYTES
+pub fn group_bytes_most(group_bytes: usize, rules: &Rules) -> usize {
+    group_bytes + rules.txn_bytes_max() + TXN_OVERHEAD_BYTES
 }
 
 /// Who decides what is committed.
@@ -174,7 +171,8 @@ impl Replica {
     ///
     /// Every session of the tree gets its full timeout.
     pub fn new(config: Config, mut tree: Tree, log: TxnLog, now: Now) -> Self {
-        assert!(log.group_bytes_max() >= group_bytes_most(&config.rules), "segments are too short");
+        let group_bytes = group_bytes_most(config.group_bytes, &config.rules);
+        assert!(log.group_bytes_max() >= group_bytes, "segments are too short");
         let sessions = Sessions::recover(&config, &tree, now);
         let published = tree.freeze();
         let housekeeping = Housekeeping::new(&config, now.instant);
@@ -280,7 +278,7 @@ impl Replica {
         if !self.group.is_empty()
             && (!self.group.has_txns()
                 || self.log.submitted() == self.log.durable()
-                || self.group.bytes() >= GROUP_BYTES_MAX)
+                || self.group.bytes() >= self.config.group_bytes)
         {
             self.seal(now, out);
         }

@@ -125,7 +125,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         data_log_dir: &config.data_log_dir,
         mode: owner_mode(config),
     };
-    let group_bytes = replica::group_bytes_most(&rules(config));
+    let group_bytes = replica::group_bytes_most(replica::GROUP_BYTES, &rules(config));
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
     let storage = Storage::open(&place, history_bytes(config))?;
@@ -302,6 +302,8 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         history_bytes: history_bytes(config),
         log_share: config.member.log_share,
         rollover_counter: config.member.rollover_counter,
+        group_bytes: replica::GROUP_BYTES,
+        names_committed: false,
     }
 }
 

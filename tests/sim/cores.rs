@@ -72,7 +72,8 @@ impl Server {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1_700_000_000_000) };
         let mut ops = Vec::new();
         let end = LogEnd { zxid: tree.applied(), ..LogEnd::default() };
-        let log_config = LogConfig::for_groups(replica::group_bytes_most(&rules));
+        let log_config =
+            LogConfig::for_groups(replica::group_bytes_most(replica::GROUP_BYTES, &rules));
         let log = TxnLog::open(log_config, end, now.instant, &mut ops);
         let config = replica::Config {
             server_id: 1,
@@ -89,8 +90,9 @@ impl Server {
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
             log_share: None,
-
             rollover_counter: replica::ROLLOVER_COUNTER,
+            group_bytes: replica::GROUP_BYTES,
+            names_committed: false,
         };
         let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {

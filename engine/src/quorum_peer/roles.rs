@@ -272,7 +272,7 @@ impl Member {
             self.role = Role::Looking;
             self.looking_since = now.instant;
             self.stats.lookings += 1;
-            let last = self.has_data.then(|| replica.last_durable());
+            let last = self.has_data.then(|| replica.last_named());
             let own = OwnState { last, current_epoch: self.epochs.current };
             self.elector.look(now.instant, own, &mut out.links);
         }
@@ -312,7 +312,7 @@ impl Member {
             leader,
             config_version: 0,
             epochs: self.epochs,
-            last: has_data.then(|| replica.last_durable()),
+            last: has_data.then(|| replica.last_named()),
             mode: self.config.mode,
         };
         let learner = Learner::new(begin, self.config.timing, link, now);

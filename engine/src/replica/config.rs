@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::rules::Rules;
 
+/// A group is sealed at this size even while the log is busy, bytes of transactions.
+pub const GROUP_BYTES: usize = 4 << 20;
+
 /// The counter from which on a new epoch begins, in time before this one's zxids run out.
 pub const ROLLOVER_COUNTER: u32 = 0xF000_0000;
 
@@ -42,4 +45,9 @@ pub struct Config {
     pub log_share: Option<f64>,
     /// From this counter on, the next group begins a new epoch: [`ROLLOVER_COUNTER`], or less.
     pub rollover_counter: u32,
+    /// A group is sealed at this size even while the log is busy, bytes of transactions:
+    /// [`GROUP_BYTES`], or less.
+    pub group_bytes: usize,
+    /// A mistake, for simulations to find: votes name what is committed, not what is logged.
+    pub names_committed: bool,
 }

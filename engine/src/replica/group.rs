@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{GROUP_BYTES_MAX, Mode, Now, Output, Replica};
+use super::{Mode, Now, Output, Replica};
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
@@ -181,7 +181,7 @@ impl Replica {
     /// Closes the open group if it has as much as a group may have. To be called between any two
     /// transactions, so that each group fits the log.
     pub(super) fn seal_if_full(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.group.bytes() >= GROUP_BYTES_MAX {
+        if self.group.bytes() >= self.config.group_bytes {
             self.seal(now, out);
         }
     }

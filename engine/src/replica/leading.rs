@@ -179,6 +179,11 @@ impl Replica {
         self.log.durable()
     }
 
+    /// The last transaction that votes name, and what a leader is told: committed or not.
+    pub fn last_named(&self) -> Zxid {
+        if self.config.names_committed { self.published.zxid() } else { self.log.durable() }
+    }
+
     /// Whether the zxids of this epoch are nearly used up, and nothing is under way; or nearly
     /// gone, whatever is under way.
     pub fn wants_new_epoch(&self) -> bool {

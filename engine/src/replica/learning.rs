@@ -2,9 +2,9 @@
 //! clients want to the leader.
 //!
 //! ```text
-//!   PROPOSAL ──> incoming ──one frame──> log       (ACK when durable)
-//!      └──────> pending ──COMMIT, durable──> tree, batch, replies
-//!   client's write ──REQUEST──> leader ──...──> its transaction comes back in `pending`
+//!   PROPOSAL --> incoming --one frame--> log       (ACK when durable)
+//!      '------> pending --COMMIT, durable--> tree, batch, replies
+//!   client's write --REQUEST--> leader --...--> its transaction comes back in `pending`
 //! ```
 //!
 //! A write's entry in `forwarded` is answered by its transaction. Writes come back in the order in
@@ -188,7 +188,8 @@ impl Replica {
             }
             let (zxid, txn) = self.learning.pending.pop_front().expect("it was just there");
             self.apply_logged(now, zxid, &txn);
-            if self.group.replies.len() + self.group.effects.paths.len() > super::GROUP_BYTES_MAX {
+            let answers = self.group.replies.len() + self.group.effects.paths.len();
+            if answers > self.config.group_bytes {
                 self.seal(now, out);
             }
         }

@@ -1,9 +1,9 @@
 //! A follower or an observer: finds its leader's epoch, gets its history, and then its proposals.
 //!
 //! ```text
-//!   dialing ──FOLLOWERINFO──> registering ──LEADERINFO──> accepting ──durable, ACKEPOCH──>
-//!     [truncating | receiving a tree ──> replacing] ──> synchronizing ──NEWLEADER──> logging
-//!     ──durable──> adopting ──durable, ACK──> waiting ──UPTODATE, ACK──> active
+//!   dialing --FOLLOWERINFO--> registering --LEADERINFO--> accepting --durable, ACKEPOCH-->
+//!     [truncating | receiving a tree --> replacing] --> synchronizing --NEWLEADER--> logging
+//!     --durable--> adopting --durable, ACK--> waiting --UPTODATE, ACK--> active
 //! ```
 //!
 //! Invariants:
@@ -363,7 +363,7 @@ impl Learner {
     }
 
     fn acknowledge_epoch(&mut self, counts: bool, replica: &Replica, out: &mut Outbox) {
-        let last = self.begin.last.map(|_| replica.last_durable());
+        let last = self.begin.last.map(|_| replica.last_named());
         let mut bytes = Vec::new();
         packet::write_ack_epoch(last, counts.then_some(self.epochs.current), &mut bytes);
         self.send(bytes, out);
