@@ -1,7 +1,9 @@
 //! Ensembles under faults, from seeds: what was promised holds, and all becomes well again.
 //!
 //! `SEED` is the first seed, `SEEDS` how many there are; `SIM_SECONDS` goes on for so long.
+//! `PLANTED` names a mistake, to see how it is noticed.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,11 +60,8 @@ impl Plan {
                 match outcome {
                     Ok(stats) => summary.add(&stats),
                     Err(panic) => {
-                        let text = panic.downcast_ref::<String>().cloned();
-                        let text =
-                            text.or_else(|| panic.downcast_ref().map(|s: &&str| (*s).into()));
                         eprintln!("replay: SEED={seed} cargo sim");
-                        summary.add_failure(seed, text.unwrap_or_default());
+                        summary.add_failure(seed, message(panic.as_ref()));
                     }
                 }
             }
@@ -80,7 +79,8 @@ impl Plan {
 
 #[test]
 fn promises_hold_through_faults_and_all_becomes_well_again() {
-    let summary = Plan::from_environment().run(|seed| World::new(seed, None).run().1);
+    let planted = std::env::var("PLANTED").ok().map(|name| Planted::of_name(&name).unwrap());
+    let summary = Plan::from_environment().run(|seed| World::new(seed, planted).run().1);
     for (seed, message) in &summary.failed {
         eprintln!("replay: SEED={seed} cargo sim\n    {message}");
     }
@@ -89,13 +89,19 @@ fn promises_hold_through_faults_and_all_becomes_well_again() {
     assert!(few || summary.worthy * 10 > summary.seeds * 8, "too few seeds are worth anything");
 }
 
-/// The first seed, of so many, that notices a mistake of the drivers.
-fn found_by(planted: Planted) -> Option<u64> {
-    let fails = |seed: &u64| {
-        let run = || World::new(*seed, Some(planted)).run();
-        catch_unwind(AssertUnwindSafe(run)).is_err()
-    };
-    (1..=PLANTED_SEEDS).find(fails)
+/// The first seed, of so many, that notices a mistake of the drivers, and how.
+fn found_by(planted: Planted) -> Option<(u64, String)> {
+    (1..=PLANTED_SEEDS).find_map(|seed| {
+        let run = || World::new(seed, Some(planted)).run();
+        let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
+        Some((seed, message(panic.as_ref())))
+    })
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref().map(|s: &&str| (*s).into())).unwrap_or_default()
 }
 
 #[test]
@@ -106,7 +112,10 @@ fn mistakes_of_the_drivers_are_found() {
         let nth = || next.fetch_add(1, Ordering::Relaxed) as usize;
         while let Some(&planted) = Planted::ALL.get(nth()) {
             match found_by(planted) {
-                Some(seed) => println!("{planted:?}: found by seed {seed}"),
+                Some((seed, how)) => {
+                    let how = how.lines().next().unwrap_or_default();
+                    println!("{planted:?}: found by seed {seed}: {how}");
+                }
                 None => unnoticed.lock().unwrap().push(planted),
             }
         }

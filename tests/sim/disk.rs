@@ -88,6 +88,26 @@ impl SimDisk {
         file.durable = file.seen.clone();
     }
 
+    /// Changes bits of each of these bytes, durably; none if the file is not there or not at rest.
+    pub fn damage_at(
+        &mut self,
+        name: &str,
+        offset: usize,
+        count: usize,
+        random: &mut Random,
+    ) -> Option<()> {
+        let file = &mut self.files[*self.names.get(name)?];
+        if !file.unsynced.is_empty() {
+            return None;
+        }
+        let mut bytes = vec![0; count];
+        file.seen.read(offset, &mut bytes);
+        bytes.iter_mut().for_each(|byte| *byte ^= 1 << random.below(8));
+        file.seen.put(offset, &bytes);
+        file.durable = file.seen.clone();
+        Some(())
+    }
+
     /// Adds a file, durably.
     pub fn insert(&mut self, name: &str, bytes: &[u8]) {
         self.files.push(File {
@@ -145,7 +165,8 @@ impl SimDisk {
         self.names.get(name).copied().ok_or(fail(name, action, io::ErrorKind::NotFound))
     }
 
-    fn used(&self) -> u64 {
+    /// Bytes that its files take.
+    pub fn used(&self) -> u64 {
         self.names.values().map(|index| self.files[*index].seen.len() as u64).sum()
     }
 
@@ -234,6 +255,10 @@ impl Volume for SimDisk {
     fn write_at(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         self.point("write")?;
         let (id, index) = (self.points, self.index(name, "write")?);
+        let growth = (offset + bytes.len() as u64).saturating_sub(self.len(name)?);
+        if growth > 0 && self.capacity.is_some_and(|capacity| self.used() + growth > capacity) {
+            return Err(fail(name, "write", io::ErrorKind::StorageFull));
+        }
         self.files[index].write(id, offset as usize, bytes);
         Ok(())
     }

@@ -15,10 +15,13 @@ mod coverage;
 mod faults;
 mod host;
 mod network;
+mod options;
 mod planted;
 pub mod report;
 pub mod requests;
+mod rot;
 pub mod store;
+mod strikes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +35,10 @@ use engine::zxid::Zxid;
 use crate::sim::random::Random;
 use checks::Checks;
 use client::Client;
-use host::Host;
+use host::{Clock, Host};
 use network::Network;
+pub use options::Options;
+pub use planted::Planted;
 use report::Stats;
 
 /// A microsecond, a millisecond, a second of virtual time.
@@ -45,138 +50,6 @@ pub const SECOND: u64 = 1_000_000_000;
 
 /// The tick of all servers.
 const TICK: Duration = Duration::from_millis(200);
-
-/// A mistake that a driver could make; each must be found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
-    /// A write of the log is reported when it begins.
-    AckBeforeDurable,
-    /// Proposals are acknowledged on behalf of followers when they are sent.
-    CommitWithoutQuorum,
-    /// Epochs are reported durable and not written.
-    EpochsNotWritten,
-    /// A cut leaves one transaction too many.
-    TruncateTooShort,
-    /// A snapshot of what was never committed is written, and outlives the cut of the log.
-    SnapshotOutlivesCut,
-    /// A member without data says that it has some.
-    EmptyMemberVotes,
-    /// Replies leave before other cores can see what they tell of.
-    ReplyBeforePublish,
-    /// Reads in front of a write of their session see the state behind it.
-    ReadPastCut,
-    /// Events leave behind the replies that they belong in front of.
-    WatchAfterData,
-    /// Some events are forgotten.
-    EventLost,
-    /// Of several ACKs only the last one is sent.
-    OneAckForMany,
-    /// Signs of life are not passed on to the leader.
-    TouchesLost,
-    /// A server that stood still lives through the time that it missed.
-    ExpiryAfterPause,
-}
-
-impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::AckBeforeDurable,
-        Self::CommitWithoutQuorum,
-        Self::EpochsNotWritten,
-        Self::TruncateTooShort,
-        Self::SnapshotOutlivesCut,
-        Self::EmptyMemberVotes,
-        Self::ReplyBeforePublish,
-        Self::ReadPastCut,
-        Self::WatchAfterData,
-        Self::EventLost,
-        Self::OneAckForMany,
-        Self::TouchesLost,
-        Self::ExpiryAfterPause,
-    ];
-}
-
-/// What a seed decides at the beginning.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Servers that vote.
-    pub voters: usize,
-    /// Servers that only learn.
-    pub observers: usize,
-    /// Cores of each server.
-    pub cores: u16,
-    /// Clients.
-    pub clients: usize,
-    /// A message takes up to this.
-    pub hop_max: u64,
-    /// A write takes up to this.
-    pub disk_max: u64,
-    /// Faults come after up to this.
-    pub fault_every: u64,
-    /// How long there are faults.
-    pub faulty: u64,
-    /// Elections are quick.
-    pub fast: bool,
-    /// Connections are parked for this long.
-    pub grace: Duration,
-    /// A snapshot is due after so many transactions.
-    pub snapshot_txns: u64,
-    /// Bytes of the log that stay in memory.
-    pub history_bytes: usize,
-    /// How much of the log's files is read for a learner, as a part of the tree.
-    pub log_share: f64,
-    /// From this counter on, a new epoch begins.
-    pub rollover_counter: u32,
-    /// How long a session outlives its last sign of life.
-    pub timeout_ms: i32,
-    /// The only fault is that all stand still for less than they bear.
-    pub only_pauses: bool,
-    /// What is wrong with the drivers.
-    pub planted: Option<Planted>,
-}
-
-impl Options {
-    /// Draws them.
-    pub fn draw(random: &mut Random) -> Self {
-        let pick = |random: &mut Random, of: &[u64]| of[random.below(of.len())];
-        Self {
-            voters: [3, 3, 3, 5][random.below(4)],
-            observers: usize::from(random.percent(25)),
-            cores: 1 + random.below(2) as u16,
-            clients: 3 + random.below(3),
-            hop_max: pick(random, &[50 * US, 300 * US, 2 * MS, 10 * MS]),
-            disk_max: pick(random, &[200 * US, MS, 20 * MS]),
-            fault_every: pick(random, &[200 * MS, 600 * MS, 2 * SECOND]),
-            faulty: (3 + random.below(8) as u64) * SECOND,
-            fast: random.percent(85),
-            grace: Duration::from_millis([0, 300, 1000][random.below(3)]),
-            snapshot_txns: pick(random, &[15, 60, u64::MAX]),
-            history_bytes: [600, 5000, 1 << 20][random.below(3)],
-            log_share: [0.0, 0.33, f64::INFINITY][random.below(3)],
-            rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
-            timeout_ms: 4000,
-            only_pauses: false,
-            planted: None,
-        }
-    }
-
-    /// Adds a mistake, and what it needs to show.
-    fn plant(&mut self, planted: Option<Planted>) {
-        self.planted = planted;
-        match planted {
-            Some(Planted::ReplyBeforePublish) => self.cores = 2,
-            Some(Planted::EpochsNotWritten | Planted::EmptyMemberVotes) => {
-                (self.voters, self.faulty) = (3, 10 * SECOND);
-            }
-            Some(Planted::ExpiryAfterPause) => {
-                // Leaders and followers bear longer silence than sessions do.
-                (self.only_pauses, self.timeout_ms) = (true, 2 * TICK.as_millis() as i32);
-                (self.hop_max, self.disk_max) = (300 * US, MS);
-            }
-            _ => {}
-        }
-    }
-}
 
 /// What happens, and where.
 pub enum Event {
@@ -192,8 +65,13 @@ pub enum Event {
     Wake(usize),
     /// A paused server goes on, in this life of it.
     Resume(usize, u32),
-    /// This leader and everybody else are lost, in the order that a planted mistake needs.
-    Strike(usize),
+    /// This leader is lost, and others are, in the order that a planted mistake needs; which step
+    /// of it this is.
+    Strike(usize, u8),
+    /// A disk has room again, unless it is another one by now.
+    Room(usize),
+    /// Somebody looks after a server that does not start, in this life of it.
+    Operator(usize, u32),
     /// A fault.
     Fault,
 }
@@ -264,12 +142,13 @@ impl World {
         let clients = options.clients;
         let mut world = Self {
             seed,
-            options,
             now: 0,
             queue: BTreeMap::new(),
             count: 0,
             members: Arc::new(Members::majority(&members, 0).expect("they are members")),
-            hosts: (0..count).map(|index| Host::new(index, &mut random)).collect(),
+            hosts: (0..count)
+                .map(|index| Host::new(index, Clock::new(options.drift_max, &mut random)))
+                .collect(),
             network: Network::new(count),
             clients: (0..clients).map(|index| Client::new(index, &mut random)).collect(),
             attachments: BTreeMap::new(),
@@ -280,6 +159,7 @@ impl World {
             is_told: std::env::var_os("TRACE").is_some(),
             hash: seed,
             stats: Stats::default(),
+            options,
             random,
         };
         world.tell(|| format!("{:?}", world.options));
@@ -302,13 +182,15 @@ impl World {
         self.run_until(self.options.faulty * 3, |world| world.stats.is_worthy());
         self.faulty = false;
         self.heal();
-        let end = self.now + 120 * SECOND;
+        let patience = if self.options.planted.is_some() { 20 } else { 120 };
+        let end = self.now + patience * SECOND;
         self.clients.iter_mut().for_each(Client::begin_proof);
-        assert!(
-            self.run_until(end, Self::is_well),
-            "it does not become well again: {:#?}",
-            self.describe()
-        );
+        let is_well = self.run_until(end, Self::is_well);
+        if self.options.planted.is_some() && !is_well {
+            // It must be noticed by what it breaks.
+            return (self.hash, self.stats);
+        }
+        assert!(is_well, "it does not become well again: {:#?}", self.describe());
         self.check_end();
         (self.hash, self.stats)
     }
@@ -384,7 +266,13 @@ impl World {
                 self.note(103, &[client as u8]);
                 self.on_wake(client);
             }
-            Event::Strike(index) => self.strike(index),
+            Event::Strike(index, step) => self.strike(index, step),
+            Event::Room(index) => self.hosts[index].store.set_full(false),
+            Event::Operator(index, life) => {
+                if self.hosts[index].life == life {
+                    self.repair(index);
+                }
+            }
             Event::Resume(index, life) => {
                 if self.hosts[index].life != life {
                     return;

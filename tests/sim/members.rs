@@ -18,8 +18,7 @@ use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
 use engine::tree::OwnerMode;
-use engine::txnlog::format::segment_name;
-use engine::txnlog::{LogConfig, TxnLog, segments};
+use engine::txnlog::{LogConfig, TxnLog};
 use engine::zab::data::DataDone;
 use engine::zab::election::ElectorConfig;
 use engine::zab::history::Run;
@@ -29,7 +28,7 @@ use engine::zab::members::{Member, Members};
 use engine::zab::outbox::Timing;
 use engine::zxid::Zxid;
 
-use crate::sim::ensemble::store::{Found, SEGMENT_BYTES, Store};
+use crate::sim::ensemble::store::{Found, GROUP_BYTES, SEGMENT_BYTES, Store};
 
 /// Epochs are short here.
 pub const ROLLOVER_COUNTER: u32 = 2500;
@@ -119,6 +118,8 @@ fn replica_config(id: usize, history_bytes: usize) -> replica::Config {
         history_bytes,
         log_share: Some(0.33),
         rollover_counter: ROLLOVER_COUNTER,
+        group_bytes: GROUP_BYTES,
+        names_committed: false,
     }
 }
 
@@ -230,23 +231,7 @@ impl World {
     }
 
     fn disk(&mut self, server: usize, op: DiskOp) {
-        let log = &mut self.stores[server].generation().log;
-        let done = match op {
-            DiskOp::Append { segment, offset, sequence, frame } => {
-                let name = segment_name(segment);
-                let write = log.begin_write(&name, offset, frame.as_slice()).unwrap();
-                assert!(log.finish_write(&name, write), "disks don't fail here");
-                DiskDone::Appended { sequence, frame }
-            }
-            DiskOp::Prepare(plan) => {
-                segments::prepare(log, plan).unwrap();
-                DiskDone::Prepared(plan.segment)
-            }
-            DiskOp::Retire(segment) => {
-                segments::retire(log, segment).unwrap();
-                DiskDone::Retired(segment)
-            }
-        };
+        let done = self.stores[server].change_log(op).unwrap();
         self.at(server, DISK, Event::Disk(done));
     }
 

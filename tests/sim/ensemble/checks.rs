@@ -2,6 +2,7 @@
 //!
 //!   * the state after a transaction is the same on all servers, and so are the events it leads to
 //!   * what was acknowledged is not lost (clients know what they were told, see `check_end`)
+//!   * an epoch has one leader, which begins with all that was acknowledged before
 //!   * a write that begins when another one has been acknowledged comes behind it
 //!   * what a server has shown to one client it does not withhold from another that asks later
 //!   * a read behind a sync sees all that was acknowledged before the sync began
@@ -19,7 +20,7 @@ use engine::ids::SessionId;
 use engine::jute::Reader;
 use engine::order::Batch;
 use engine::tree::{self, EventType, Owner};
-use engine::zxid::Zxid;
+use engine::zxid::{Epoch, Zxid};
 
 use super::fold;
 use super::requests::{Kind, dir_path, key_path};
@@ -73,6 +74,8 @@ pub struct Checks {
     changes: BTreeMap<String, BTreeMap<u64, EventType>>,
     /// The highest zxid of a write that was acknowledged.
     acknowledged: u64,
+    /// By epoch: which server led it, in which of its lives, and where its history ended then.
+    leaders: BTreeMap<Epoch, ((usize, u32), Zxid)>,
     /// By key and transaction, by key and version.
     values: BTreeMap<(usize, u64), u64>,
     versions: BTreeMap<(usize, i32), u64>,
@@ -83,8 +86,8 @@ pub struct Checks {
     /// By server and life: the last zxid that it has told anybody.
     told: BTreeMap<(usize, u32), u64>,
     sessions: BTreeMap<SessionId, usize>,
-    /// Disks may be full: what grows may be refused.
-    pub may_refuse: bool,
+    /// Disks may be full: what grows may be refused if it was asked for before this.
+    may_refuse_until: u64,
     /// A wall clock went back: a server that starts again may give the id of a session that is
     /// over to another one.
     pub ids_may_repeat: bool,
@@ -114,6 +117,20 @@ impl Checks {
         }
     }
 
+    /// A server is established as the leader of an epoch, with a history that ends there.
+    pub fn on_leader(&mut self, host: (usize, u32), epoch: Epoch, end: Zxid) {
+        let (server, acknowledged) = (host.0 + 1, Zxid(self.acknowledged));
+        assert!(
+            end >= acknowledged,
+            "server {server} leads epoch {} with a history to {end}; {acknowledged} was \
+             acknowledged",
+            epoch.0
+        );
+        let (leader, _) = *self.leaders.entry(epoch).or_insert((host, end));
+        let other = leader.0 + 1;
+        assert!(leader == host, "servers {other} and {server} lead epoch {}", epoch.0);
+    }
+
     /// A server shows this version.
     pub fn on_published(&mut self, host: usize, version: &Version) {
         let digest = tree::digest(version);
@@ -126,6 +143,11 @@ impl Checks {
             host + 1,
             version.zxid()
         );
+    }
+
+    /// Disks are full, or taken to be, until then.
+    pub fn may_refuse_until(&mut self, until: u64) {
+        self.may_refuse_until = self.may_refuse_until.max(until);
     }
 
     /// A session belongs to one client.
@@ -206,6 +228,11 @@ impl Checks {
         if makes_txn {
             let behind = asked.behind;
             assert!(zxid > behind, "client {client}: {asked:?} comes at {zxid:#x}, too early");
+            let epoch = Epoch(Zxid(zxid).epoch().0 + 1);
+            if let Some((later, (_, end))) = self.leaders.range(epoch..).next() {
+                let later = later.0;
+                assert!(Zxid(zxid) <= *end, "{zxid:#x} is not in what epoch {later} begins with");
+            }
             self.acknowledged = self.acknowledged.max(zxid);
         }
         if asked.kind.reads() && !is_refusal(answer.err) {
@@ -330,7 +357,7 @@ impl Checks {
             (Kind::Children { dir, .. }, ErrorCode::NoNode) => lacks(&dir_path(*dir)),
             (Kind::Set { version: Some(_), .. }, ErrorCode::BadVersion) => true,
             (Kind::Delete(_) | Kind::CloseSession, _) => false,
-            (kind, ErrorCode::SystemError) => self.may_refuse && kind.writes(),
+            (kind, ErrorCode::SystemError) => asked.at < self.may_refuse_until && kind.writes(),
             _ => false,
         };
         assert!(fits, "client {client}: {asked:?} was answered with {code:?}");

@@ -1,6 +1,10 @@
 //! What goes wrong, and how it is put right again.
 
-use super::{Event, MS, Planted, SECOND, World};
+use super::host::End;
+use super::{Event, MS, SECOND, World};
+
+/// A disk may be taken for full this long after it had room again.
+const FULL_FOR: u64 = 5 * SECOND;
 
 impl World {
     pub(super) fn schedule_fault(&mut self) {
@@ -19,61 +23,72 @@ impl World {
                 self.pause_all();
                 "pause of all"
             }
+            _ if self.hosts[index].medium.is_refused => return,
+            0..25 if !runs && self.rot(index) => "bit rot",
             _ if !runs => {
                 self.start(index);
                 "start"
             }
-            0..15 => {
-                self.end(index, false);
+            0..14 => {
+                self.end(index, End::Killed);
                 "kill"
             }
-            15..28 => {
-                self.end(index, true);
+            14..25 => {
+                self.end(index, End::PowerLost);
                 "loss of power"
             }
-            28..38 => {
+            25..34 => {
                 self.end_leader();
                 "kill of the leader"
             }
-            38..42 => {
+            34..38 => {
                 let delay = 10 * MS + self.random.any() % (3 * SECOND);
                 self.pause(index, delay);
                 "pause"
             }
-            42..44 => {
+            38..40 => {
                 self.pause_all();
                 "pause of all"
             }
-            44..48 if self.may_lose_disk(index) => {
-                self.end(index, true);
+            40..44 if self.may_lose_disk(index) => {
+                self.end(index, End::PowerLost);
                 self.hosts[index].lose_disk();
                 "loss of a disk"
             }
-            44..59 => {
+            40..55 => {
                 self.partition();
                 "partition"
             }
-            59..78 => {
+            55..71 => {
                 self.reconnect();
                 "reconnection"
             }
-            78..90 => {
+            71..81 => {
                 self.break_a_link();
                 "broken link"
             }
-            90..94 => {
+            81..84 => {
                 for index in 0..self.hosts.len() {
-                    self.end(index, true);
+                    self.end(index, End::PowerLost);
                 }
                 "loss of all power"
             }
-            _ => {
-                let by = self.random.any() % (3 * SECOND);
-                let wall = self.random.below(20_000) as i64 - 10_000;
-                self.hosts[index].jump(by, wall);
-                self.jumped_at = Some(self.now);
-                self.checks.ids_may_repeat |= wall < 0;
+            84..88 => {
+                self.jump(index);
                 "clock jump"
+            }
+            88..92 => {
+                let until = self.now + 200 * MS + self.random.any() % (3 * SECOND);
+                self.hosts[index].medium.slow_until(until);
+                "slow disk"
+            }
+            92..96 => {
+                self.fill_disk(index);
+                "full disk"
+            }
+            _ => {
+                self.hosts[index].medium.good_for = Some(self.random.below(30) as u64);
+                "failing write"
             }
         };
         self.tell(|| format!("FAULT {kind} {}", index + 1));
@@ -81,11 +96,28 @@ impl World {
         *self.stats.faults.entry(kind).or_default() += 1;
     }
 
+    /// The clocks of a server jump.
+    fn jump(&mut self, index: usize) {
+        let by = self.random.any() % (3 * SECOND);
+        let wall = self.random.below(20_000) as i64 - 10_000;
+        self.hosts[index].jump(by, wall);
+        self.jumped_at = Some(self.now);
+        self.checks.ids_may_repeat |= wall < 0;
+    }
+
+    /// There is no room for more than there is, for a while.
+    fn fill_disk(&mut self, index: usize) {
+        let delay = 200 * MS + self.random.any() % (4 * SECOND);
+        self.hosts[index].store.set_full(true);
+        self.checks.may_refuse_until(self.now + delay + FULL_FOR);
+        self.at(delay, Event::Room(index));
+    }
+
     fn end_leader(&mut self) {
         let leads = |index: &usize| self.hosts[*index].leads();
         if let Some(leader) = (0..self.hosts.len()).find(leads) {
             let power_lost = self.random.percent(30);
-            self.end(leader, power_lost);
+            self.end(leader, if power_lost { End::PowerLost } else { End::Killed });
         }
     }
 
@@ -125,59 +157,10 @@ impl World {
     }
 
     /// Whether what was committed is on disks enough without this one.
-    fn may_lose_disk(&self, index: usize) -> bool {
+    pub(super) fn may_lose_disk(&self, index: usize) -> bool {
         let others = (0..self.options.voters).filter(|other| *other != index);
         let sound = others.filter(|other| self.hosts[*other].has_data()).count();
         sound * 2 > self.options.voters
-    }
-
-    /// A server leads: some planted mistakes need that it does not for long.
-    pub(super) fn plan_strike(&mut self, leader: usize) {
-        let delay = match self.options.planted {
-            Some(Planted::EpochsNotWritten) => {
-                // Nobody else logs what it proposes.
-                for other in 0..self.hosts.len() {
-                    self.cut_off(leader, other);
-                }
-                50 * MS + self.random.any() % (400 * MS)
-            }
-            Some(Planted::EmptyMemberVotes) => {
-                // One of the followers falls behind.
-                let behind = (leader + 1 + self.random.below(2)) % 3;
-                for other in 0..self.hosts.len() {
-                    self.cut_off(behind, other);
-                }
-                200 * MS + self.random.any() % (600 * MS)
-            }
-            _ => return,
-        };
-        if self.faulty && self.random.percent(60) {
-            self.at(delay, Event::Strike(leader));
-        }
-    }
-
-    pub(super) fn strike(&mut self, leader: usize) {
-        if !self.faulty || !self.hosts[leader].leads() {
-            return;
-        }
-        let voters = (0..self.options.voters).filter(|index| *index != leader);
-        let others: Vec<usize> = voters.collect();
-        if self.options.planted == Some(Planted::EpochsNotWritten) {
-            for index in &others {
-                self.end(*index, false);
-            }
-            self.end(leader, false);
-            others.iter().for_each(|index| self.start(*index));
-            return;
-        }
-        let close = others.iter().find(|other| !self.is_cut_off(leader, **other)).copied();
-        self.end(leader, false);
-        if let Some(close) = close {
-            self.end(close, true);
-            self.hosts[close].lose_disk();
-            self.start(close);
-        }
-        self.reconnect();
     }
 
     /// A process takes a pause for time like any other.
@@ -191,11 +174,14 @@ impl World {
         self.now = end;
     }
 
-    /// Everybody lives, and everything arrives.
+    /// Everybody lives, disks work, and everything arrives.
     pub(super) fn heal(&mut self) {
         self.reconnect();
         for index in 0..self.hosts.len() {
-            if self.hosts[index].process.is_none() {
+            let host = &mut self.hosts[index];
+            host.medium.heal();
+            host.store.set_full(false);
+            if host.process.is_none() && !host.medium.is_refused {
                 self.start(index);
             }
         }

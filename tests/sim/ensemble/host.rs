@@ -1,8 +1,10 @@
 //! A server: its machines, what drives them, and its disk.
 
+mod clock;
 mod cores;
 mod event;
 mod life;
+mod medium;
 mod readings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,19 +18,20 @@ use engine::ids::{ConnectionId, CoreId, LinkId};
 use engine::order::{Batch, Service};
 use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
 use engine::replica::{self, Now};
-use engine::time::{Instant, WallTime};
 use engine::txnlog::format::segment_name;
-use engine::txnlog::segments;
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::history::Run;
 use engine::zab::link::Plane;
 
 use super::coverage::Role;
 use super::store::Store;
-use super::{MS, Planted, SECOND, World};
+use super::{Planted, SECOND, World};
 use crate::sim::random::Random;
+use medium::Medium;
 
+pub(super) use clock::Clock;
 pub use event::{ClientEvent, Event};
+pub(super) use life::End;
 
 /// What waits for the thread beside the cores.
 enum Slow {
@@ -93,14 +96,14 @@ pub struct Host {
     pub deferred: Vec<(u32, Event)>,
     /// Its machine is off: nobody refuses connections.
     pub is_silent: bool,
-    store: Store,
-    clock: u64,
-    wall: i64,
+    pub(super) store: Store,
+    pub(super) medium: Medium,
+    clock: Clock,
     slots: u32,
 }
 
 impl Host {
-    pub(super) fn new(index: usize, random: &mut Random) -> Self {
+    pub(super) fn new(index: usize, clock: Clock) -> Self {
         Self {
             index,
             life: 0,
@@ -110,8 +113,8 @@ impl Host {
             deferred: Vec::new(),
             is_silent: false,
             store: Store::default(),
-            clock: random.any() % (1000 * SECOND),
-            wall: 1_700_000_000_000 + (random.any() % 5000) as i64,
+            medium: Medium::default(),
+            clock,
             slots: 0,
         }
     }
@@ -154,14 +157,16 @@ impl Host {
     pub(super) fn lose_disk(&mut self) {
         assert!(self.process.is_none(), "it does not run");
         self.store = Store::default();
+        self.medium = Medium::default();
     }
 
-    /// Whether what a leader has brought it is on its disk.
+    /// Whether what a leader has brought it is on its disk, and sound.
     pub(super) fn has_data(&self) -> bool {
-        match &self.process {
-            Some(process) => process.role != RoleKind::Looking,
-            None => self.store.has_data(),
-        }
+        !self.medium.is_rotten
+            && match &self.process {
+                Some(process) => process.role != RoleKind::Looking,
+                None => self.store.has_data(),
+            }
     }
 
     pub(super) fn published(&self) -> Option<&Version> {
@@ -186,15 +191,11 @@ impl Host {
 
     /// A clock jumps ahead.
     pub(super) fn jump(&mut self, by: u64, wall_by: i64) {
-        self.clock += by;
-        self.wall += wall_by;
+        self.clock.jump(by, wall_by);
     }
 
     fn time(&self, now: u64) -> Now {
-        Now {
-            instant: Instant::from_nanos(now + self.clock),
-            wall: WallTime(self.wall + (now / MS) as i64),
-        }
+        self.clock.at(now)
     }
 
     /// A client connects to a core.
@@ -279,8 +280,8 @@ impl World {
         let host = &mut self.hosts[index];
         let process = host.process.as_mut().expect("it runs");
         process.writes -= 1;
-        if !host.store.generation().log.finish_write(name, id) {
-            return self.end(index, true);
+        if host.medium.fails() || !host.store.generation().log.finish_write(name, id) {
+            return self.end(index, End::WriteFailed);
         }
         if !early {
             self.step(index, Input::Replica(replica::Input::Disk(done)));
@@ -290,7 +291,8 @@ impl World {
     /// The thread beside the cores does the next thing.
     fn on_slow(&mut self, index: usize) {
         let (seed, planted) = (self.random.any(), self.options.planted);
-        if self.random.percent(if self.faulty { 3 } else { 0 }) {
+        let fails = self.hosts[index].medium.fails();
+        if fails || self.random.percent(if self.faulty { 3 } else { 0 }) {
             let points = self.random.below(8) as u64;
             self.hosts[index].store.crash_after(Some(points));
         }
@@ -305,8 +307,9 @@ impl World {
             Slow::Snapshot(version, _) => format!("snapshot {}", version.zxid()),
         };
         let input = match slow {
-            Slow::Disk(op) => execute_disk(&mut host.store, &op)
-                .map(|done| Input::Replica(replica::Input::Disk(done))),
+            Slow::Disk(op) => {
+                host.store.change_log(op).map(|done| Input::Replica(replica::Input::Disk(done)))
+            }
             Slow::Data(op) => {
                 assert!(matches!(op, DataOp::Epochs(_)) || process.writes == 0, "writes are out");
                 host.store.execute(op, seed, planted).map(|done| {
@@ -319,14 +322,15 @@ impl World {
                 })
             }
             Slow::Snapshot(version, generation) => {
-                if host.store.generation_number() == generation {
-                    host.store
-                        .snapshot(&version)
-                        .map(|done| Input::Replica(replica::Input::SnapshotDone(Ok(done))))
-                } else {
-                    let failed = replica::Input::SnapshotDone(Err(version.zxid()));
-                    Ok(Input::Replica(failed))
-                }
+                let written = match host.store.generation_number() == generation {
+                    true => host.store.snapshot(&version).map(Ok),
+                    false => Ok(Err(version.zxid())),
+                };
+                let written = match written {
+                    Err(error) if error.is_no_space() => Ok(Err(version.zxid())),
+                    written => written,
+                };
+                written.map(|done| Input::Replica(replica::Input::SnapshotDone(done)))
             }
         };
         let ok = input.is_ok();
@@ -339,7 +343,14 @@ impl World {
         }
         self.hosts[index].store.crash_after(None);
         match input {
-            Err(_) => self.end(index, true),
+            Err(error) if self.hosts[index].medium.explains(&error) => {
+                self.end(index, End::Killed);
+                self.refuse(index, &error);
+            }
+            Err(error) => {
+                let power = !fails && !error.is_no_space();
+                self.end(index, if power { End::PowerLost } else { End::WriteFailed });
+            }
             Ok(input) => {
                 if more {
                     self.schedule_slow(index);
@@ -350,8 +361,7 @@ impl World {
     }
 
     fn schedule_slow(&mut self, index: usize) {
-        let delay = 1 + self.random.any() % self.options.disk_max;
-        let life = self.hosts[index].life;
+        let (delay, life) = (self.disk_delay(index), self.hosts[index].life);
         self.at(delay, super::Event::Host(index, life, Event::Slow));
     }
 
@@ -382,6 +392,7 @@ impl World {
         self.schedule_tick(index);
         if begins {
             self.stats.leaderships += 1;
+            self.note_leader(index);
             self.plan_strike(index);
         }
     }
@@ -398,8 +409,7 @@ impl World {
         let Some(process) = host.process.as_mut() else { return };
         let Some(at) = process.peer.next_timeout() else { return };
         process.tick += 1;
-        let local = self.now + host.clock;
-        let delay = at.as_nanos().saturating_sub(local).max(1000);
+        let delay = host.clock.delay_until(self.now, at).max(1000);
         let event = Event::Tick(process.tick);
         let life = host.life;
         self.at(delay, super::Event::Host(index, life, event));
@@ -434,13 +444,13 @@ impl World {
         let DiskOp::Append { segment, offset, sequence, frame } = op else {
             return self.push_slow(index, Slow::Disk(op));
         };
-        let (delay, life) = (1 + self.random.any() % self.options.disk_max, self.hosts[index].life);
+        let (delay, life) = (self.disk_delay(index), self.hosts[index].life);
         let host = &mut self.hosts[index];
         host.process.as_mut().expect("it runs").writes += 1;
         let name = segment_name(segment);
         let log = &mut host.store.generation().log;
         let Some(id) = log.begin_write(&name, offset, frame.as_slice()) else {
-            return self.end(index, true);
+            return self.end(index, End::WriteFailed);
         };
         let done = DiskDone::Appended { sequence, frame };
         if self.options.planted == Some(Planted::AckBeforeDurable) {
@@ -450,20 +460,5 @@ impl World {
         } else {
             self.at(delay, super::Event::Host(index, life, Event::Written(name, id, done)));
         }
-    }
-}
-
-fn execute_disk(store: &mut Store, op: &DiskOp) -> Result<DiskDone, engine::disk::StorageError> {
-    let log = &mut store.generation().log;
-    match op {
-        DiskOp::Prepare(plan) => {
-            segments::prepare(log, *plan)?;
-            Ok(DiskDone::Prepared(plan.segment))
-        }
-        DiskOp::Retire(segment) => {
-            segments::retire(log, *segment)?;
-            Ok(DiskDone::Retired(*segment))
-        }
-        DiskOp::Append { .. } => unreachable!("appends are not slow"),
     }
 }

@@ -199,6 +199,23 @@ impl World {
         }
     }
 
+    /// Nothing passes from one server to another.
+    pub(super) fn mute(&mut self, from: usize, to: usize) {
+        self.network.cut[from][to] = true;
+    }
+
+    /// A server loses its links to another: whatever was on its way to it is gone.
+    pub(super) fn break_links(&mut self, from: usize, to: usize) {
+        for pipe in 0..self.network.pipes.len() {
+            let hosts = self.network.pipes[pipe].ends.map(|(host, ..)| host);
+            for end in [0, 1] {
+                if (hosts[1 - end], hosts[end]) == (from, to) {
+                    self.at(0, Event::Pipe { pipe, end, bytes: None });
+                }
+            }
+        }
+    }
+
     pub(super) fn is_cut_off(&self, one: usize, other: usize) -> bool {
         self.network.cut[one][other]
     }

@@ -6,9 +6,68 @@ use engine::order::Batch;
 use engine::zab::packet::{self, PacketKind, PacketReader};
 use engine::zxid::Zxid;
 
-use super::Planted;
 use super::coverage::Seen;
 use crate::sim::random::Random;
+
+/// A mistake that a driver could make; each must be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A write of the log is reported when it begins.
+    AckBeforeDurable,
+    /// Proposals are acknowledged on behalf of followers when they are sent.
+    CommitWithoutQuorum,
+    /// Epochs are reported durable and not written.
+    EpochsNotWritten,
+    /// A cut leaves one transaction too many.
+    TruncateTooShort,
+    /// A snapshot of what was never committed is written, and outlives the cut of the log.
+    SnapshotOutlivesCut,
+    /// A vote names the last committed transaction, not the last one in the log.
+    VoteOfCommitted,
+    /// A member without data says that it has some.
+    EmptyMemberVotes,
+    /// Replies leave before other cores can see what they tell of.
+    ReplyBeforePublish,
+    /// Reads in front of a write of their session see the state behind it.
+    ReadPastCut,
+    /// Events leave behind the replies that they belong in front of.
+    WatchAfterData,
+    /// Some events are forgotten.
+    EventLost,
+    /// Of several ACKs only the last one is sent.
+    OneAckForMany,
+    /// Signs of life are not passed on to the leader.
+    TouchesLost,
+    /// A server that stood still lives through the time that it missed.
+    ExpiryAfterPause,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::AckBeforeDurable,
+        Self::CommitWithoutQuorum,
+        Self::EpochsNotWritten,
+        Self::TruncateTooShort,
+        Self::SnapshotOutlivesCut,
+        Self::VoteOfCommitted,
+        Self::EmptyMemberVotes,
+        Self::ReplyBeforePublish,
+        Self::ReadPastCut,
+        Self::WatchAfterData,
+        Self::EventLost,
+        Self::OneAckForMany,
+        Self::TouchesLost,
+        Self::ExpiryAfterPause,
+    ];
+}
+
+impl Planted {
+    /// The one of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|planted| format!("{planted:?}") == name)
+    }
+}
 
 /// A bare packet: type, zxid, no data, no identities.
 const BARE_BYTES: usize = 20;

@@ -16,6 +16,8 @@ pub struct Stats {
     pub events: u64,
     /// Faults of each kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How servers ended.
+    pub ends: BTreeMap<&'static str, u64>,
     /// How often a server became an established leader.
     pub leaderships: u64,
     /// Logs that were cut.
@@ -49,8 +51,11 @@ impl Stats {
         self.leaderships += other.leaderships;
         self.truncations += other.truncations;
         self.replacements += other.replacements;
-        for (into, from) in [(&mut self.faults, &other.faults), (&mut self.answers, &other.answers)]
-        {
+        for (into, from) in [
+            (&mut self.faults, &other.faults),
+            (&mut self.ends, &other.ends),
+            (&mut self.answers, &other.answers),
+        ] {
             for (kind, count) in from {
                 *into.entry(kind).or_default() += count;
             }
@@ -108,6 +113,7 @@ impl fmt::Display for Summary {
             "leaderships: {leaderships}, truncations: {truncations}, replacements: {replacements}"
         )?;
         writeln!(f, "faults: {:?}", self.total.faults)?;
+        writeln!(f, "ends of servers: {:?}", self.total.ends)?;
         writeln!(f, "operations answered: {:?}", self.total.answers)?;
         write!(f, "messages between servers:\n{}", self.total.coverage)
     }

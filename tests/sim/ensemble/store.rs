@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use engine::btree::Version;
-use engine::disk::{Damage, StorageError, Volume};
+use engine::disk::{Damage, DiskDone, DiskOp, StorageError, Volume};
 use engine::epochs::{Epochs, EpochsFile};
-use engine::manifest::Manifest;
+use engine::manifest::{MANIFEST_NAME, Manifest};
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
 use engine::replica::SnapshotWritten;
 use engine::tree::{OwnerMode, Tree};
+use engine::txnlog::format::segment_name;
 use engine::txnlog::{plan_segment, scan, segments};
 use engine::zab::data::{DataDone, DataOp, Loaded};
 use engine::zookeeper_files::{Stream, TreeReader, TreeWriter};
@@ -19,8 +20,10 @@ use crate::sim::disk::SimDisk;
 use crate::sim::random::Random;
 use crate::sim::shared::SharedDisk;
 
+/// Groups are sealed at this size: little, so that segments can be short, and there are many.
+pub const GROUP_BYTES: usize = 64 << 10;
 /// The length of segments: the largest group fits.
-pub const SEGMENT_BYTES: u64 = 5 << 20;
+pub const SEGMENT_BYTES: u64 = 256 << 10;
 
 /// The files of one server.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +32,15 @@ pub struct Store {
     generations: BTreeMap<u64, Generation>,
     /// The generation in use.
     current: u64,
+    /// There is no room for anything more.
+    is_full: bool,
 }
 
 /// Snapshots and log that belong together.
 #[derive(Clone, Debug, Default)]
 pub struct Generation {
-    snapshots: SimDisk,
+    /// The snapshots.
+    pub snapshots: SimDisk,
     /// The log's segments.
     pub log: SimDisk,
 }
@@ -70,7 +76,25 @@ impl Store {
             (*number, Generation { snapshots, log: left(&generation.log) })
         });
         let generations = generations.collect();
-        Self { root, generations, current: 0 }
+        let mut left = Self { root, generations, current: self.current, is_full: false };
+        left.set_full(self.is_full);
+        left
+    }
+
+    /// There is no room for anything more than there is, or enough again.
+    pub fn set_full(&mut self, full: bool) {
+        self.is_full = full;
+        let set = |disk: &mut SimDisk| disk.capacity = full.then(|| disk.used());
+        set(&mut self.root);
+        for generation in self.generations.values_mut() {
+            set(&mut generation.snapshots);
+            set(&mut generation.log);
+        }
+    }
+
+    /// What belongs to no generation.
+    pub fn root_mut(&mut self) -> &mut SimDisk {
+        &mut self.root
     }
 
     /// Everything fails after so many more changes, if any.
@@ -93,13 +117,20 @@ impl Store {
 
     /// Starts.
     pub fn open(&mut self, history_bytes: usize) -> Result<Found, StorageError> {
-        let manifest = match Manifest::open(&mut self.root)? {
-            Some(manifest) => manifest,
-            None => Manifest::create(&mut self.root)?,
+        self.current = match Manifest::open(&mut self.root)? {
+            Some(manifest) if self.generations.contains_key(&manifest.generation()) => {
+                manifest.generation()
+            }
+            Some(_) => return Err(StorageError::damaged(MANIFEST_NAME, 0, Damage::Generation)),
+            None => {
+                let first = Manifest::create(&mut self.root)?.generation();
+                self.generations.insert(first, Generation::default());
+                first
+            }
         };
-        self.current = manifest.generation();
-        self.generations.retain(|number, _| *number == manifest.generation());
-        self.generations.entry(self.current).or_default();
+        let current = self.current;
+        self.generations.retain(|number, _| *number == current);
+        self.set_full(self.is_full);
         let epochs = match EpochsFile::open(&mut self.root)? {
             Some(file) => file.epochs(),
             None => EpochsFile::create(&mut self.root, Epochs::default())?.epochs(),
@@ -112,9 +143,20 @@ impl Store {
         Ok(Found { recovered, epochs, has_data })
     }
 
+    /// What a start would find; nothing is changed.
+    pub fn look(&mut self) -> Result<Found, StorageError> {
+        let mut copy = self.clone();
+        let found = copy.open(0)?;
+        self.current = copy.current;
+        Ok(found)
+    }
+
     /// A mistake: what was found is not known to be committed.
     pub fn snapshot_early(&mut self, found: &mut Found) -> Result<(), StorageError> {
-        write_snapshot(&mut self.generation().snapshots, &found.recovered.tree.freeze())
+        match write_snapshot(&mut self.generation().snapshots, &found.recovered.tree.freeze()) {
+            Err(error) if error.is_no_space() => Ok(()),
+            written => written,
+        }
     }
 
     fn recover(&mut self, history_bytes: usize) -> Result<Recovered, StorageError> {
@@ -132,6 +174,28 @@ impl Store {
         generation.snapshots = snapshots.into_disk();
         generation.log = log.into_disk();
         result
+    }
+
+    /// Does what a log wants done, durably.
+    pub fn change_log(&mut self, op: DiskOp) -> Result<DiskDone, StorageError> {
+        let log = &mut self.generation().log;
+        match op {
+            DiskOp::Append { segment, offset, sequence, frame } => {
+                let name = segment_name(segment);
+                let id = log.begin_write(&name, offset, frame.as_slice()).expect("it works");
+                assert!(log.finish_write(&name, id), "it works");
+                Ok(DiskDone::Appended { sequence, frame })
+            }
+            DiskOp::Prepare(plan) => match segments::prepare(log, plan) {
+                Ok(()) => Ok(DiskDone::Prepared(plan.segment)),
+                Err(error) if error.is_no_space() => Ok(DiskDone::NoSpace(plan.segment)),
+                Err(error) => Err(error),
+            },
+            DiskOp::Retire(segment) => {
+                segments::retire(log, segment)?;
+                Ok(DiskDone::Retired(segment))
+            }
+        }
     }
 
     /// Does what a machine wants done; an error means that the disk has crashed.
@@ -186,6 +250,8 @@ impl Store {
     fn replace(&mut self, version: &Version, seed: u64) -> Result<DataDone, StorageError> {
         let number = self.current + 1;
         let mut generation = Generation::default();
+        let room = self.is_full.then_some(0);
+        (generation.snapshots.capacity, generation.log.capacity) = (room, room);
         write_snapshot(&mut generation.snapshots, version)?;
         let plan = plan_segment(seed, engine::disk::SegmentId(1), SEGMENT_BYTES);
         segments::begin(&mut generation.log, plan, version.zxid())?;
@@ -201,7 +267,13 @@ impl Store {
     /// Writes a snapshot of the generation in use.
     pub fn snapshot(&mut self, version: &Version) -> Result<SnapshotWritten, StorageError> {
         let disk = &mut self.generation().snapshots;
-        write_snapshot(disk, version)?;
+        if let Err(error) = write_snapshot(disk, version) {
+            let unfinished = temporary_name(version.zxid());
+            if error.is_no_space() && disk.list()?.contains(&unfinished) {
+                disk.remove(&unfinished)?;
+            }
+            return Err(error);
+        }
         let names = disk.list()?;
         let mut good: Vec<Zxid> =
             names.iter().filter_map(|name| recovery::parse_snapshot_name(name)).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::disk::{DiskDone, DiskOp};
+use engine::disk::DiskOp;
 use engine::epochs::Epochs;
 use engine::ids::{CoreId, LinkId, ServerId};
 use engine::order::Submission;
@@ -12,8 +12,7 @@ use engine::quorum_peer::{Input, MemberConfig, MemberState, Output, QuorumPeer};
 use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
 use engine::tree::{self, OwnerMode};
-use engine::txnlog::format::segment_name;
-use engine::txnlog::{LogConfig, TxnLog, segments};
+use engine::txnlog::{LogConfig, TxnLog};
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::election::ElectorConfig;
 use engine::zab::link::{LinkEvent, Plane};
@@ -22,7 +21,7 @@ use engine::zxid::Zxid;
 
 use super::client::Connection;
 use super::{DISK, Ensemble, Settings, TICK};
-use crate::sim::ensemble::store::{SEGMENT_BYTES, Store};
+use crate::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES, Store};
 use crate::sim::random::Random;
 
 /// What happens at a server that runs.
@@ -195,7 +194,7 @@ impl Ensemble {
         let writes = std::mem::take(&mut server.writes);
         let data = std::mem::take(&mut server.data);
         if all_written {
-            writes.into_iter().for_each(|op| drop(write(&mut server.store, op)));
+            writes.into_iter().for_each(|op| drop(server.store.change_log(op).unwrap()));
             data.into_iter().for_each(|op| drop(server.store.execute(op, 1, None)));
         }
         (server.log_held, server.data_held) = (false, false);
@@ -347,7 +346,7 @@ impl Ensemble {
             return;
         }
         let Some(op) = server.writes.pop_front() else { return };
-        let done = write(&mut server.store, op);
+        let done = server.store.change_log(op).unwrap();
         self.step(index, Input::Replica(replica::Input::Disk(done)));
     }
 
@@ -425,27 +424,6 @@ impl Ensemble {
     }
 }
 
-/// Does what a log wants done, durably.
-fn write(store: &mut Store, op: DiskOp) -> DiskDone {
-    let log = &mut store.generation().log;
-    match op {
-        DiskOp::Append { segment, offset, sequence, frame } => {
-            let name = segment_name(segment);
-            let id = log.begin_write(&name, offset, frame.as_slice()).expect("a disk that works");
-            assert!(log.finish_write(&name, id));
-            DiskDone::Appended { sequence, frame }
-        }
-        DiskOp::Prepare(plan) => {
-            segments::prepare(log, plan).unwrap();
-            DiskDone::Prepared(plan.segment)
-        }
-        DiskOp::Retire(segment) => {
-            segments::retire(log, segment).unwrap();
-            DiskDone::Retired(segment)
-        }
-    }
-}
-
 fn replica_config(index: usize, settings: &Settings) -> replica::Config {
     replica::Config {
         server_id: index as u8 + 1,
@@ -463,5 +441,7 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
         history_bytes: settings.history_bytes,
         log_share: None,
         rollover_counter: settings.rollover_counter,
+        group_bytes: GROUP_BYTES,
+        names_committed: false,
     }
 }

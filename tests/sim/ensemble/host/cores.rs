@@ -85,7 +85,8 @@ impl World {
             core.wakes_at = at;
             let life = host.life;
             let event = ensemble::Event::Host(index, life, Event::Core(number));
-            self.at(at - now.as_nanos(), event);
+            let delay = host.clock.delay_until(self.now, Instant::from_nanos(at));
+            self.at(delay, event);
         }
         for output in outputs {
             self.execute_core(index, output);

@@ -15,12 +15,25 @@ use engine::tree::OwnerMode;
 use engine::txnlog::{LogConfig, TxnLog};
 use engine::zab::election::ElectorConfig;
 use engine::zab::outbox::Timing;
+use engine::zxid::{Epoch, Zxid};
 
 use super::{Core, Process};
-use crate::sim::ensemble::store::SEGMENT_BYTES;
+use crate::sim::ensemble::rot::Sound;
+use crate::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES};
 use crate::sim::ensemble::{Options, Planted, SECOND, TICK, World};
 
 const PACKET_BYTES_MAX: usize = 16 << 10;
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim::ensemble) enum End {
+    /// What it wrote is in the cache of its machine.
+    Killed,
+    /// And so does its machine.
+    PowerLost,
+    /// The process ends itself, and what it wants to read next comes from the disk.
+    WriteFailed,
+}
 
 impl World {
     /// Starts a server from what is on its disk.
@@ -29,9 +42,18 @@ impl World {
         let host = &mut self.hosts[index];
         host.life += 1;
         host.is_silent = false;
-        let found = host.store.open(self.options.history_bytes);
-        let mut found = found.unwrap_or_else(|error| panic!("server {}: {error}", index + 1));
-        if self.options.planted == Some(Planted::SnapshotOutlivesCut) && found.has_data {
+        let mut found = match host.store.open(self.options.history_bytes) {
+            Ok(found) => found,
+            Err(error) if host.medium.explains(&error) => return self.refuse(index, &error),
+            // It is tried again.
+            Err(error) if error.is_no_space() => return,
+            Err(error) => panic!("server {}: {error}", index + 1),
+        };
+        if let Some(sound) = host.medium.sound.take() {
+            assert_eq!(Sound::of(&found), sound, "server {} starts from damage", index + 1);
+        }
+        let has_log = found.recovered.log.zxid > Zxid::ZERO;
+        if self.options.planted == Some(Planted::SnapshotOutlivesCut) && has_log {
             host.store.snapshot_early(&mut found).expect("its disk is well");
         }
         let now = host.time(self.now);
@@ -108,23 +130,55 @@ impl World {
         MemberConfig { me, members, is_observer, timing, elector, grace, leader_serves, mode, log }
     }
 
-    /// Ends a server: the process alone, or with it the power.
-    pub(in crate::sim::ensemble) fn end(&mut self, index: usize, power_lost: bool) {
+    /// A server is established as a leader.
+    pub(super) fn note_leader(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let (epoch, end) = host.process.as_ref().expect("it runs").inherited();
+        self.checks.on_leader((index, host.life), epoch, end);
+    }
+
+    /// Ends a server.
+    pub(in crate::sim::ensemble) fn end(&mut self, index: usize, end: End) {
         let mut random = self.random.split();
         let host = &mut self.hosts[index];
         let Some(process) = host.process.take() else { return };
         if self.is_told {
-            eprintln!("server {} ends, power lost: {power_lost}", index + 1);
+            eprintln!("{:>12.6} server {}: {end:?}", self.now as f64 / SECOND as f64, index + 1);
         }
+        let is_kept = end == End::Killed;
+        let is_silent = end == End::PowerLost;
+        *self.stats.ends.entry(end.name()).or_default() += 1;
         host.life += 1;
         host.paused = false;
         host.deferred.clear();
-        host.is_silent = power_lost;
-        host.store = host.store.after(power_lost, &mut random);
+        host.is_silent = is_silent;
+        host.store = host.store.after(!is_kept, &mut random);
         let links = process.pipes.into_values().collect();
-        let silence = if power_lost { 6 * SECOND } else { 0 };
+        let silence = if is_silent { 6 * SECOND } else { 0 };
         self.end_links(links, silence);
         self.end_attachments(index, silence);
+    }
+}
+
+impl Process {
+    /// The epoch that this server leads, and the end of what it begins with.
+    fn inherited(&self) -> (Epoch, Zxid) {
+        let replica = self.peer.replica();
+        let epoch = replica.last_made().epoch();
+        let before = replica.history().behind(Zxid::ZERO).map(|(zxid, _)| zxid);
+        let before = before.take_while(|zxid| zxid.epoch() < epoch).last();
+        (epoch, before.unwrap_or(replica.last_logged().min(Zxid::new(epoch, 0))))
+    }
+}
+
+impl End {
+    /// For counts.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "killed",
+            Self::PowerLost => "lost its power",
+            Self::WriteFailed => "a write failed",
+        }
     }
 }
 
@@ -145,6 +199,8 @@ fn replica_config(index: usize, options: &Options) -> replica::Config {
         history_bytes: options.history_bytes,
         log_share: Some(options.log_share),
         rollover_counter: options.rollover_counter,
+        group_bytes: GROUP_BYTES,
+        names_committed: options.planted == Some(Planted::VoteOfCommitted),
     }
 }
 

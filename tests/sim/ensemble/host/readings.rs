@@ -24,7 +24,7 @@ impl World {
                 return;
             }
         };
-        let (delay, life) = (1 + self.random.any() % self.options.disk_max, self.hosts[index].life);
+        let (delay, life) = (self.disk_delay(index), self.hosts[index].life);
         self.at(delay, ensemble::Event::Host(index, life, Event::Read(done)));
     }
 
@@ -38,7 +38,11 @@ impl World {
                 runs.push_back(run);
                 true
             });
-            fed.expect("what was found to be there can be read");
+            match fed {
+                // The learner gets what is in front of the damage.
+                Err(error) if host.medium.explains(&error) => {}
+                fed => fed.expect("what was found to be there can be read"),
+            }
             self.stats.readings += 1;
         }
         host.process.as_mut().expect("it runs").readings.insert(stretch.link, runs);
