@@ -15,7 +15,7 @@ use tests::sim::ensemble::{MS, Planted, World};
 /// How many seeds a test run tries.
 const SEEDS: u64 = 60;
 /// Within so many seeds each planted mistake must be found.
-const PLANTED_SEEDS: u64 = 60;
+const PLANTED_SEEDS: u64 = 200;
 /// After so many failures there is enough to look at.
 const FAILURES_MAX: usize = 8;
 
