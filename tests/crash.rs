@@ -165,15 +165,22 @@ fn recover_state(disk: &mut SimDisk, model: &mut LogModel) -> Result<Recovered, 
     Ok(recovered)
 }
 
-/// Writes a snapshot of what is durable, and gives up what it makes unnecessary.
+/// Writes a snapshot of what is durable, and gives up what it makes unnecessary: all before it if
+/// the disk `is_full`.
 fn take_snapshot(
     disk: &mut SimDisk,
     writer: &mut LogWriter,
     good: &mut Vec<Zxid>,
+    is_full: bool,
+    too_early: bool,
 ) -> Result<(), StorageError> {
     let zxid = writer.log.durable();
     if good.last().is_some_and(|last| *last >= zxid) || zxid == Zxid::ZERO {
         return Ok(());
+    }
+    good.push(zxid);
+    if too_early {
+        give_up(disk, writer, good, is_full)?;
     }
     let temporary = temporary_name(zxid);
     disk.create_zeroed(&temporary, 12)?;
@@ -181,8 +188,17 @@ fn take_snapshot(
     disk.sync_file(&temporary)?;
     disk.rename(&temporary, &snapshot_name(zxid))?;
     disk.sync_dir()?;
-    good.push(zxid);
-    let plan = recovery::purge_plan(good, 2);
+    if too_early { Ok(()) } else { give_up(disk, writer, good, is_full) }
+}
+
+/// Removes snapshots and log that are not kept.
+fn give_up(
+    disk: &mut SimDisk,
+    writer: &mut LogWriter,
+    good: &mut Vec<Zxid>,
+    is_full: bool,
+) -> Result<(), StorageError> {
+    let plan = if is_full { recovery::newest_plan(good) } else { recovery::purge_plan(good, 2) };
     for zxid in &plan.snapshots {
         disk.remove(&snapshot_name(*zxid))?;
         good.retain(|good| good != zxid);
@@ -193,7 +209,7 @@ fn take_snapshot(
 }
 
 /// Snapshots, purges, cuts and crashes, round after round.
-fn run_state(seed: u64) {
+fn run_state(seed: u64, too_early: bool) {
     let mut random = Random::new(seed);
     let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
     for _ in 0..8 {
@@ -209,8 +225,11 @@ fn run_state(seed: u64) {
             if random.percent(30) && writer.log.has_room() {
                 writer.append(&mut model, &mut random);
             }
-            if random.percent(2) && take_snapshot(&mut disk, &mut writer, &mut good).is_err() {
-                break;
+            if random.percent(2) {
+                let is_full = too_early || random.percent(30);
+                if take_snapshot(&mut disk, &mut writer, &mut good, is_full, too_early).is_err() {
+                    break;
+                }
             }
             if !writer.advance(&mut disk, &mut model, &mut random) {
                 break;
@@ -256,7 +275,12 @@ fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
 
 #[test]
 fn a_state_survives_snapshots_purges_cuts_and_crashes() {
-    for_seeds(STATE_SEEDS, run_state);
+    for_seeds(STATE_SEEDS, |seed| run_state(seed, false));
+}
+
+#[test]
+fn giving_up_snapshots_before_the_new_one_is_durable_is_found() {
+    assert!(is_found(|seed| run_state(seed, true)));
 }
 
 #[test]

@@ -4,10 +4,14 @@
 use std::time::Duration;
 
 use engine::disk::{DiskDone, DiskOp};
-use engine::ids::{ConnectionId, CoreId, SessionId};
-use engine::order::{Connect, Order, Submission};
+use engine::error_code::ErrorCode;
+use engine::ids::{ConnectionId, CoreId, SessionId, Xid};
+use engine::jute::Writer;
+use engine::op::OpCode;
+use engine::order::{Batch, Connect, Order, ReplyKind, Request, Submission};
 use engine::replica::{
-    Config, GROUP_BYTES, Input, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten,
+    Config, GROUP_BYTES, Input, Kept, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten,
+    group_bytes_most,
 };
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
@@ -17,19 +21,37 @@ use engine::zxid::Zxid;
 
 /// Transactions after which a snapshot is due under load.
 const SNAPSHOT_TXNS: u64 = 40;
+/// As short as segments may be.
+const SEGMENT_BYTES: u64 = 8 << 20;
+const LARGE_BYTES: usize = 1 << 19;
 
 struct World {
     replica: Replica,
     now: Now,
     /// Snapshots that were asked for.
     snapshots: Vec<Zxid>,
+    /// What was to stay when the last of them is written.
+    kept: Option<Kept>,
+    /// How many segments of the log there are, and for how many there is room.
+    segments: (usize, usize),
+    /// The error code of the last reply.
+    code: i32,
 }
+
+const CLIENT: ConnectionId = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
 
 impl World {
     fn new() -> Self {
+        Self::with_room_for(usize::MAX)
+    }
+
+    /// On a disk that has room for so many segments of the log.
+    fn with_room_for(segments: usize) -> Self {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1) };
         let mut pending = Vec::new();
-        let log = TxnLog::open(LogConfig::default(), LogEnd::default(), now.instant, &mut pending);
+        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
+        assert!(SEGMENT_BYTES > group_bytes_most(GROUP_BYTES, &Rules::default()) as u64);
+        let log = TxnLog::open(config, LogEnd::default(), now.instant, &mut pending);
         let config = Config {
             server_id: 1,
             tick_ms: 2_000,
@@ -50,7 +72,9 @@ impl World {
             names_committed: false,
         };
         let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
-        let mut world = Self { replica, now, snapshots: Vec::new() };
+        let (snapshots, kept, code) = (Vec::new(), None, 0);
+        let segments = (0, segments);
+        let mut world = Self { replica, now, snapshots, kept, segments, code };
         world.run(pending.into_iter().map(Output::Disk).collect());
         world
     }
@@ -65,10 +89,20 @@ impl World {
                     Output::Disk(DiskOp::Append { sequence, frame, .. }) => {
                         DiskDone::Appended { sequence, frame }
                     }
-                    Output::Disk(DiskOp::Prepare(plan)) => DiskDone::Prepared(plan.segment),
-                    Output::Disk(DiskOp::Retire(segment)) => DiskDone::Retired(segment),
-                    Output::Snapshot(version) => {
+                    Output::Disk(DiskOp::Prepare(plan)) if self.segments.0 == self.segments.1 => {
+                        DiskDone::NoSpace(plan.segment)
+                    }
+                    Output::Disk(DiskOp::Prepare(plan)) => {
+                        self.segments.0 += 1;
+                        DiskDone::Prepared(plan.segment)
+                    }
+                    Output::Disk(DiskOp::Retire(segment)) => {
+                        self.segments.0 -= 1;
+                        DiskDone::Retired(segment)
+                    }
+                    Output::Snapshot(version, kept) => {
                         self.snapshots.push(version.zxid());
+                        self.kept = Some(kept);
                         continue;
                     }
                     Output::Collect(round) => {
@@ -77,7 +111,10 @@ impl World {
                         self.replica.step(self.now, Input::Submission(nothing), &mut more);
                         continue;
                     }
-                    Output::Publish(_) => continue,
+                    Output::Publish(batch) => {
+                        self.hear(&batch);
+                        continue;
+                    }
                 };
                 self.replica.step(self.now, Input::Disk(done), &mut more);
             }
@@ -96,13 +133,65 @@ impl World {
     /// So many transactions, one by one.
     fn write(&mut self, count: u64) {
         for _ in 0..count {
-            let connection = ConnectionId { core: CoreId(0), slot: 0, generation: 1 };
-            let session = SessionId::NONE;
+            let (connection, session) = (CLIENT, SessionId::NONE);
             let connect = Connect { connection, session, genuine: true, timeout_ms: 600_000 };
             let mut submission = Submission::new(CoreId(0));
             submission.orders.push(Order::Connect(connect));
             self.step(Input::Submission(submission));
         }
+    }
+
+    fn hear(&mut self, batch: &Batch) {
+        let items = batch.segments.iter().flat_map(|segment| &segment.items);
+        for reply in items.filter_map(|item| item.reply.as_ref()) {
+            if let ReplyKind::Frame { frame, .. } = &reply.kind {
+                let frame = &batch.replies[frame.clone()];
+                self.code = i32::from_be_bytes(frame[16..20].try_into().unwrap());
+            }
+        }
+    }
+
+    /// One request of the only session; the code of its reply.
+    fn request(&mut self, op: OpCode, write: impl FnOnce(&mut Writer<'_>)) -> i32 {
+        let mut submission = Submission::new(CoreId(0));
+        write(&mut Writer::new(&mut submission.bodies));
+        let session = self.replica.session_deadlines()[0].1[0];
+        let (body, ids) = (0..submission.bodies.len(), [].into());
+        let (connection, xid) = (CLIENT, Xid(1));
+        let request = Request { connection, session, xid, op, body, ids, cut: false };
+        submission.orders.push(Order::Request(request));
+        self.step(Input::Submission(submission));
+        self.code
+    }
+
+    /// Creates a znode so large that few fit in a segment.
+    fn create(&mut self, number: usize) -> i32 {
+        self.request(OpCode::Create, |writer| {
+            writer.string(&format!("/large{number}"));
+            writer.buf(&vec![1; LARGE_BYTES]);
+            writer.count(1);
+            writer.i32(31);
+            writer.string("world");
+            writer.string("anyone");
+            writer.i32(0);
+        })
+    }
+
+    fn delete(&mut self, number: usize) -> i32 {
+        self.request(OpCode::Delete, |writer| {
+            writer.string(&format!("/large{number}"));
+            writer.i32(-1);
+        })
+    }
+
+    /// Creates until it is refused; how many there are then.
+    fn fill(&mut self) -> usize {
+        self.write(1);
+        let refused = (0..100).find(|number| match self.create(*number) {
+            0 => false,
+            code => code == ErrorCode::SystemError.to_wire(),
+        });
+        refused.expect("the disk is small")
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -161,4 +250,71 @@ fn time_that_passes_at_once_is_nobodys_silence() {
     assert_eq!(sessions(&world), 1);
     world.wait(600);
     assert_eq!(sessions(&world), 0, "silence while the server runs does count");
+}
+
+#[test]
+fn a_full_disk_recovers_when_a_snapshot_replaces_its_log() {
+    let mut world = World::with_room_for(3);
+    let refused = world.fill();
+    assert_eq!(world.kept, Some(Kept::Newest));
+    // There is no room for it.
+    world.step(Input::SnapshotDone(Err(world.snapshots[0])));
+    for number in 0..refused {
+        assert_eq!(world.delete(number), 0);
+    }
+    assert_ne!(world.create(0), 0);
+    assert_eq!(world.snapshots.len(), 1, "after a pause");
+    world.wait(2);
+    assert_eq!(world.snapshots[1..], [world.replica.published().zxid()]);
+    assert_eq!(world.segments, (3, 3));
+    world.finish_snapshot();
+    assert_eq!(world.create(0), 0);
+    assert_eq!(world.snapshots.len(), 2);
+    // And again, and again: what is written in all is many times what fits.
+    for number in 1..200 {
+        let before = world.snapshots.len();
+        assert_eq!((world.delete(number - 1), world.create(number)), (0, 0));
+        if world.snapshots.len() > before {
+            world.finish_snapshot();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_not_worn_out_by_snapshots() {
+    let mut world = World::with_room_for(3);
+    world.fill();
+    // Somebody else has what it makes free.
+    world.segments.1 = 2;
+    world.finish_snapshot();
+    assert_eq!(world.segments, (2, 2));
+    world.wait(100);
+    assert_eq!(world.snapshots.len(), 1, "another would be the same");
+    assert_eq!(world.delete(0), 0);
+    world.wait(2);
+    assert_eq!(world.snapshots.len(), 2);
+    world.wait(20);
+    assert_eq!(world.delete(1), 0);
+    world.finish_snapshot();
+    world.wait(170);
+    assert_eq!(world.snapshots.len(), 2, "the last one took twenty seconds");
+    world.wait(50);
+    assert_eq!(world.snapshots.len(), 3);
+    world.segments.1 = 3;
+    world.wait(2);
+    assert_eq!(world.create(1), 0);
+}
+
+#[test]
+fn a_full_disk_keeps_the_log_that_is_being_read() {
+    let mut world = World::with_room_for(3);
+    world.fill();
+    world.replica.hold_log(Some(Zxid(1)));
+    world.finish_snapshot();
+    assert_eq!(world.segments, (3, 3));
+    world.replica.hold_log(None);
+    world.wait(3);
+    assert_eq!(world.snapshots.len(), 2, "nothing was gained by the first");
+    world.finish_snapshot();
+    assert_eq!(world.create(99), 0);
 }

@@ -13,6 +13,7 @@
 //!     written, never to less
 //!   * a state is never put together over a gap
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::disk::{Damage, StorageError, StorageErrorKind, Volume};
@@ -48,6 +49,15 @@ pub enum Unusable {
     /// A later ringkeeper wrote it, with this version or these features. Whatever else is there,
     /// this one must not go on from it.
     Newer(StorageErrorKind),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(reason) => f.write_str(reason),
+            Self::Newer(kind) => kind.fmt(f),
+        }
+    }
 }
 
 impl From<String> for Unusable {
@@ -189,6 +199,16 @@ pub fn purge_plan(good: &[Zxid], kept: usize) -> PurgePlan {
         return PurgePlan { snapshots: Vec::new(), log_needed_after: Zxid::ZERO };
     };
     PurgePlan { snapshots: good[..oldest].to_vec(), log_needed_after: good[oldest] }
+}
+
+/// The same on a full disk: the newest alone is kept, which has just been read back.
+///
+/// Damage to it that comes later can't be made good from this disk, and is refused at a start. It
+/// is a snapshot of what is committed, so that no log from before it is ever cut back to.
+pub fn newest_plan(good: &[Zxid]) -> PurgePlan {
+    assert!(good.is_sorted());
+    let Some((newest, older)) = good.split_last() else { return purge_plan(good, 0) };
+    PurgePlan { snapshots: older.to_vec(), log_needed_after: *newest }
 }
 
 /// Cuts snapshots and log behind `zxid`, as a leader demands it with TRUNC.
@@ -364,6 +384,17 @@ mod tests {
         check(&[5, 9, 12], 2, &[5], 9);
         check(&[5, 9, 12], 3, &[], 5);
         check(&[5, 9, 12], 4, &[], 0);
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_newest_snapshot_and_the_log_behind_it() {
+        let check = |good: &[Zxid], gone: &[Zxid], after| {
+            let plan = PurgePlan { snapshots: gone.to_vec(), log_needed_after: Zxid(after) };
+            assert_eq!(newest_plan(good), plan);
+        };
+        check(&[], &[], 0);
+        check(&[Zxid(5)], &[], 5);
+        check(&[Zxid(5), Zxid(9), Zxid(12)], &[Zxid(5), Zxid(9)], 12);
     }
 
     #[test]

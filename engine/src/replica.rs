@@ -60,6 +60,7 @@ use transition::Parked;
 
 pub use config::{Config, GROUP_BYTES, ROLLOVER_COUNTER};
 pub use group::GroupTimes;
+pub use housekeeping::{Kept, SnapshotWritten};
 pub use learning::ProposalError;
 pub use stats::ReplicaStats;
 
@@ -100,15 +101,6 @@ pub enum Input {
     Tick,
 }
 
-/// A snapshot that is on disk.
-#[derive(Clone, Copy, Debug)]
-pub struct SnapshotWritten {
-    /// Its last transaction.
-    pub zxid: Zxid,
-    /// The snapshots that are kept need the log behind this.
-    pub log_needed_after: Zxid,
-}
-
 /// What a replica wants done.
 #[derive(Debug)]
 pub enum Output {
@@ -119,8 +111,8 @@ pub enum Output {
     Publish(Arc<Batch>),
     /// Ask every core what it has heard of its sessions, including what still is in its sockets.
     Collect(u64),
-    /// Write a snapshot of this version.
-    Snapshot(Version),
+    /// Write a snapshot of this version, then remove those that are not kept.
+    Snapshot(Version, Kept),
 }
 
 /// The time of one step.
@@ -266,7 +258,7 @@ impl Replica {
         match input {
             Input::Submission(submission) => self.on_submission(now, submission, out),
             Input::Disk(done) => self.on_disk(now, done, out),
-            Input::SnapshotDone(result) => self.on_snapshot_done(result, out),
+            Input::SnapshotDone(result) => self.on_snapshot_done(now, result, out),
             Input::Tick => self.on_tick(now, out),
         }
     }
@@ -455,6 +447,8 @@ impl Replica {
         let mut ops = Vec::new();
         self.log.on_timeout(now.instant, &mut ops);
         out.extend(ops.into_iter().map(Output::Disk));
+        // On a full disk, the log looks each second whether there is room.
+        self.request_snapshot(now, out);
         if !self.orders() {
             return;
         }

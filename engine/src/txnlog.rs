@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   append(first..last) ──> batch ──> frame ──DiskOp::Append──> disk
-//!                             │ waits while enough frames are out      │
-//!   durable() <── in order of sequence <──DiskDone::Appended───────────┘
+//!                             │ waits while enough frames are out │
+//!   durable() <── in order of sequence <── DiskDone::Appended ──────┘
 //!
 //!   segments:  retired ... written  written  current | ready (reserve)  being prepared
 //! ```
@@ -130,6 +130,7 @@ struct Current {
 
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
+    segment: SegmentId,
     sequence: u64,
     last: Zxid,
     done: bool,
@@ -318,16 +319,21 @@ impl TxnLog {
         }
     }
 
+    /// Whether a segment is being made ready, which takes room until it has failed.
+    pub fn is_preparing(&self) -> bool {
+        self.preparing.is_some()
+    }
+
     /// The most that one append may bring, so that it fits in a segment.
     pub fn group_bytes_max(&self) -> usize {
         self.config.capacity() - FRAME_HEADER_BYTES
     }
 
     /// Gives up the segments that hold only transactions up to `needed_after`, which snapshots
-    /// that are kept have.
-    pub fn purge(&mut self, needed_after: Zxid, out: &mut Vec<DiskOp>) {
+    /// that are kept have. Whether all of them went: one that is being written to stays.
+    pub fn purge(&mut self, needed_after: Zxid, out: &mut Vec<DiskOp>) -> bool {
         if self.resting {
-            return;
+            return false;
         }
         assert!(needed_after <= self.durable);
         while self.segments.len() > 1 {
@@ -336,10 +342,17 @@ impl TxnLog {
             if begins.is_none_or(|begins| begins > needed_after) {
                 break;
             }
-            let (segment, _) = self.segments.pop_front().expect("there are two");
+            let (segment, _) = self.segments[0];
+            if self.in_flight.iter().any(|frame| frame.segment == segment) {
+                // A mark, behind which nothing of this segment is waited for. It must not end up
+                // in the file's next use.
+                return false;
+            }
+            self.segments.pop_front();
             self.retiring += 1;
             out.push(DiskOp::Retire(segment));
         }
+        true
     }
 
     fn on_appended(&mut self, sequence: u64) {
@@ -416,7 +429,7 @@ impl TxnLog {
         let (frame, checksum) = batch.seal(kind, place);
         (self.sequence, self.checksum) = (sequence, checksum);
         self.marked = kind == FrameKind::Mark;
-        self.in_flight.push_back(InFlight { sequence, last, done: false });
+        self.in_flight.push_back(InFlight { segment, sequence, last, done: false });
         out.push(DiskOp::Append { segment, offset, sequence, frame });
     }
 

@@ -13,12 +13,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use engine::btree::Version;
-use engine::recovery::{parse_snapshot_name, purge_plan, snapshot_name, temporary_name};
-use engine::replica::SnapshotWritten;
+use engine::recovery::{
+    PurgePlan, newest_plan, parse_snapshot_name, purge_plan, snapshot_name, temporary_name,
+};
+use engine::replica::{Kept, SnapshotWritten};
 use engine::snapshot::SnapshotWriter;
 use engine::zxid::Zxid;
 
 use crate::cores::Completions;
+use crate::storage::check_snapshot;
 
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -45,26 +48,26 @@ const RIGHT_BEHIND: Duration = Duration::from_millis(50);
 /// more: a snapshot that is under way fails.
 #[derive(Debug)]
 pub struct Snapshots {
-    versions: Option<Sender<Version>>,
+    versions: Option<Sender<(Version, Kept)>>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Snapshots {
-    /// Starts the thread. It keeps the newest `kept` snapshots in `directory`.
-    pub fn start(directory: PathBuf, kept: usize, done: Completions) -> io::Result<Self> {
+    /// Starts the thread. It keeps the newest `several` snapshots in `directory`.
+    pub fn start(directory: PathBuf, several: usize, done: Completions) -> io::Result<Self> {
         let (versions, inbox) = mpsc::channel();
         let ends = Arc::new(AtomicBool::new(false));
-        let worker = Worker { directory, kept, done, ends: Arc::clone(&ends) };
-        let work = move || worker.run(&inbox);
+        let worker = Worker { directory, several, ends: Arc::clone(&ends) };
+        let work = move || worker.run(&inbox, &done);
         let thread = thread::Builder::new().name("snapshots".to_owned()).spawn(work)?;
         Ok(Self { versions: Some(versions), ends, thread: Some(thread) })
     }
 
-    /// Begins a snapshot of a version; the completions tell when it is done.
-    pub fn write(&mut self, version: Version) {
+    /// Begins a snapshot of a version; the completions tell when it is done, and others are gone.
+    pub fn write(&mut self, version: Version, kept: Kept) {
         let versions = self.versions.as_ref().expect("it is only taken by drop");
-        versions.send(version).expect("the thread lives as long as this does");
+        versions.send((version, kept)).expect("the thread lives as long as this does");
     }
 }
 
@@ -79,62 +82,106 @@ impl Drop for Snapshots {
 
 struct Worker {
     directory: PathBuf,
-    kept: usize,
-    done: Completions,
+    several: usize,
     ends: Arc<AtomicBool>,
 }
 
 impl Worker {
-    fn run(&self, inbox: &Receiver<Version>) {
+    fn run(&self, inbox: &Receiver<(Version, Kept)>, done: &Completions) {
         let mut ended: Option<Instant> = None;
-        while let Ok(version) = inbox.recv() {
+        let mut was_full = false;
+        while let Ok((version, kept)) = inbox.recv() {
             let zxid = version.zxid();
             let began = Instant::now();
             let hurries = ended.is_some_and(|ended| began - ended < RIGHT_BEHIND);
             let pace = if hurries { HURRIED } else { CALM };
-            let written = self.write(version, pace).and_then(|bytes| Ok((bytes, self.purge()?)));
-            let took = began.elapsed();
-            let result = match written {
-                Ok((bytes, log_needed_after)) => {
-                    let took_ms = took.as_millis();
-                    tracing::info!(%zxid, bytes, took_ms, "snapshot written");
-                    Ok(SnapshotWritten { zxid, log_needed_after })
-                }
-                Err(_) if self.ends.load(Ordering::Relaxed) => Err(zxid),
-                Err(error) => {
-                    tracing::error!(%zxid, "snapshot failed, the log keeps growing: {error}");
-                    Err(zxid)
-                }
+            let result = match kept {
+                Kept::Several => self.write(&version, pace).and_then(|()| self.purge()),
+                Kept::Newest => self.make_room(&version, pace),
             };
+            let took = began.elapsed();
+            let is_full = result.as_ref().is_err_and(is_full);
+            // On a full disk it is tried again and again: to be told once is enough.
+            let is_known = self.ends.load(Ordering::Relaxed) || (is_full && was_full);
+            if let Err(error) = result.as_ref()
+                && !is_known
+            {
+                tracing::error!(%zxid, "snapshot failed, the log keeps growing: {error}");
+            }
+            was_full = is_full;
             ended = Some(Instant::now());
-            self.done.snapshot(result, took);
+            done.snapshot(result.map_err(|_| zxid), took);
         }
     }
 
-    fn write(&self, version: Version, pace: Pace) -> io::Result<u64> {
-        let zxid = version.zxid();
-        let mut writer = SnapshotWriter::new(version);
-        write_named(&self.directory, zxid, pace, |chunk| {
+    fn write(&self, version: &Version, pace: Pace) -> io::Result<()> {
+        let (zxid, began) = (version.zxid(), Instant::now());
+        let mut writer = SnapshotWriter::new(version.clone());
+        let bytes = write_named(&self.directory, zxid, pace, |chunk| {
             if self.ends.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             Ok(writer.fill(chunk, CHUNK_BYTES))
-        })
+        })?;
+        tracing::info!(%zxid, bytes, took_ms = began.elapsed().as_millis(), "snapshot written");
+        Ok(())
     }
 
-    /// Removes what is not needed; says behind which transaction the log still is.
-    fn purge(&self) -> io::Result<Zxid> {
+    /// Removes what is not needed as long as there is room.
+    fn purge(&self) -> io::Result<SnapshotWritten> {
+        let found = self.list()?;
+        self.remove(&found, &purge_plan(&found, self.several))
+    }
+
+    /// Makes room on a full disk: writes a snapshot, if there is room for it, and removes all but
+    /// the newest. What is removed may be what makes room for it.
+    fn make_room(&self, version: &Version, pace: Pace) -> io::Result<SnapshotWritten> {
+        let Err(error) = self.write(version, pace) else { return self.keep_newest() };
+        if !is_full(&error) || self.list()?.is_empty() {
+            return Err(error);
+        }
+        let older = self.keep_newest()?;
+        match self.write(version, pace) {
+            Err(error) if is_full(&error) => Ok(older),
+            result => result.and_then(|()| self.keep_newest()),
+        }
+    }
+
+    /// Removes all but the newest snapshot, if that one is good: nothing can replace it then.
+    fn keep_newest(&self) -> io::Result<SnapshotWritten> {
+        let found = self.list()?;
+        let newest = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
+        let path = self.directory.join(snapshot_name(newest));
+        if let Err(reason) = check_snapshot(&path, newest) {
+            // As at a start: it must not be counted among the good ones.
+            fs::rename(&path, path.with_added_extension("damaged"))?;
+            sync_directory(&self.directory)?;
+            return Err(io::Error::other(format!("{}: {reason}", path.display())));
+        }
+        self.remove(&found, &newest_plan(&found))
+    }
+
+    fn list(&self) -> io::Result<Vec<Zxid>> {
         let mut found: Vec<Zxid> = fs::read_dir(&self.directory)?
             .filter_map(|entry| parse_snapshot_name(entry.ok()?.file_name().to_str()?))
             .collect();
         found.sort_unstable();
-        let plan = purge_plan(&found, self.kept);
+        Ok(found)
+    }
+
+    fn remove(&self, found: &[Zxid], plan: &PurgePlan) -> io::Result<SnapshotWritten> {
         for zxid in &plan.snapshots {
             fs::remove_file(self.directory.join(snapshot_name(*zxid)))?;
         }
         sync_directory(&self.directory)?;
-        Ok(plan.log_needed_after)
+        let zxid = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(SnapshotWritten { zxid, log_needed_after: plan.log_needed_after })
     }
+}
+
+/// Whether it is for lack of room that something failed.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes a version as a snapshot file in `directory`. When this returns, it is there after a loss
@@ -207,4 +254,112 @@ fn write_file(
 /// Makes durable which files a directory has.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use engine::btree::Map;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct World {
+        map: Map,
+        worker: Worker,
+        _folder: TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = TempDir::new().unwrap();
+            let directory = folder.path().to_owned();
+            let worker = Worker { directory, several: 3, ends: Arc::default() };
+            Self { map: Map::new(), worker, _folder: folder }
+        }
+
+        fn version(&mut self, zxid: u64) -> Version {
+            self.map.put(b"zxid", &zxid.to_le_bytes());
+            self.map.freeze(Zxid(zxid))
+        }
+
+        /// Snapshots as they are written when there is room.
+        fn write(&mut self, zxids: &[u64]) {
+            for zxid in zxids {
+                let version = self.version(*zxid);
+                self.worker.write(&version, CALM).unwrap();
+            }
+        }
+
+        /// Writes a snapshot on a full disk: where it is, and where the log is needed from.
+        fn make_room(&mut self, zxid: u64) -> io::Result<(u64, u64)> {
+            let version = self.version(zxid);
+            let written = self.worker.make_room(&version, CALM)?;
+            Ok((written.zxid.0, written.log_needed_after.0))
+        }
+
+        /// The next file that is written for this snapshot finds the disk full.
+        fn fill_disk(&self, zxid: u64) {
+            let name = temporary_name(Zxid(zxid));
+            symlink("/dev/full", self.worker.directory.join(name)).unwrap();
+        }
+
+        fn found(&self) -> Vec<u64> {
+            self.worker.list().unwrap().iter().map(|zxid| zxid.0).collect()
+        }
+    }
+
+    #[test]
+    fn several_are_kept_as_long_as_there_is_room() {
+        let mut world = World::new();
+        world.write(&[1, 2, 3, 4]);
+        let written = world.worker.purge().unwrap();
+        assert_eq!((written.zxid, written.log_needed_after), (Zxid(4), Zxid(2)));
+        assert_eq!(world.found(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_full_disk_has_the_new_one_alone() {
+        let mut world = World::new();
+        world.write(&[1, 2]);
+        assert_eq!(world.make_room(3).unwrap(), (3, 3));
+        assert_eq!(world.found(), [3]);
+    }
+
+    #[test]
+    fn older_ones_go_where_there_is_no_room_for_a_new_one() {
+        let mut world = World::new();
+        world.write(&[1, 2]);
+        world.fill_disk(3);
+        assert_eq!(world.make_room(3).unwrap(), (3, 3), "there was room for it then");
+        assert_eq!(world.found(), [3]);
+    }
+
+    #[test]
+    fn the_only_one_stays_until_there_is_another() {
+        let mut world = World::new();
+        world.fill_disk(1);
+        assert!(is_full(&world.make_room(1).unwrap_err()));
+        world.write(&[1]);
+        // As long as nothing makes room, there is none.
+        fs::create_dir(world.worker.directory.join(temporary_name(Zxid(2)))).unwrap();
+        assert!(!is_full(&world.make_room(2).unwrap_err()));
+        assert_eq!(world.found(), [1]);
+    }
+
+    #[test]
+    fn nothing_is_removed_for_a_snapshot_that_cannot_be_read_back() {
+        let mut world = World::new();
+        world.write(&[1, 2, 3]);
+        let newest = world.worker.directory.join(snapshot_name(Zxid(3)));
+        let mut bytes = fs::read(&newest).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&newest, bytes).unwrap();
+        world.fill_disk(4);
+        let error = world.make_room(4).unwrap_err().to_string();
+        assert!(error.contains("0000003: block at offset 0"), "{error}");
+        assert_eq!(world.found(), [1, 2]);
+        assert!(newest.with_added_extension("damaged").exists());
+    }
 }

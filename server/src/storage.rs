@@ -21,6 +21,7 @@ use engine::tree::{self, OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zab::history::History;
 use engine::zxid::Zxid;
+use rustix::fs::{Advice, fadvise};
 
 use crate::disk::data_dir::{
     DIRECTORY_NAME, DataDir, DataDirError, EXPORT_MARK, IMPORT_MARK, StoppedData,
@@ -191,10 +192,7 @@ pub fn open_snapshot(path: &Path) -> Result<Tree, String> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or("it has no name")?;
     let zxid = recovery::parse_snapshot_name(name).ok_or("its name is not a snapshot's")?;
     let mut files = Files { keeps_mode: true, ..Files::new(&directory, OwnerMode::default()) };
-    recovery::Source::load(&mut files, name, zxid).map_err(|unusable| match unusable {
-        Unusable::Damaged(reason) => reason,
-        Unusable::Newer(kind) => kind.to_string(),
-    })
+    recovery::Source::load(&mut files, name, zxid).map_err(|unusable| unusable.to_string())
 }
 
 fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
@@ -265,16 +263,27 @@ impl recovery::Source for Files {
     }
 }
 
+/// Reads a snapshot file with all checks, from the medium where the file system has one.
+pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    // What was just written is in the cache; what matters is what a later start will read.
+    fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| error.to_string())?;
+    open_checked(&file, zxid).map(drop).map_err(|unusable| unusable.to_string())
+}
+
+fn open_checked(file: &File, zxid: Zxid) -> Result<Snapshot, Unusable> {
+    let snapshot = Snapshot::open(file).map_err(unusable)?;
+    if snapshot.zxid() != zxid {
+        return Err(format!("its zxid is {}", snapshot.zxid()).into());
+    }
+    check(file, &snapshot)?;
+    Ok(snapshot)
+}
+
 impl Files {
     fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
-        let path = self.directory.join(name);
-        let file = File::open(&path).map_err(|error| error.to_string())?;
-        let snapshot = Snapshot::open(&file).map_err(unusable)?;
-        if snapshot.zxid() != zxid {
-            return Err(format!("its zxid is {}", snapshot.zxid()).into());
-        }
-        check(&file, &snapshot)?;
-        let map = Map::open(snapshot);
+        let file = File::open(self.directory.join(name)).map_err(|error| error.to_string())?;
+        let map = Map::open(open_checked(&file, zxid)?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)

@@ -285,7 +285,7 @@ impl Server {
                         core.inbox.push_back(Message::Collect(round));
                     }
                 }
-                replica::Output::Snapshot(_) => unreachable!("no snapshot is ever due"),
+                replica::Output::Snapshot(..) => unreachable!("no snapshot is ever due"),
             }
         }
     }

@@ -252,6 +252,6 @@ impl Replica {
             }
             out.push(Output::Publish(Arc::new(group.batch)));
         }
-        self.request_snapshot(out);
+        self.request_snapshot(now, out);
     }
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use super::group::Group;
-use super::{Author, Config, GroupTimes, Mode, Now, Output, Replica, SnapshotWritten};
+use super::{Author, Config, GroupTimes, Mode, Now, Output, Replica};
 use crate::ids::SessionId;
 use crate::prep;
 use crate::time::{Instant, WallTime};
 use crate::tree::{self, Owner};
+use crate::txnlog::Space;
 use crate::zxid::Zxid;
 
 /// When nothing was written for this long, a snapshot is taken of much less than is due under load:
@@ -17,6 +18,32 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// The part of a full interval that is worth a snapshot when idle.
 const IDLE_PART: u64 = 20;
+
+/// While the log's disk is full, at least this long lies between two snapshots.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// And so many times as long as the last one took: one that does not help costs little.
+const FULL_PAUSES: u32 = 9;
+
+/// What stays when a snapshot has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Several snapshots, and the log behind the oldest of them.
+    Several,
+    /// The newest one and the log behind it: the disk is full. It is read back before the others
+    /// go. If there is no room for a new one, they go as soon as the newest that is there has
+    /// been read back, for that may make it.
+    Newest,
+}
+
+/// A snapshot that is on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotWritten {
+    /// Its last transaction.
+    pub zxid: Zxid,
+    /// The snapshots that are kept need the log behind this.
+    pub log_needed_after: Zxid,
+}
 
 /// Logs a group that took too long, with the time of each stage.
 pub(super) fn log_if_slow(config: &Config, times: GroupTimes) {
@@ -34,9 +61,14 @@ pub(super) struct Housekeeping {
     container_check: Instant,
     txns_since_snapshot: u64,
     bytes_since_snapshot: u64,
-    snapshot_running: bool,
+    /// When the snapshot under way was begun, and what is kept when it is done.
+    running: Option<(Instant, Kept)>,
     /// When a snapshot is due if nothing more is written.
     idle_at: Option<Instant>,
+    /// The snapshot that was taken last, if no other is kept, nor any log that it replaces.
+    alone: Option<Zxid>,
+    /// While the log's disk is full, no snapshot begins before this.
+    pause_until: Instant,
 }
 
 impl Housekeeping {
@@ -45,8 +77,10 @@ impl Housekeeping {
             container_check: now.after(config.container_check_interval),
             txns_since_snapshot: 0,
             bytes_since_snapshot: 0,
-            snapshot_running: false,
+            running: None,
             idle_at: None,
+            alone: None,
+            pause_until: now,
         }
     }
 
@@ -58,8 +92,9 @@ impl Housekeeping {
     pub(super) fn reset(&mut self) {
         self.txns_since_snapshot = 0;
         self.bytes_since_snapshot = 0;
-        self.snapshot_running = false;
+        self.running = None;
         self.idle_at = None;
+        self.alone = None;
     }
 
     /// Counts what went to the log, or what was replayed from it.
@@ -80,8 +115,8 @@ impl Replica {
             self.delete_containers(now, out);
         }
         if self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
-            if self.is_idle() && !self.housekeeping.snapshot_running {
-                self.begin_snapshot(out);
+            if self.is_idle() && self.housekeeping.running.is_none() {
+                self.begin_snapshot(now, out);
             } else {
                 // The disk takes its time.
                 self.housekeeping.idle_at = Some(now.instant.after(IDLE));
@@ -140,44 +175,65 @@ impl Replica {
         candidates
     }
 
-    /// Asks for a snapshot of what is published if enough has been logged since the last one.
-    pub(super) fn request_snapshot(&mut self, out: &mut Vec<Output>) {
+    /// Asks for a snapshot of what is published if enough has been logged since the last one, or
+    /// if it makes room on a full disk.
+    pub(super) fn request_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
         if matches!(self.mode, Mode::Waiting | Mode::Synchronizing) {
             // What is in the log may have to go again.
             return;
         }
         let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
             || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
-        if due && !self.housekeeping.snapshot_running {
-            self.begin_snapshot(out);
+        if (due || self.snapshot_makes_room(now)) && self.housekeeping.running.is_none() {
+            self.begin_snapshot(now, out);
         }
     }
 
-    fn begin_snapshot(&mut self, out: &mut Vec<Output>) {
-        self.housekeeping.snapshot_running = true;
+    /// Whether the log's disk is full, and a snapshot would be the end of log or of snapshots that
+    /// are kept for safety: as long as none is due, nothing else gives up any log.
+    fn snapshot_makes_room(&mut self, now: Now) -> bool {
+        let Housekeeping { alone, pause_until, .. } = &mut self.housekeeping;
+        if self.log.space() == Space::Ample {
+            *pause_until = now.instant;
+            return false;
+        }
+        let zxid = self.published.zxid();
+        let is_new = zxid != Zxid::ZERO && *alone != Some(zxid);
+        // The log tries again each second. What it takes meanwhile would be missing.
+        is_new && now.instant >= *pause_until && !self.log.is_preparing()
+    }
+
+    fn begin_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
+        let kept = if self.log.space() == Space::Ample { Kept::Several } else { Kept::Newest };
+        self.housekeeping.running = Some((now.instant, kept));
         self.housekeeping.txns_since_snapshot = 0;
         self.housekeeping.bytes_since_snapshot = 0;
         self.housekeeping.idle_at = None;
-        out.push(Output::Snapshot(self.published.clone()));
+        out.push(Output::Snapshot(self.published.clone(), kept));
     }
 
     /// A snapshot is written: the log that it replaces may go. After a failure the next one is due
-    /// when as much again has been logged.
+    /// when as much again has been logged, or after a pause if the disk is full.
     pub(super) fn on_snapshot_done(
         &mut self,
+        now: Now,
         result: Result<SnapshotWritten, Zxid>,
         out: &mut Vec<Output>,
     ) {
-        if !std::mem::take(&mut self.housekeeping.snapshot_running) {
-            return;
+        let Some((begun, kept)) = self.housekeeping.running.take() else { return };
+        if kept == Kept::Newest {
+            let pause = FULL_PAUSE.max(now.instant.since(begun) * FULL_PAUSES);
+            self.housekeeping.pause_until = now.instant.after(pause);
         }
-        if let Ok(written) = result {
-            let mut ops = Vec::new();
-            let needed_after = written.log_needed_after;
-            let held = self.log_held.map_or(needed_after, |held| held.min(needed_after));
-            self.log.purge(held, &mut ops);
-            out.extend(ops.into_iter().map(Output::Disk));
-        }
+        let Ok(written) = result else { return };
+        let needed_after = written.log_needed_after;
+        let held = self.log_held.map_or(needed_after, |held| held.min(needed_after));
+        let mut ops = Vec::new();
+        // A leader's first state has a zxid beyond all that is in the log.
+        let is_purged = self.log.purge(held.min(self.log.durable()), &mut ops);
+        out.extend(ops.into_iter().map(Output::Disk));
+        let alone = kept == Kept::Newest && held == needed_after && is_purged;
+        self.housekeeping.alone = alone.then_some(written.zxid);
     }
 }
 

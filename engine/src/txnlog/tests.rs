@@ -187,6 +187,28 @@ fn a_purge_keeps_what_an_older_snapshot_needs() {
 }
 
 #[test]
+fn a_purge_keeps_what_is_being_written_to() {
+    let mut driver = Driver::new(small());
+    driver.asked();
+    driver.prepared(1);
+    driver.append(1, 1, 10);
+    driver.prepared(2);
+    driver.prepared(3);
+    driver.asked();
+    driver.written(1);
+    driver.wait();
+    driver.check("write 2 to 1@2+1");
+    driver.append(2, 2, 16_000);
+    driver.check("write 3 to 2@1+4, prepare 4");
+    // All that segment 1 has is in a snapshot, but for the mark, which is on its way.
+    assert!(!driver.log.purge(Zxid(1), &mut driver.ops));
+    driver.check("");
+    driver.written(2);
+    assert!(driver.log.purge(Zxid(1), &mut driver.ops));
+    driver.check("retire 1");
+}
+
+#[test]
 fn a_later_epoch_begins_its_own_frame() {
     let mut driver = Driver::new(LogConfig { writes_in_flight_max: 1, ..small() });
     driver.asked();

@@ -313,10 +313,10 @@ impl Ordering {
                 Output::Replica(replica::Output::Collect(round)) => {
                     events.shared.send_to_all(|| ToCore::Collect(round));
                 }
-                Output::Replica(replica::Output::Snapshot(version)) => {
+                Output::Replica(replica::Output::Snapshot(version, kept)) => {
                     // None is begun before a member is up to date again.
                     let snapshots = self.snapshots.as_mut();
-                    snapshots.expect("there is one but during a change").write(version);
+                    snapshots.expect("there is one but during a change").write(version, kept);
                 }
                 Output::Service(service) => {
                     events.shared.send_to_all(|| ToCore::Service(service));

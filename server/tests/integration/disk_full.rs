@@ -4,27 +4,29 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use engine::error_code::ErrorCode;
 use tempfile::TempDir;
 
 use super::client::{Client, PERSISTENT};
-use super::server::Setup;
-
-/// Two segments of the log, the first one and the next, and something for the rest.
-const DISK_BYTES: u64 = 200 << 20;
+use super::server::{DEADLINE, Setup};
 
 /// A small file system; unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// None where this user may not mount.
-    fn mount() -> Option<Self> {
+    /// One of so many MiB, of which three segments of the log take 192; none where this user may
+    /// not mount.
+    fn mount(megabytes: u64) -> Option<Self> {
         let folder = TempDir::new().unwrap();
-        let options = format!("size={DISK_BYTES}");
+        let options = format!("size={megabytes}m");
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
         let mounted = command.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: may not mount a small file system");
+        }
         mounted.then(|| Self(folder))
     }
 
@@ -54,37 +56,55 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Overwrites a large value until that is refused; what the refusal is.
-fn write_until_refused(client: &mut Client, disk: &SmallDisk) -> i32 {
-    let value = vec![1; 1_000_000];
-    for number in 0..400 {
-        disk.fill();
-        // Each is new, so each is one that grows.
-        let reply = client.create(&format!("/large{number}"), &value, PERSISTENT);
-        if reply.err != 0 {
-            return reply.err;
-        }
-        assert_eq!(client.delete(&format!("/large{number}")).err, 0);
+/// Tries to create a znode until that is not refused any more.
+fn create_until_accepted(client: &mut Client, path: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    while client.create(path, b"", PERSISTENT).err != 0 {
+        assert!(Instant::now() < deadline, "the disk is full for ever");
     }
-    panic!("the log has more room than its disk");
+}
+
+/// Waits until the log has its three segments: what is full then is not full by chance.
+fn wait_for_segments(data: &Path) {
+    let deadline = Instant::now() + DEADLINE;
+    let is_segment = |name: &str| name.starts_with("log.");
+    let count = || {
+        let entries = fs::read_dir(data.join("ringkeeper/generation.1")).unwrap();
+        entries
+            .filter(|entry| is_segment(&entry.as_ref().unwrap().file_name().to_string_lossy()))
+            .count()
+    };
+    while count() < 3 {
+        assert!(Instant::now() < deadline, "the log has no segments");
+    }
 }
 
 #[test]
 fn a_full_disk_refuses_what_grows_until_there_is_room() {
     for backend in ["io_uring", "epoll"] {
-        let Some(disk) = SmallDisk::mount() else {
-            eprintln!("skipped: may not mount a small file system");
-            return;
-        };
+        let Some(disk) = SmallDisk::mount(300) else { return };
         let data = disk.path().join("data");
         let setup = Setup::new(backend, 1, &data);
         let mut server = setup.start();
         let mut client = server.client();
         assert_eq!(client.create("/kept", b"12345", PERSISTENT).err, 0);
         assert_eq!(client.create("/deleted", b"", PERSISTENT).err, 0);
-        let refusal = write_until_refused(&mut client, &disk);
-        assert_eq!(refusal, ErrorCode::SystemError.to_wire());
+        wait_for_segments(&data);
+        disk.fill();
+        // The next segment is begun, and there is no room for another.
+        let value = vec![1; 1_000_000];
+        let refused =
+            (0..100).find_map(|_| match client.create("/large", &value, PERSISTENT).err {
+                0 => {
+                    assert_eq!(client.delete("/large").err, 0);
+                    None
+                }
+                error => Some(error),
+            });
+        let refusal = ErrorCode::SystemError.to_wire();
+        assert_eq!(refused, Some(refusal));
         server.wait_for("disk is full");
+        server.seen("snapshot failed");
         assert_eq!(client.set_data("/kept", b"123456").err, refusal);
         assert_eq!(client.set_data("/kept", b"123").err, 0, "it shrinks");
         assert_eq!(client.delete("/deleted").err, 0);
@@ -92,7 +112,7 @@ fn a_full_disk_refuses_what_grows_until_there_is_room() {
         let mut other = server.client();
         assert_eq!(other.exists("/kept", false).err, 0, "new sessions can make room");
         disk.make_room();
-        while client.create("/again", b"", PERSISTENT).err == refusal {}
+        create_until_accepted(&mut client, "/again");
         assert_eq!(client.set_data("/kept", b"1234567").err, 0);
         server.terminate();
         let server = setup.start();
@@ -101,4 +121,33 @@ fn a_full_disk_refuses_what_grows_until_there_is_room() {
         assert_eq!(client.exists("/deleted", false).err, ErrorCode::NoNode.to_wire());
         assert_eq!(client.exists("/again", false).err, 0);
     }
+}
+
+#[test]
+fn clients_that_delete_make_room_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount(200) else { return };
+    let setup = Setup::new("epoll", 1, &disk.path().join("data"));
+    let mut server = setup.start();
+    let value = vec![1; 900_000];
+    for round in 0..3 {
+        let mut client = server.client();
+        let mut created = 0;
+        while client.create(&format!("/large{created}"), &value, PERSISTENT).err == 0 {
+            created += 1;
+            assert!(created < 300, "the disk has more room than it has");
+        }
+        assert!(created > 0);
+        for number in 0..created {
+            assert_eq!(client.delete(&format!("/large{number}")).err, 0);
+        }
+        create_until_accepted(&mut client, &format!("/again{round}"));
+        if round == 1 {
+            // What is left is enough to start from.
+            server.killer()();
+            server.wait();
+            server = setup.start();
+        }
+    }
+    let mut client = server.client();
+    assert_eq!(client.children("/"), ["again0", "again1", "again2", "zookeeper"]);
 }

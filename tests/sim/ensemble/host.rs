@@ -17,7 +17,7 @@ use engine::disk::{AlignedBuf, DiskDone, DiskOp};
 use engine::ids::{ConnectionId, CoreId, LinkId};
 use engine::order::{Batch, Service};
 use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
-use engine::replica::{self, Now};
+use engine::replica::{self, Kept, Now};
 use engine::txnlog::format::segment_name;
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::history::Run;
@@ -38,7 +38,7 @@ enum Slow {
     Disk(DiskOp),
     Data(DataOp),
     /// A snapshot, and of which generation.
-    Snapshot(Version, u64),
+    Snapshot(Version, Kept, u64),
 }
 
 /// A message to a core.
@@ -304,7 +304,7 @@ impl World {
             Slow::Disk(op) => format!("{op:?}"),
             Slow::Data(DataOp::Replace(version)) => format!("replace {}", version.zxid()),
             Slow::Data(op) => format!("{op:?}"),
-            Slow::Snapshot(version, _) => format!("snapshot {}", version.zxid()),
+            Slow::Snapshot(version, ..) => format!("snapshot {}", version.zxid()),
         };
         let input = match slow {
             Slow::Disk(op) => {
@@ -321,9 +321,9 @@ impl World {
                     Input::Data(Box::new(done))
                 })
             }
-            Slow::Snapshot(version, generation) => {
+            Slow::Snapshot(version, kept, generation) => {
                 let written = match host.store.generation_number() == generation {
-                    true => host.store.snapshot(&version).map(Ok),
+                    true => host.store.snapshot(&version, kept).map(Ok),
                     false => Ok(Err(version.zxid())),
                 };
                 let written = match written {
@@ -426,9 +426,9 @@ impl World {
                 Output::Replica(replica::Output::Collect(round)) => {
                     self.send_to_cores(index, || Message::Collect(round));
                 }
-                Output::Replica(replica::Output::Snapshot(version)) => {
+                Output::Replica(replica::Output::Snapshot(version, kept)) => {
                     let generation = self.hosts[index].store.generation_number();
-                    self.push_slow(index, Slow::Snapshot(version, generation));
+                    self.push_slow(index, Slow::Snapshot(version, kept, generation));
                 }
                 Output::Link(op) => self.execute_link(index, op),
                 Output::Data(op) => self.push_slow(index, Slow::Data(op)),

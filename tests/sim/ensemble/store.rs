@@ -7,7 +7,7 @@ use engine::disk::{Damage, DiskDone, DiskOp, StorageError, Volume};
 use engine::epochs::{Epochs, EpochsFile};
 use engine::manifest::{MANIFEST_NAME, Manifest};
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
-use engine::replica::SnapshotWritten;
+use engine::replica::{Kept, SnapshotWritten};
 use engine::tree::{OwnerMode, Tree};
 use engine::txnlog::format::segment_name;
 use engine::txnlog::{plan_segment, scan, segments};
@@ -265,7 +265,11 @@ impl Store {
     }
 
     /// Writes a snapshot of the generation in use.
-    pub fn snapshot(&mut self, version: &Version) -> Result<SnapshotWritten, StorageError> {
+    pub fn snapshot(
+        &mut self,
+        version: &Version,
+        kept: Kept,
+    ) -> Result<SnapshotWritten, StorageError> {
         let disk = &mut self.generation().snapshots;
         if let Err(error) = write_snapshot(disk, version) {
             let unfinished = temporary_name(version.zxid());
@@ -278,7 +282,10 @@ impl Store {
         let mut good: Vec<Zxid> =
             names.iter().filter_map(|name| recovery::parse_snapshot_name(name)).collect();
         good.sort_unstable();
-        let plan = recovery::purge_plan(&good, 2);
+        let plan = match kept {
+            Kept::Several => recovery::purge_plan(&good, 2),
+            Kept::Newest => recovery::newest_plan(&good),
+        };
         for zxid in &plan.snapshots {
             disk.remove(&snapshot_name(*zxid))?;
         }

@@ -394,8 +394,8 @@ impl Ensemble {
                 }
                 Output::Replica(replica::Output::Publish(batch)) => self.publish(index, &batch),
                 Output::Replica(replica::Output::Collect(round)) => self.collect(index, round),
-                Output::Replica(replica::Output::Snapshot(version)) => {
-                    let written = self.servers[index].store.snapshot(&version).unwrap();
+                Output::Replica(replica::Output::Snapshot(version, kept)) => {
+                    let written = self.servers[index].store.snapshot(&version, kept).unwrap();
                     self.checks.snapshot(index, version.zxid());
                     let done = replica::Input::SnapshotDone(Ok(written));
                     self.step(index, Input::Replica(done));
