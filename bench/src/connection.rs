@@ -160,6 +160,26 @@ impl Connection {
         }
     }
 
+    /// Receives all there is, and gives out the whole frames of it.
+    pub fn receive_frames(
+        &mut self,
+        ready: Ready,
+        buf: &mut Vec<u8>,
+        mut take: impl FnMut(&mut Self, &[u8]) -> Result<(), Loss>,
+    ) -> Result<(), Loss> {
+        loop {
+            let is_more = self.receive(ready, buf)?;
+            let mut frames = Frames::new(buf);
+            while let Some(frame) = frames.take()? {
+                take(self, frame)?;
+            }
+            self.keep(frames.rest());
+            if !is_more {
+                return Ok(());
+            }
+        }
+    }
+
     /// Receives all there is and forgets it; hangs up at its end.
     pub fn drain(&mut self, ready: Ready, buf: &mut Vec<u8>) {
         while self.state != State::Down {

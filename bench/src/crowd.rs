@@ -10,7 +10,7 @@ use anyhow::{bail, ensure};
 use engine::op::OpCode;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::connection::{Connection, Frames, Loss, State};
+use crate::connection::{Connection, Loss, State};
 use crate::poller::{Poller, Ready};
 use crate::wire;
 
@@ -118,22 +118,17 @@ impl Crowd {
             State::Connecting => return connection.on_connected(),
             State::Greeting | State::Up => {}
         }
-        loop {
-            let is_more = connection.receive(ready, &mut self.buf)?;
-            let mut frames = Frames::new(&self.buf);
-            while let Some(frame) = frames.take()? {
-                if connection.state == State::Greeting {
-                    connection.on_welcome(frame)?;
-                    told(index, Happening::Up, &mut connection.out);
-                } else {
-                    told(index, Happening::Frame(frame), &mut connection.out);
-                }
-            }
-            connection.keep(frames.rest());
-            if !is_more {
-                return connection.flush();
-            }
-        }
+        connection.receive_frames(ready, &mut self.buf, |connection, frame| {
+            let happening = if connection.state == State::Greeting {
+                connection.on_welcome(frame)?;
+                Happening::Up
+            } else {
+                Happening::Frame(frame)
+            };
+            told(index, happening, &mut connection.out);
+            Ok(())
+        })?;
+        connection.flush()
     }
 
     /// Sends a request on one connection.

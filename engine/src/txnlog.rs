@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   append(first..last) ──> batch ──> frame ──DiskOp::Append──> disk
-//!                             │ waits while enough frames are out │
-//!   durable() <── in order of sequence <── DiskDone::Appended ──────┘
+//!                             │ waits while enough frames are out      │
+//!   durable() <── in order of sequence <──DiskDone::Appended───────────┘
 //!
 //!   segments:  retired ... written  written  current | ready (reserve)  being prepared
 //! ```

@@ -184,7 +184,7 @@ pub fn number(value: f64) -> String {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for name in ["echo-get", "echo-set", "append", "fanout"] {
+        for (name, ..) in super::FLOORS {
             if let Some(floor) = self.median_floor(name) {
                 writeln!(f, "floor {name}: {floor:.1} us")?;
             }

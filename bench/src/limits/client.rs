@@ -17,7 +17,7 @@ use engine::stat::{Stat, WireStat};
 use serde::Serialize;
 
 use super::LimitsReport;
-use crate::connection::{Connection, Frames, Loss, State};
+use crate::connection::{Connection, Loss, State};
 use crate::load::{self, LoadOptions};
 use crate::poller::{Interest, Poller, Ready};
 use crate::progress::Progress;
@@ -143,32 +143,24 @@ fn answer(
     reply: &[u8],
     buf: &mut Vec<u8>,
 ) -> Result<(), Loss> {
-    loop {
-        let is_more = peer.receive(ready, buf)?;
-        let mut frames = Frames::new(buf);
-        while let Some(frame) = frames.take()? {
-            if peer.state == State::Greeting {
-                peer.state = State::Up;
-                let welcome = Welcome { timeout_ms: 30_000, session: 1, password: [1; 16] };
-                welcome.encode(&mut peer.out);
-                continue;
-            }
-            match frame {
-                [x0, x1, x2, x3, 0, 0, 0, GET_DATA, path @ ..] => {
-                    let start = peer.out.len();
-                    peer.out.extend_from_slice(reply);
-                    peer.out[start + XID_AT..][..4].copy_from_slice(&[*x0, *x1, *x2, *x3]);
-                    peer.out[start + VALUE_AT..][..8].copy_from_slice(&key(path).to_be_bytes());
-                }
-                // The end of the session.
-                _ => return Err(Loss::Closed),
-            }
+    peer.receive_frames(ready, buf, |peer, frame| {
+        if peer.state == State::Greeting {
+            peer.state = State::Up;
+            let welcome = Welcome { timeout_ms: 30_000, session: 1, password: [1; 16] };
+            welcome.encode(&mut peer.out);
+            return Ok(());
         }
-        peer.keep(frames.rest());
-        if !is_more {
-            return peer.flush();
-        }
-    }
+        let [x0, x1, x2, x3, 0, 0, 0, GET_DATA, path @ ..] = frame else {
+            // The end of the session.
+            return Err(Loss::Closed);
+        };
+        let start = peer.out.len();
+        peer.out.extend_from_slice(reply);
+        peer.out[start + XID_AT..][..4].copy_from_slice(&[*x0, *x1, *x2, *x3]);
+        peer.out[start + VALUE_AT..][..8].copy_from_slice(&key(path).to_be_bytes());
+        Ok(())
+    })?;
+    peer.flush()
 }
 
 /// The number that the path in a getData's record ends with.

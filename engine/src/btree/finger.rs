@@ -90,8 +90,8 @@ impl Finger {
 impl Fingers {
     /// Makes the finger that is at the key's leaf the one that is used, if there is one.
     fn take(&mut self, key: &[u8]) -> bool {
-        let found = (0..KEPT).map(|back| (self.at + KEPT - back) % KEPT);
-        let found = found.into_iter().find(|at| self.fingers[*at].covers(key));
+        let mut newest_first = (0..KEPT).map(|back| (self.at + KEPT - back) % KEPT);
+        let found = newest_first.find(|at| self.fingers[*at].covers(key));
         self.at = found.unwrap_or(self.at);
         found.is_some()
     }
@@ -141,22 +141,20 @@ impl Tree {
     pub(super) fn look(&self, key: &[u8]) -> (PageNumber, Place) {
         let fingers = &mut *self.fingers.borrow_mut();
         let root = self.view();
-        let (mut page, mut node) = (root.page, root.node());
         if fingers.take(key) {
             let finger = fingers.used();
-            match finger.leaf {
-                Some(leaf) => (page, node) = (leaf, self.node(leaf)),
-                None => {
-                    for child in &finger.way {
-                        (page, node) = root.step(page, node, *child);
-                    }
-                }
-            }
+            let (page, node) = match finger.leaf {
+                Some(leaf) => (leaf, self.node(leaf)),
+                None => finger.way.iter().fold((root.page, root.node()), |(page, node), child| {
+                    root.step(page, node, *child)
+                }),
+            };
             return (page, finger.place(key, node));
         }
         fingers.at = (fingers.at + 1) % KEPT;
         let finger = fingers.used();
         finger.way.clear();
+        let (mut page, mut node) = (root.page, root.node());
         let (mut low, mut high) = (None, None);
         while !node.is_leaf() {
             let child = node.child_index(key);

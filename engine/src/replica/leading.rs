@@ -181,7 +181,7 @@ impl Replica {
 
     /// The last transaction that votes name, and what a leader is told: committed or not.
     pub fn last_named(&self) -> Zxid {
-        if self.config.names_committed { self.published.zxid() } else { self.log.durable() }
+        if self.config.names_committed { self.published.zxid() } else { self.last_durable() }
     }
 
     /// Whether the zxids of this epoch are nearly used up, and nothing is under way; or nearly

@@ -2,9 +2,9 @@
 //! clients want to the leader.
 //!
 //! ```text
-//!   PROPOSAL --> incoming --one frame--> log       (ACK when durable)
-//!      '------> pending --COMMIT, durable--> tree, batch, replies
-//!   client's write --REQUEST--> leader --...--> its transaction comes back in `pending`
+//!   PROPOSAL ──> incoming ──one frame──> log       (ACK when durable)
+//!      └──────> pending ──COMMIT, durable──> tree, batch, replies
+//!   client's write ──REQUEST──> leader ──...──> its transaction comes back in `pending`
 //! ```
 //!
 //! A write's entry in `forwarded` is answered by its transaction. Writes come back in the order in

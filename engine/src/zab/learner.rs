@@ -1,9 +1,9 @@
 //! A follower or an observer: finds its leader's epoch, gets its history, and then its proposals.
 //!
 //! ```text
-//!   dialing --FOLLOWERINFO--> registering --LEADERINFO--> accepting --durable, ACKEPOCH-->
-//!     [truncating | receiving a tree --> replacing] --> synchronizing --NEWLEADER--> logging
-//!     --durable--> adopting --durable, ACK--> waiting --UPTODATE, ACK--> active
+//!   dialing ──FOLLOWERINFO──> registering ──LEADERINFO──> accepting ──durable, ACKEPOCH──>
+//!     [truncating | receiving a tree ──> replacing] ──> synchronizing ──NEWLEADER──> logging
+//!     ──durable──> adopting ──durable, ACK──> waiting ──UPTODATE, ACK──> active
 //! ```
 //!
 //! Invariants:
