@@ -216,7 +216,8 @@ impl Run<'_> {
         let back = Some((back_us, served_us));
         let (is_killed, is_pause) = (blow == Blow::Kill, true);
         let over_us = back_us;
-        Ok(Moments { fault_us, fault_time, over_us, back, close, is_killed, is_pause })
+        let early = Duration::ZERO;
+        Ok(Moments { fault_us, fault_time, early, over_us, back, close, is_killed, is_pause })
     }
 
     /// A server that was not there comes while others write.
@@ -231,6 +232,7 @@ impl Run<'_> {
         Ok(Moments {
             fault_us,
             fault_time,
+            early: Duration::ZERO,
             over_us: served_us,
             back: Some((fault_us, served_us)),
             close: None,
@@ -252,7 +254,8 @@ impl Run<'_> {
         self.wait_lively(fault_us, self.half(), sights).context("after the rollover")?;
         let over_us = self.now_us();
         let (back, close, is_killed, is_pause) = (None, None, false, true);
-        Ok(Moments { fault_us, fault_time, over_us, back, close, is_killed, is_pause })
+        let early = Duration::ZERO;
+        Ok(Moments { fault_us, fault_time, early, over_us, back, close, is_killed, is_pause })
     }
 
     /// How long is written before and after what happens.

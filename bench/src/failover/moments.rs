@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::report::{self, Failure};
 use super::stages::Stages;
 use super::timeline::{Gap, Timeline};
-use super::writer::Record;
+use super::writer::{Ack, Record};
 use crate::wire;
 
 /// How late what the lost server had said may still reach a client.
@@ -21,6 +21,8 @@ pub struct Moments {
     pub fault_us: u64,
     /// by the clock that logs tell.
     pub fault_time: SystemTime,
+    /// How much earlier servers may have noticed.
+    pub early: Duration,
     /// Until when pauses are counted.
     pub over_us: u64,
     /// From when on the server came back, and when it served; none if it was never away.
@@ -34,11 +36,13 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// An epoch ended with the last write that was acknowledged before the next one's first.
+    /// An epoch ended with the last write that was acknowledged before the next one's first. Its
+    /// servers may have gone on while that acknowledgement was on its way.
     pub fn begin_where_epoch_ends(&mut self, records: &[Record]) -> anyhow::Result<()> {
-        let last_us = last_of_epoch(records).context("no epoch ended")?;
-        self.fault_time -= Duration::from_micros(self.fault_us.saturating_sub(last_us));
-        self.fault_us = last_us;
+        let last = last_of_epoch(records).context("no epoch ended")?;
+        self.fault_time -= Duration::from_micros(self.fault_us.saturating_sub(last.acked_us));
+        self.fault_us = last.acked_us;
+        self.early = Duration::from_micros(last.acked_us - last.sent_us);
         Ok(())
     }
 
@@ -76,7 +80,7 @@ impl Moments {
             *refused.entry(wire::error_name(*code)).or_default() += count;
         }
         let ms = |(from_us, to_us): (u64, u64)| (to_us - from_us) as f64 / 1e3;
-        let find_stages = || Stages::find(logs, self.fault_time, first);
+        let find_stages = || Stages::find(logs, self.fault_time, self.early, first);
         Failure {
             leader: leader + 1,
             victim: victim + 1,
@@ -99,18 +103,17 @@ impl Moments {
     }
 }
 
-/// When the last write was acknowledged before the first one of a later epoch than the first.
-fn last_of_epoch(records: &[Record]) -> Option<u64> {
+/// The last write that was acknowledged before the first one of a later epoch than the first.
+fn last_of_epoch(records: &[Record]) -> Option<&Ack> {
     let acks = || records.iter().flat_map(|record| &record.acks);
     let epoch = acks().map(|ack| ack.epoch).min()?;
     let of_next = acks().filter(|ack| ack.epoch > epoch);
     let first_us = of_next.map(|ack| ack.acked_us).min()?;
-    acks().map(|ack| ack.acked_us).filter(|acked_us| *acked_us < first_us).max()
+    acks().filter(|ack| ack.acked_us < first_us).max_by_key(|ack| ack.acked_us)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::writer::Ack;
     use super::*;
 
     #[test]
@@ -125,7 +128,8 @@ mod tests {
             Record { acks: acks.iter().map(ack).collect(), ..Record::default() }
         };
         let records = [record(&[(10, 1), (30, 1), (90, 2)]), record(&[(20, 1), (80, 2), (95, 2)])];
-        assert_eq!(last_of_epoch(&records), Some(30));
-        assert_eq!(last_of_epoch(&[record(&[(10, 2), (20, 2)])]), None);
+        let last_us = |records: &[Record]| last_of_epoch(records).map(|ack| ack.acked_us);
+        assert_eq!(last_us(&records), Some(30));
+        assert_eq!(last_us(&[record(&[(10, 2), (20, 2)])]), None);
     }
 }

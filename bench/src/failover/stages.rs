@@ -31,9 +31,15 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Finds them in what the survivors logged; none if they log something else.
-    pub fn find(logs: &[String], fault: SystemTime, first_ack: Duration) -> Option<Self> {
-        let moments: Vec<Moments> = logs.iter().map(|log| Moments::of(log, fault)).collect();
+    /// Finds them in what the survivors logged; none if they log something else. What they
+    /// logged up to `early` before the fault counts as logged at it.
+    pub fn find(
+        logs: &[String],
+        fault: SystemTime,
+        early: Duration,
+        first_ack: Duration,
+    ) -> Option<Self> {
+        let moments: Vec<Moments> = logs.iter().map(|log| Moments::of(log, fault, early)).collect();
         let lost = moments.iter().filter_map(|moments| moments.lost).min_by(f64::total_cmp)?;
         let ack_ms = first_ack.as_secs_f64() * 1e3;
         // A leader that lost its quorum again has led to no write.
@@ -69,11 +75,11 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(log: &str, fault: SystemTime) -> Self {
+    fn of(log: &str, fault: SystemTime, early: Duration) -> Self {
         let mut moments = Self::default();
         let mut decided = None;
         for line in log.lines() {
-            let Some(at) = moment(line, fault) else { continue };
+            let Some(at) = moment(line, fault, early) else { continue };
             if line.contains(LOST) {
                 moments.lost.get_or_insert(at);
             } else if line.contains(DECIDED) {
@@ -86,11 +92,11 @@ impl Moments {
     }
 }
 
-/// When a line was logged, milliseconds from the fault; none if before it.
-fn moment(line: &str, fault: SystemTime) -> Option<f64> {
+/// When a line was logged, milliseconds from the fault; none if more than `early` before it.
+fn moment(line: &str, fault: SystemTime, early: Duration) -> Option<f64> {
     let time = OffsetDateTime::parse(line.split_whitespace().next()?, &Rfc3339).ok()?;
     let after = (time - OffsetDateTime::from(fault)).as_seconds_f64() * 1e3;
-    (after >= 0.0).then_some(after)
+    (after >= -early.as_secs_f64() * 1e3).then_some(after.max(0.0))
 }
 
 #[cfg(test)]
@@ -114,7 +120,9 @@ mod tests {
             line(8000, "decided decision=Decision { }"),
         ];
         let logs = [follower.concat(), leader.concat()];
-        let find = |ack_ms| Stages::find(&logs, fault.into(), Duration::from_millis(ack_ms));
+        let find = |ack_ms| {
+            Stages::find(&logs, fault.into(), Duration::ZERO, Duration::from_millis(ack_ms))
+        };
         let stages = find(25).unwrap();
         let expected = [2.0, 7.0, 11.0, 5.0];
         for ((name, found), expected) in stages.parts().into_iter().zip(expected) {
@@ -123,6 +131,28 @@ mod tests {
         // Nobody led before that write, or nothing is logged that is known.
         assert_eq!(find(19), None);
         let silent = [String::new(), "12:00:00.000 WARN Follower - gone\n".to_owned()];
-        assert_eq!(Stages::find(&silent, fault.into(), Duration::from_secs(1)), None);
+        let first_ack = Duration::from_secs(1);
+        assert_eq!(Stages::find(&silent, fault.into(), Duration::ZERO, first_ack), None);
+    }
+
+    #[test]
+    fn servers_that_notice_before_the_last_write_is_known_have_noticed_at_once() {
+        let fault = OffsetDateTime::parse("2026-01-02T03:04:05.004000Z", &Rfc3339).unwrap();
+        let log = [
+            "2026-01-02T03:04:05.001000Z  INFO e::z: looking for a leader: the epoch ends\n",
+            "2026-01-02T03:04:05.006000Z  INFO e::z: decided decision=Decision { }\n",
+            "2026-01-02T03:04:05.009000Z  INFO e::z: leading epoch=4\n",
+        ];
+        let logs = [log.concat()];
+        let find = |early_ms| {
+            let [early, ack] = [early_ms, 10].map(Duration::from_millis);
+            Stages::find(&logs, fault.into(), early, ack)
+        };
+        assert_eq!(find(2), None);
+        let stages = find(3).unwrap();
+        let expected = [0.0, 2.0, 3.0, 5.0];
+        for ((name, found), expected) in stages.parts().into_iter().zip(expected) {
+            assert!((found - expected).abs() < 0.01, "{name}: {found}, not {expected}");
+        }
     }
 }
