@@ -6,8 +6,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use engine::disk::{StorageError, Volume};
-use engine::epochs::{Epochs, EpochsFile};
+use engine::disk::{BLOCK_BYTES, StorageError, Volume};
+use engine::epochs::{EPOCHS_NAME, Epochs, EpochsFile};
 use engine::manifest::Manifest;
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
 use engine::tree::{Effects, OwnerMode, Tree};
@@ -319,6 +319,12 @@ fn epochs_never_go_back_behind_what_was_acknowledged() {
         });
         for _ in 0..20 {
             let mut file = EpochsFile::open(&mut disk).unwrap().unwrap();
+            file.settle(&mut disk).unwrap();
+            // Whatever has happened before, either slot may be lost now.
+            let mut damaged = disk.clone();
+            let slot = random.below(2);
+            damaged.damage(EPOCHS_NAME, |bytes| bytes[slot * BLOCK_BYTES + 8] ^= 1);
+            assert_eq!(EpochsFile::open(&mut damaged).unwrap().unwrap().epochs(), acked);
             let mut begun = acked;
             disk.crash_at(random.percent(70).then(|| disk.points() + random.below(8) as u64));
             for _ in 0..3 {

@@ -92,6 +92,11 @@ impl EpochsFile {
         self.epochs
     }
 
+    /// Whether damage to one slot would be harmless.
+    pub fn is_settled(&self) -> bool {
+        self.slots.is_settled()
+    }
+
     /// Changes them; durable when this returns, and after a crash as before or as now.
     pub fn write<V: Volume>(&mut self, volume: &mut V, epochs: Epochs) -> Result<(), StorageError> {
         let before = self.epochs;
@@ -102,10 +107,11 @@ impl EpochsFile {
         Ok(())
     }
 
-    /// Repeats the last change in the other slot, so that later damage to one of them does not
-    /// bring older epochs back. Nobody needs to wait for it.
+    /// Repeats the last change in the other slot unless it is there, so that later damage to one
+    /// of them does not bring older epochs back. Nobody needs to wait for it; a start does it, too,
+    /// since a crash may have come between.
     pub fn settle<V: Volume>(&mut self, volume: &mut V) -> Result<(), StorageError> {
-        self.slots.write(volume, &self.epochs.encode())
+        self.slots.settle(volume)
     }
 }
 

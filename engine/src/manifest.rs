@@ -54,7 +54,8 @@ impl Manifest {
         generation: u64,
     ) -> Result<(), StorageError> {
         assert!(generation > self.generation, "an older generation never comes back");
-        self.slots.write_both(volume, &generation.to_le_bytes())?;
+        self.slots.write(volume, &generation.to_le_bytes())?;
+        self.slots.settle(volume)?;
         self.generation = generation;
         Ok(())
     }

@@ -39,6 +39,8 @@ pub struct Slots {
     kind: u32,
     counter: u64,
     payload: Vec<u8>,
+    /// The other slot has the same payload.
+    is_repeated: bool,
 }
 
 impl Slots {
@@ -57,7 +59,8 @@ impl Slots {
         volume.sync_file(&temporary)?;
         volume.rename(&temporary, name)?;
         volume.sync_dir()?;
-        Ok(Self { name: name.to_owned(), kind, counter: 1, payload: payload.to_vec() })
+        let (name, payload) = (name.to_owned(), payload.to_vec());
+        Ok(Self { name, kind, counter: 1, payload, is_repeated: true })
     }
 
     /// Reads the file: none if there is none, an error if neither slot is valid.
@@ -75,11 +78,14 @@ impl Slots {
         for slot in 0..2 {
             let mut block = [0; BLOCK_BYTES];
             let count = volume.read_at(name, offset(slot), &mut block)?;
-            if let Some((counter, payload)) = decode(&block[..count], kind)
-                && newest.as_ref().is_none_or(|newest| newest.counter < counter)
-            {
-                let (name, payload) = (name.to_owned(), payload.to_vec());
-                newest = Some(Self { name, kind, counter, payload });
+            let Some((counter, payload)) = decode(&block[..count], kind) else { continue };
+            let is_repeated = newest.as_ref().is_some_and(|other| other.payload == payload);
+            match &mut newest {
+                Some(newest) if newest.counter > counter => newest.is_repeated = is_repeated,
+                _ => {
+                    let (name, payload) = (name.to_owned(), payload.to_vec());
+                    newest = Some(Self { name, kind, counter, payload, is_repeated });
+                }
             }
         }
         let damaged = || StorageError::damaged(name, 0, Damage::Slots);
@@ -91,25 +97,31 @@ impl Slots {
         &self.payload
     }
 
+    /// Whether damage to one slot would be harmless.
+    pub fn is_settled(&self) -> bool {
+        self.is_repeated
+    }
+
     /// Changes the payload; durable when this returns.
     pub fn write<V: Volume>(&mut self, volume: &mut V, payload: &[u8]) -> Result<(), StorageError> {
         let counter = self.counter + 1;
         volume.write_at(&self.name, offset(counter), &encode(self.kind, counter, payload))?;
         volume.sync_file(&self.name)?;
         self.counter = counter;
+        self.is_repeated = self.payload == payload;
         self.payload.clear();
         self.payload.extend_from_slice(payload);
         Ok(())
     }
 
-    /// Changes the payload in both slots, so that later damage to one of them is harmless.
-    pub fn write_both<V: Volume>(
-        &mut self,
-        volume: &mut V,
-        payload: &[u8],
-    ) -> Result<(), StorageError> {
-        self.write(volume, payload)?;
-        self.write(volume, payload)
+    /// Repeats what counts in the other slot unless it is there, so that later damage to one of
+    /// them is harmless.
+    pub fn settle<V: Volume>(&mut self, volume: &mut V) -> Result<(), StorageError> {
+        if self.is_repeated {
+            return Ok(());
+        }
+        let payload = self.payload.clone();
+        self.write(volume, &payload)
     }
 }
 

@@ -165,7 +165,10 @@ pub fn open_epochs(
     let found = file.as_ref().map_or_else(Epochs::default, EpochsFile::epochs);
     let epochs = found.reaching(last);
     let file = match file {
-        Some(file) => file,
+        Some(mut file) => {
+            file.settle(data_dir.root_mut())?;
+            file
+        }
         None => EpochsFile::create(data_dir.root_mut(), epochs)?,
     };
     let marked = config.data_dir.join(INITIALIZE_MARK).exists();

@@ -1,12 +1,13 @@
 //! Bits that change in files at rest: whoever starts from them refuses, or is none the worse.
 //!
 //! A frame of the log of which no later one says that it was durable may be taken for one that was
-//! never finished (`docs/format.md`): those are spared. All else must be noticed, or not matter:
-//! what a server starts with is compared with what was there before. Who refuses is wiped as the
-//! advice for operators says, when the others have what was acknowledged.
+//! never finished (`docs/format.md`), and so may a slot that is not repeated: those are spared.
+//! All else must be noticed, or not matter: what a server starts with is compared with what was
+//! there before. Who refuses is wiped as the advice for operators says, when the others have what
+//! was acknowledged.
 
 use engine::disk::{BLOCK_BYTES, StorageError, Volume};
-use engine::epochs::{EPOCHS_NAME, Epochs};
+use engine::epochs::{EPOCHS_NAME, Epochs, EpochsFile};
 use engine::manifest::MANIFEST_NAME;
 use engine::recovery::parse_snapshot_name;
 use engine::txnlog::format::{
@@ -85,6 +86,10 @@ impl Store {
             _ => {
                 let name = [EPOCHS_NAME, MANIFEST_NAME][random.below(2)];
                 let spared = random.below(3);
+                let epochs = EpochsFile::open(self.root_mut()).ok()??;
+                if !epochs.is_settled() {
+                    return None;
+                }
                 for slot in (0..2).filter(|slot| *slot != spared) {
                     let at = slot * BLOCK_BYTES + random.below(24);
                     self.root_mut().damage_at(name, at, 1, random)?;

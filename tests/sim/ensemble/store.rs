@@ -132,7 +132,10 @@ impl Store {
         self.generations.retain(|number, _| *number == current);
         self.set_full(self.is_full);
         let epochs = match EpochsFile::open(&mut self.root)? {
-            Some(file) => file.epochs(),
+            Some(mut file) => {
+                file.settle(&mut self.root)?;
+                file.epochs()
+            }
             None => EpochsFile::create(&mut self.root, Epochs::default())?.epochs(),
         };
         let recovered = self.recover(history_bytes)?;
