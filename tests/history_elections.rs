@@ -2,6 +2,7 @@
 //! in `history.rs`.
 
 use engine::zab::packet::PacketKind::{Diff, Proposal, Snap};
+use engine::zxid::Epoch;
 use tests::sim::script::{A, B, C, D, E, Ensemble, Kind};
 
 #[test]
@@ -75,4 +76,38 @@ fn an_election_comes_to_its_end_whenever_a_link_breaks() {
         }
     }
     panic!("the election takes more than 20 votes");
+}
+
+/// Has A promise two epochs to B, which never comes to lead: B's own word gets lost both times.
+fn promise_in_vain(e: &mut Ensemble) {
+    for epoch in [2, 3] {
+        e.start(A);
+        e.start(B);
+        e.hold_data(B);
+        e.run_until("A promises", |e| e.epochs(A).accepted == Epoch(epoch));
+        e.crash(A);
+        e.crash(B);
+    }
+    assert_eq!(e.epochs(B).accepted, Epoch(1));
+}
+
+#[test]
+fn a_voter_that_has_promised_a_later_epoch_is_not_left_out() {
+    // With ZooKeeper it stays out until the others happen to elect again.
+    let mut e = Ensemble::led_by_c();
+    e.crash(C);
+    e.crash(A);
+    e.crash(B);
+    promise_in_vain(&mut e);
+    e.start(B);
+    e.start(C);
+    e.run_until("C leads", |e| e.leads(C) && e.stands());
+    assert_eq!(e.epochs(C).current, Epoch(2), "older than what A has promised");
+    let client = e.connect(B);
+    e.start(A);
+    e.run_until("A follows", |e| e.follows(A, C) && e.stands());
+    assert_eq!(e.epochs(A).current, Epoch(4));
+    e.write(client, "/x");
+    e.run_until("A has it", |e| e.has(A, "/x"));
+    e.all_agree();
 }

@@ -156,6 +156,8 @@ struct Member {
     grace_ends: Option<Instant>,
     /// The epoch of the last leader whose history this server served or learned.
     served: Epoch,
+    /// The highest promise that was heard of while leading, if a voter could not follow for it.
+    promised: Epoch,
     /// How often the log was opened.
     openings: u64,
     /// When it began to look for a leader.
@@ -233,6 +235,7 @@ impl QuorumPeer {
             service: Service::Closed,
             grace_ends: None,
             served: Epoch(0),
+            promised: Epoch(0),
             openings: 0,
             looking_since: Instant::ZERO,
             stats: MemberStats::default(),

@@ -138,6 +138,9 @@ impl QuorumPeer {
                 leader.broadcast(now, replica, out);
                 if leader.established().is_some() && replica.wants_new_epoch() {
                     Err(Lost("the zxids of this epoch are nearly used up"))
+                } else if leader.is_outbid() {
+                    member.promised = leader.promised();
+                    Err(Lost("a voter has promised a later epoch"))
                 } else {
                     Ok(Progress::None)
                 }
@@ -289,8 +292,9 @@ impl Member {
         match decision.role {
             Elected::Leading => {
                 let (members, timing) = (self.config.members.clone(), self.config.timing);
-                let role = Leader::new(self.config.me, members, timing, self.epochs, now, out);
-                self.role = Role::Leading(Box::new(role));
+                let (me, epochs, promised) = (self.config.me, self.epochs, self.promised);
+                let leader = Leader::new(me, members, timing, epochs, promised, now, out);
+                self.role = Role::Leading(Box::new(leader));
                 self.make_progress(now, Ok(Progress::None), replica, out);
             }
             Elected::Following | Elected::Observing => {

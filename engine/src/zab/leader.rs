@@ -50,6 +50,8 @@ pub struct Leader {
     timing: Timing,
     epochs: Epochs,
     stage: Stage,
+    /// The highest epoch that a voter has been heard to have promised.
+    promised: Epoch,
     handlers: BTreeMap<LinkId, Handler>,
     /// When to give up unless a quorum is synchronized.
     deadline: Instant,
@@ -109,12 +111,13 @@ pub(super) enum Fault {
 }
 
 impl Leader {
-    /// Begins: this server was elected.
+    /// Begins: this server was elected, and has heard of promises up to `promised`.
     pub fn new(
         me: ServerId,
         members: Arc<Members>,
         timing: Timing,
         epochs: Epochs,
+        promised: Epoch,
         now: Now,
         out: &mut Outbox,
     ) -> Self {
@@ -125,6 +128,7 @@ impl Leader {
             timing,
             epochs,
             stage: Stage::Gathering,
+            promised,
             handlers: BTreeMap::new(),
             deadline: now.instant.after(timing.init()),
             ping_at: now.instant.after(timing.tick / 2),
@@ -141,6 +145,17 @@ impl Leader {
     /// The epoch, once a quorum is synchronized.
     pub fn established(&self) -> Option<Epoch> {
         if let Stage::Broadcasting(epoch) = self.stage { Some(epoch) } else { None }
+    }
+
+    /// Whether a voter has promised a later epoch than this leader's: it can follow nobody before
+    /// there is one that is later still.
+    pub fn is_outbid(&self) -> bool {
+        self.epoch_proposed().is_some_and(|epoch| epoch < self.promised)
+    }
+
+    /// The highest epoch that a voter has been heard to have promised.
+    pub fn promised(&self) -> Epoch {
+        self.promised
     }
 
     /// Learners: how many there are, how many of them are voters that are up to date.
@@ -254,6 +269,9 @@ impl Leader {
                     return Err(Fault::Stranger(info.server));
                 }
                 handler.introduce(info.server, is_observer, packet.zxid);
+                if !is_observer {
+                    self.promised = self.promised.max(handler.accepted);
+                }
                 self.replace_older(link, info.server, out);
                 self.advance_epoch(out);
                 self.send_epoch(link, out);
@@ -318,7 +336,8 @@ impl Leader {
             return;
         }
         let accepted = self.handlers.values().filter(introduced).map(|handler| handler.accepted);
-        let highest = accepted.chain([self.epochs.accepted]).max().expect("there is our own");
+        let others = accepted.max().unwrap_or_default();
+        let highest = others.max(self.epochs.accepted).max(self.promised);
         let epoch = Epoch(highest.0 + 1);
         self.stage = Stage::Proposing(epoch);
         out.data.push(DataOp::Epochs(Epochs { accepted: epoch, ..self.epochs }));

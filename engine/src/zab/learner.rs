@@ -348,7 +348,9 @@ impl Learner {
         out: &mut Outbox,
     ) -> Result<(), Lost> {
         self.epoch = epoch;
-        if epoch < self.epochs.accepted {
+        // No leader counts on what an observer promises: it may go on with who came to lead.
+        let is_free = self.begin.is_observer && epoch >= self.epochs.current;
+        if epoch < self.epochs.accepted && !is_free {
             return Err(Lost("the leader's epoch is older than one that was accepted"));
         }
         // An epoch that was acknowledged before must not count again.
