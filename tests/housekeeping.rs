@@ -111,7 +111,7 @@ impl World {
                         self.replica.step(self.now, Input::Submission(nothing), &mut more);
                         continue;
                     }
-                    Output::Publish(batch) => {
+                    Output::Publish(batch, _) => {
                         self.hear(&batch);
                         continue;
                     }

@@ -29,6 +29,7 @@ mod leading;
 mod learning;
 mod room;
 mod sessions;
+mod stages;
 mod stats;
 mod transition;
 
@@ -59,9 +60,9 @@ use sessions::Sessions;
 use transition::Parked;
 
 pub use config::{Config, GROUP_BYTES, ROLLOVER_COUNTER};
-pub use group::GroupTimes;
 pub use housekeeping::{Kept, SnapshotWritten};
 pub use learning::ProposalError;
+pub use stages::GroupTimes;
 pub use stats::ReplicaStats;
 
 /// What a transaction has besides what its request brought: header, digest, lengths.
@@ -107,8 +108,9 @@ pub enum Output {
     /// Do this on the disk.
     Disk(DiskOp),
     /// A group is committed: append it to every core's inbox, then make its version the published
-    /// one; only then may any reply leave.
-    Publish(Arc<Batch>),
+    /// one; only then may any reply leave. If it has transactions, tell
+    /// [`Replica::on_published`] its times when that is done.
+    Publish(Arc<Batch>, Option<GroupTimes>),
     /// Ask every core what it has heard of its sessions, including what still is in its sockets.
     Collect(u64),
     /// Write a snapshot of this version, then remove those that are not kept.

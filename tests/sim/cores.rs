@@ -279,7 +279,7 @@ impl Server {
         for output in outputs {
             match output {
                 replica::Output::Disk(op) => self.disk.push_back(op),
-                replica::Output::Publish(batch) => self.publish(batch),
+                replica::Output::Publish(batch, _) => self.publish(batch),
                 replica::Output::Collect(round) => {
                     for core in &mut self.cores {
                         core.inbox.push_back(Message::Collect(round));

@@ -295,7 +295,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::Replica(replica::Output::Disk(op)) => self.disk(index, op),
-                Output::Replica(replica::Output::Publish(batch)) => self.publish(index, &batch),
+                Output::Replica(replica::Output::Publish(batch, _)) => self.publish(index, &batch),
                 Output::Replica(_) | Output::Service(_) => {}
                 Output::Data(op) => {
                     let done = self.stores[index].execute(op, self.count, None).unwrap();

@@ -29,7 +29,7 @@ pub struct Config {
     pub container_never_used_max: Duration,
     /// Writes that take longer from their preparation to their publication are logged.
     pub slow_write: Option<Duration>,
-    /// Groups that take longer from the log's taking them to their publication are logged.
+    /// Groups that take longer from the log's taking them until they are committed are logged.
     pub slow_sync: Duration,
     /// Beyond this much memory of the tree, growing writes are refused, bytes.
     pub memory_bytes_max: Option<u64>,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Mode, Now, Output, Replica};
+use super::{GroupTimes, Mode, Now, Output, Replica};
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
@@ -52,17 +52,8 @@ pub(super) struct SealedGroup {
     pub(super) batch: Batch,
     pub(super) opened: Instant,
     pub(super) sealed: Instant,
-}
-
-/// When a group went through the stages of the write path.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupTimes {
-    /// Its first request was prepared.
-    pub opened: Instant,
-    /// Its frame went to the log.
-    pub sealed: Instant,
-    /// It was published.
-    pub published: Instant,
+    /// When it was first seen to be durable and committed.
+    pub(super) committed: Option<Instant>,
 }
 
 impl Group {
@@ -167,6 +158,15 @@ impl Group {
     }
 }
 
+impl SealedGroup {
+    /// Its stages, if it has transactions and is committed.
+    fn times(&self) -> Option<GroupTimes> {
+        self.last?;
+        let Self { opened, sealed, .. } = *self;
+        Some(GroupTimes { opened, sealed, committed: self.committed? })
+    }
+}
+
 impl Replica {
     /// Freezes a version between what was ordered and what comes next.
     pub(super) fn cut(&mut self) {
@@ -206,8 +206,9 @@ impl Replica {
         };
         let opened = if last.is_some() { group.opened } else { now.instant };
         self.sealed_version = batch.version().clone();
-        let sealed = now.instant;
-        self.sealed.push_back(SealedGroup { last, made, sync, batch, opened, sealed });
+        let (sealed, committed) = (now.instant, None);
+        let group = SealedGroup { last, made, sync, batch, opened, sealed, committed };
+        self.sealed.push_back(group);
     }
 
     /// Hands transactions to the log, and keeps them for learners.
@@ -233,9 +234,13 @@ impl Replica {
     /// Publishes what is committed and durable here, in order.
     pub(super) fn publish_durable(&mut self, now: Now, out: &mut Vec<Output>) {
         let visible = self.visible();
+        let is_visible = |group: &SealedGroup| group.last.is_none_or(|last| last <= visible);
+        for group in self.sealed.iter_mut().take_while(|group| is_visible(group)) {
+            group.committed.get_or_insert(now.instant);
+        }
         while let Some(group) = self.sealed.front() {
             let unproven = group.sync > self.syncs_proven;
-            if unproven || group.last.is_some_and(|last| last > visible) {
+            if unproven || group.committed.is_none() {
                 break;
             }
             let group = self.sealed.pop_front().expect("it was just there");
@@ -245,12 +250,11 @@ impl Replica {
             assert!(shown <= visible || shown.counter() == 0, "published {shown} of {visible}");
             assert!(version.number() >= self.published.number());
             self.published = version;
-            if group.last.is_some() {
-                let (opened, sealed, published) = (group.opened, group.sealed, now.instant);
-                let times = GroupTimes { opened, sealed, published };
-                self.stats.count_group(&self.config, self.mode, times, group.made);
+            let times = group.times();
+            if let Some(times) = times {
+                self.stats.count_group(now, self.mode, times, group.made);
             }
-            out.push(Output::Publish(Arc::new(group.batch)));
+            out.push(Output::Publish(Arc::new(group.batch), times));
         }
         self.request_snapshot(now, out);
     }

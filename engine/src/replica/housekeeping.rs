@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::group::Group;
-use super::{Author, Config, GroupTimes, Mode, Now, Output, Replica};
+use super::{Author, Config, Mode, Now, Output, Replica};
 use crate::ids::SessionId;
 use crate::prep;
 use crate::time::{Instant, WallTime};
@@ -43,16 +43,6 @@ pub struct SnapshotWritten {
     pub zxid: Zxid,
     /// The snapshots that are kept need the log behind this.
     pub log_needed_after: Zxid,
-}
-
-/// Logs a group that took too long, with the time of each stage.
-pub(super) fn log_if_slow(config: &Config, times: GroupTimes) {
-    let queue = times.sealed.since(times.opened);
-    let log = times.published.since(times.sealed);
-    if config.slow_write.is_some_and(|slow| queue + log >= slow) || log >= config.slow_sync {
-        let (queue_ms, log_ms) = (queue.as_millis(), log.as_millis());
-        tracing::warn!(queue_ms, log_ms, "slow writes: is the log's disk busy?");
-    }
 }
 
 /// State of the background duties.

@@ -1,6 +1,6 @@
 //! What the ordering core counts.
 
-use super::{Config, GroupTimes, Mode, Now, Replica, housekeeping};
+use super::{GroupTimes, Mode, Now, Replica};
 use crate::metrics::{Sizes, Summary, Times};
 use crate::time::WallTime;
 use std::time::Duration;
@@ -59,19 +59,12 @@ impl ReplicaStats {
     }
 
     /// A group that was made here is shown to clients.
-    pub(super) fn count_group(
-        &mut self,
-        config: &Config,
-        mode: Mode,
-        times: GroupTimes,
-        txns: u64,
-    ) {
+    pub(super) fn count_group(&mut self, now: Now, mode: Mode, times: GroupTimes, txns: u64) {
         self.queued.record_many(times.sealed.since(times.opened), txns);
-        self.propagation.record_many(times.published.since(times.opened), txns);
+        self.propagation.record_many(now.instant.since(times.opened), txns);
         if mode == Mode::Leading {
             self.commits += txns;
         }
-        housekeeping::log_if_slow(config, times);
     }
 }
 

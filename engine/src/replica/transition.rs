@@ -158,7 +158,7 @@ impl Replica {
         self.push_version(now, version);
         self.committed = Zxid::ZERO;
         let group = self.sealed.pop_front().expect("it was just made");
-        out.push(Output::Publish(std::sync::Arc::new(group.batch)));
+        out.push(Output::Publish(std::sync::Arc::new(group.batch), None));
     }
 
     /// The connections of those who wait are closed.
@@ -193,8 +193,10 @@ impl Replica {
             effects: Effects::new(),
             replies: Vec::new(),
         };
-        let (opened, sealed) = (now.instant, now.instant);
-        self.sealed.push_back(SealedGroup { last: None, made: 0, sync: 0, batch, opened, sealed });
+        let (last, made, sync) = (None, 0, 0);
+        let (opened, sealed, committed) = (now.instant, now.instant, None);
+        let group = SealedGroup { last, made, sync, batch, opened, sealed, committed };
+        self.sealed.push_back(group);
     }
 
     fn seal_rest(&mut self, now: Now, out: &mut Vec<Output>) {

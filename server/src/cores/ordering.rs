@@ -306,9 +306,12 @@ impl Ordering {
                         }
                     }
                 }
-                Output::Replica(replica::Output::Publish(batch)) => {
+                Output::Replica(replica::Output::Publish(batch, times)) => {
                     events.shared.publish(events.id, &batch);
                     events.deliver(batch);
+                    if let Some(times) = times {
+                        self.peer.replica().on_published(times, events.clock.instant());
+                    }
                 }
                 Output::Replica(replica::Output::Collect(round)) => {
                     events.shared.send_to_all(|| ToCore::Collect(round));

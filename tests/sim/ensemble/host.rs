@@ -422,7 +422,7 @@ impl World {
             }
             match output {
                 Output::Replica(replica::Output::Disk(op)) => self.execute_write(index, op),
-                Output::Replica(replica::Output::Publish(batch)) => self.publish(index, batch),
+                Output::Replica(replica::Output::Publish(batch, _)) => self.publish(index, batch),
                 Output::Replica(replica::Output::Collect(round)) => {
                     self.send_to_cores(index, || Message::Collect(round));
                 }

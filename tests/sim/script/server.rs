@@ -392,7 +392,7 @@ impl Ensemble {
                     self.servers[index].writes.push_back(op);
                     self.at_server(index, DISK, Event::Written);
                 }
-                Output::Replica(replica::Output::Publish(batch)) => self.publish(index, &batch),
+                Output::Replica(replica::Output::Publish(batch, _)) => self.publish(index, &batch),
                 Output::Replica(replica::Output::Collect(round)) => self.collect(index, round),
                 Output::Replica(replica::Output::Snapshot(version, kept)) => {
                     let written = self.servers[index].store.snapshot(&version, kept).unwrap();
