@@ -7,6 +7,7 @@ from exchange import ANYONE, Client, acl_list, text
 
 CREATE, DELETE, GET_DATA, SET_DATA, GET_ACL, SYNC, GET_CHILDREN2 = 1, 2, 4, 5, 6, 9, 12
 CREATE_CONTAINER, CREATE_TTL, CLOSE = 19, 21, -11
+NO_NODE = -101
 # So many requests are on their way at once.
 WINDOW = 256
 
@@ -63,6 +64,12 @@ class Pipe(Client):
             raise AssertionError(f"creating {len(nodes)} znodes: errors {failed}")
 
     def sync(self):
+        """Afterwards the server has applied all that was acknowledged anywhere before."""
+        # A ZooKeeper that leads answers its own clients' syncs earlier than that; but a transaction
+        # waits for those before it, also one that only fails.
+        no_node, _ = self.ask(DELETE, text("/nowhere") + struct.pack(">i", -1))
+        if no_node != NO_NODE:
+            raise AssertionError(f"a delete of nothing: {no_node}")
         self.must(SYNC, text("/"))
 
     def close(self):
