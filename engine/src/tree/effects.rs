@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::path;
 use crate::stat::WireStat;
 
 use super::AclId;
@@ -96,7 +97,7 @@ impl Effects {
         parent_acl: AclId,
     ) {
         let range = self.push_path(path);
-        let slash = path.rfind('/').expect("a child has a parent");
+        let slash = path::last_slash(path).expect("a child has a parent");
         let parent = range.start..range.start + slash.max(1);
         self.triggers.push(Trigger { event, path: range, acl });
         let event = EventType::NodeChildrenChanged;

@@ -1,5 +1,7 @@
 //! Paths as the tree takes them: any text that a transaction may have in a path's place.
 
+use crate::path;
+
 /// The form that keys and digests use: the root is empty.
 pub(super) fn canonical(path: &str) -> &str {
     if path == "/" { "" } else { path }
@@ -10,7 +12,8 @@ pub(super) fn canonical(path: &str) -> &str {
 /// None of the paths that are not valid may break the tree: those of them that could otherwise
 /// hang on the wrong parent are not split.
 pub(super) fn split(path: &str) -> Option<(&str, &str)> {
-    let (parent, name) = path.rsplit_once('/')?;
+    let slash = path::last_slash(path)?;
+    let (parent, name) = (&path[..slash], &path[slash + 1..]);
     if parent == "/" || (parent.is_empty() && name.is_empty()) {
         return None;
     }
