@@ -4,10 +4,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use engine::metrics::Summary;
 use engine::op::OpCode;
+use engine::quorum_peer::{MemberStats, RoleKind};
 use engine::tree;
+use engine::zab::packet::PacketKind::{Ack, UpToDate};
 use engine::zxid::Epoch;
 use tests::sim::members::{Counts, World};
+use tests::sim::script::{A, B, C, D, Ensemble, Settings};
 
 #[test]
 fn a_new_ensemble_finds_a_leader_and_serves_everywhere() {
@@ -239,4 +243,99 @@ fn what_was_never_committed_is_cut_also_where_only_the_log_knows_the_place() {
 
 fn log_end(world: &World, index: usize) -> engine::zxid::Zxid {
     world.servers[index].as_ref().unwrap().peer.replica().last_durable()
+}
+
+fn stats(e: &Ensemble, index: usize) -> MemberStats {
+    e.peer(index).member_stats().unwrap()
+}
+
+/// Whether there is one time, of so many milliseconds.
+#[track_caller]
+fn assert_once(times: Summary, ms: u64) {
+    assert_eq!((times.count, times.sum / 1_000), (1, ms));
+}
+
+#[test]
+fn the_times_without_a_leader_and_of_synchronization_are_counted() {
+    let mut e = Ensemble::with(Settings { observers: 1, ..Settings::of(4) });
+    e.hold(C, A, UpToDate);
+    [A, B, C, D].into_iter().for_each(|server| e.start(server));
+    e.run_until("there is a leader", |e| e.leads(C));
+    // All began at 0.
+    assert_once(stats(&e, C).unavailable, e.ms());
+    assert_once(stats(&e, C).leader_unavailable, e.ms());
+    e.run_until("the others learn", |e| e.follows(B, C) && e.observes(D, C));
+    assert_eq!((stats(&e, A).unavailable.count, stats(&e, A).follower_syncs.count), (0, 0));
+    let held = e.ms();
+    e.run_ms(30);
+    e.release(C, A);
+    e.run_until("all learn", |e| e.follows(A, C));
+    assert_once(stats(&e, A).unavailable, e.ms());
+    let synced = stats(&e, A).follower_syncs;
+    assert!(synced.count == 1 && (30..=e.ms() - held + 10).contains(&(synced.sum / 1_000)));
+    for (server, times) in
+        [(A, (1, 0, 1, 0)), (B, (1, 0, 1, 0)), (C, (0, 0, 1, 1)), (D, (0, 1, 1, 0))]
+    {
+        assert_eq!(counts(&e, server), times, "server {}", server + 1);
+    }
+    e.crash(C);
+    let lost = e.ms();
+    e.run_until("another one leads", Ensemble::stands);
+    assert_eq!(e.leader(), Some(B));
+    assert_eq!(counts(&e, B), (1, 0, 2, 1));
+    let again = stats(&e, B).leader_unavailable;
+    assert!(again.sum / 1_000 <= e.ms() - lost, "{again:?}");
+    assert_eq!(counts(&e, A), (2, 0, 2, 0));
+    assert_eq!(counts(&e, D), (0, 2, 2, 0));
+}
+
+/// How many synchronizations there were as a follower, and as an observer; how many times without
+/// a leader, and how many of them until it led itself.
+fn counts(e: &Ensemble, index: usize) -> (u64, u64, u64, u64) {
+    let MemberStats { follower_syncs, observer_syncs, unavailable, leader_unavailable, .. } =
+        stats(e, index);
+    (follower_syncs.count, observer_syncs.count, unavailable.count, leader_unavailable.count)
+}
+
+#[test]
+fn a_leader_says_since_when_and_of_whom() {
+    let mut e = Ensemble::with(Settings { observers: 1, ..Settings::of(4) });
+    [A, B, C].into_iter().for_each(|server| e.start(server));
+    e.run_until("there is a leader", |e| e.leads(C));
+    let role = |e: &Ensemble| match e.role(C) {
+        Some(RoleKind::Leading { since, learners, synced, observers }) => {
+            (since.as_millis(), learners, synced, observers)
+        }
+        role => panic!("{role:?}"),
+    };
+    let since = e.ms();
+    e.run_until("all follow", Ensemble::stands);
+    assert_eq!(role(&e), (since, 2, 2, 0));
+    e.start(D);
+    e.run_until("it observes", |e| e.observes(D, C));
+    assert_eq!(role(&e), (since, 3, 2, 1));
+    e.crash(A);
+    e.run_ms(10);
+    assert_eq!(role(&e), (since, 2, 1, 1));
+}
+
+#[test]
+fn a_leader_counts_how_old_transactions_are_when_a_quorum_has_them() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    let acks = |e: &Ensemble, index: usize| *e.peer(index).replica().stats().quorum_acks.summary();
+    assert_eq!(acks(&e, C).count, 1, "that of the session");
+    e.hold(A, C, Ack);
+    e.hold(B, C, Ack);
+    e.create(client, "/a");
+    e.create(client, "/b");
+    e.run_ms(40);
+    assert_eq!(acks(&e, C).count, 1);
+    e.release(B, C);
+    e.run_until("the quorum has them", |e| e.has(C, "/b"));
+    let acks_of_c = acks(&e, C);
+    assert_eq!(acks_of_c.count, 3);
+    assert!((39_000..=42_000).contains(&acks_of_c.max), "{acks_of_c:?}");
+    assert_eq!((acks(&e, A).count, acks(&e, B).count), (0, 0));
+    e.all_agree();
 }

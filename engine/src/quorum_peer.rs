@@ -107,12 +107,16 @@ pub enum RoleKind {
     Standalone,
     /// It looks for a leader.
     Looking,
-    /// It leads: learners, and those of them that are synchronized followers.
+    /// It leads: learners, and those of them that are synchronized.
     Leading {
+        /// Since when.
+        since: Instant,
         /// How many learners there are.
         learners: usize,
         /// How many followers are synchronized.
         synced: usize,
+        /// How many observers are.
+        observers: usize,
     },
     /// It follows a leader.
     Following(ServerId),
@@ -162,7 +166,16 @@ struct Member {
     openings: u64,
     /// When it began to look for a leader.
     looking_since: Instant,
+    /// None before its first turn.
+    standing: Option<Standing>,
     stats: MemberStats,
+}
+
+/// Whether a member has an established role, and since when it has or lacks one.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    is_established: bool,
+    since: Instant,
 }
 
 /// What a member of an ensemble counts, since its start or the last reset.
@@ -172,6 +185,14 @@ pub struct MemberStats {
     pub lookings: u64,
     /// How long it then took until one was elected, microseconds.
     pub elections: Summary,
+    /// From ACKEPOCH until a follower was up to date, microseconds.
+    pub follower_syncs: Summary,
+    /// The same of an observer.
+    pub observer_syncs: Summary,
+    /// How long it had no established role, until it had one, microseconds.
+    pub unavailable: Summary,
+    /// Those of these times that ended with its leading.
+    pub leader_unavailable: Summary,
 }
 
 /// An operation on the data that is under way.
@@ -238,6 +259,7 @@ impl QuorumPeer {
             promised: Epoch(0),
             openings: 0,
             looking_since: Instant::ZERO,
+            standing: None,
             stats: MemberStats::default(),
         };
         let service = vec![member.service];
@@ -265,8 +287,9 @@ impl QuorumPeer {
         let Some(member) = &self.member else { return RoleKind::Standalone };
         match &member.role {
             Role::Leading(leader) if leader.established().is_some() => {
-                let (learners, synced) = leader.learners();
-                RoleKind::Leading { learners, synced }
+                let (learners, synced, observers) = leader.learners();
+                let since = member.standing.map_or(Instant::ZERO, |standing| standing.since);
+                RoleKind::Leading { since, learners, synced, observers }
             }
             Role::Learning(learner) if learner.is_active() && member.config.is_observer => {
                 RoleKind::Observing(learner.leader())

@@ -55,6 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// How many servers.
     pub servers: usize,
+    /// So many of them, the last ones, only observe.
+    pub observers: usize,
     /// How much of the log is kept in memory for learners.
     pub history_bytes: usize,
     /// A snapshot is taken after so many transactions.
@@ -92,7 +94,17 @@ enum Event {
 impl Settings {
     /// The usual, for so many servers.
     pub fn of(servers: usize) -> Self {
-        Self { servers, history_bytes: 1 << 20, snapshot_txns: u64::MAX, rollover_counter: 1 << 30 }
+        Self {
+            servers,
+            observers: 0,
+            history_bytes: 1 << 20,
+            snapshot_txns: u64::MAX,
+            rollover_counter: 1 << 30,
+        }
+    }
+
+    fn is_observer(&self, index: usize) -> bool {
+        index + self.observers >= self.servers
     }
 }
 
@@ -106,7 +118,7 @@ impl Ensemble {
     pub fn with(settings: Settings) -> Self {
         let member = |id| Member {
             id: ServerId(id),
-            is_observer: false,
+            is_observer: settings.is_observer(id as usize - 1),
             text: format!("127.0.0.1:{}:{}:participant", 2888 + id, 3888 + id),
         };
         let members: Vec<_> = (1..=settings.servers as i64).map(member).collect();
@@ -209,6 +221,11 @@ impl Ensemble {
         self.role(index) == Some(RoleKind::Following(ServerId(leader as i64 + 1)))
     }
 
+    /// Whether a server observes a leader, and is up to date.
+    pub fn observes(&self, index: usize, leader: usize) -> bool {
+        self.role(index) == Some(RoleKind::Observing(ServerId(leader as i64 + 1)))
+    }
+
     /// The server that leads.
     pub fn leader(&self) -> Option<usize> {
         (0..self.servers.len()).find(|index| self.leads(*index))
@@ -219,7 +236,8 @@ impl Ensemble {
         let Some(leader) = self.leader() else { return false };
         let fits = |index: usize| {
             let runs = self.servers[index].process.is_some();
-            !runs || index == leader || self.follows(index, leader)
+            let learns = self.follows(index, leader) || self.observes(index, leader);
+            !runs || index == leader || learns
         };
         (0..self.servers.len()).all(fits)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Member, QuorumPeer, Role, Writing};
+use super::{Member, MemberStats, QuorumPeer, Role, Standing, Writing};
 use crate::ids::ServerId;
 use crate::metrics::micros;
 use crate::order::Service;
@@ -154,6 +154,7 @@ impl QuorumPeer {
         }
         member.note_establishment(out);
         member.look_for_leader(now, replica, out);
+        member.note_standing(now);
     }
 }
 
@@ -200,7 +201,7 @@ impl Member {
                     let log = self.open_log(now, log, out);
                     replica.reload(now, *tree, log, &mut out.replica);
                 }
-                Ok(Progress::UpToDate(base)) => {
+                Ok(Progress::UpToDate(base, took)) => {
                     let Role::Learning(learner) = &self.role else { return };
                     let (leader, epoch) = (learner.leader(), learner.epoch());
                     let repeated = epoch > self.served;
@@ -208,6 +209,7 @@ impl Member {
                     (self.has_data, self.wants_tree) = (true, false);
                     self.elector.established(epoch);
                     tracing::info!(%leader, epoch = epoch.0, "up to date");
+                    self.count_sync(took);
                     replica.serve(now, base, repeated, &mut out.replica);
                     self.serve(Service::Serving, out);
                 }
@@ -238,6 +240,35 @@ impl Member {
             // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
             let serves = self.config.leader_serves;
             self.serve(if serves { Service::Serving } else { Service::Closed }, out);
+        }
+    }
+
+    // Compat: Follower.followLeader, Observer.observeLeader
+    fn count_sync(&mut self, took: Duration) {
+        let MemberStats { follower_syncs, observer_syncs, .. } = &mut self.stats;
+        let syncs = if self.config.is_observer { observer_syncs } else { follower_syncs };
+        syncs.record(micros(took));
+    }
+
+    /// Ends a turn: counts how long there was no established role, when there is one again.
+    ///
+    // Compat: QuorumPeer.setZabState
+    fn note_standing(&mut self, now: Now) {
+        let (is_established, leads) = match &self.role {
+            Role::Leading(leader) => (leader.established().is_some(), true),
+            Role::Learning(learner) => (learner.is_active(), false),
+            Role::Settling | Role::Looking | Role::Dialling { .. } => (false, false),
+        };
+        if self.standing.is_some_and(|before| before.is_established == is_established) {
+            return;
+        }
+        let before = self.standing.replace(Standing { is_established, since: now.instant });
+        if is_established && let Some(before) = before {
+            let took = micros(now.instant.since(before.since));
+            self.stats.unavailable.record(took);
+            if leads {
+                self.stats.leader_unavailable.record(took);
+            }
         }
     }
 

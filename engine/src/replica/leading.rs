@@ -12,6 +12,7 @@ use crate::prep;
 use crate::records::OpClass;
 use crate::records::op_class;
 use crate::tree;
+use crate::txn::codec;
 use crate::zab::history::History;
 use crate::zab::packet::ForwardedRequest;
 use crate::zxid::Zxid;
@@ -153,9 +154,13 @@ impl Replica {
     }
 
     /// A quorum has everything up to here on disk.
-    pub fn commit(&mut self, zxid: Zxid) {
+    pub fn commit(&mut self, now: Now, zxid: Zxid) {
         assert!(zxid >= self.committed, "{zxid} is committed behind {}", self.committed);
         assert!(zxid <= self.log.submitted(), "{zxid} was never logged");
+        for (_, txn) in self.history.behind(self.committed).take_while(|(at, _)| *at <= zxid) {
+            let made = codec::made_at(txn).expect("it was made here");
+            self.stats.count_quorum_ack(now, made);
+        }
         self.committed = zxid;
     }
 

@@ -26,6 +26,8 @@ pub struct ReplicaStats {
     pub proposal_sizes: Sizes,
     /// Those of them that were committed.
     pub commits: u64,
+    /// How old they were when a quorum had them, by the clock that they are stamped with.
+    pub quorum_acks: Times,
     /// Proposals that came from a leader.
     pub proposals_received: u64,
     /// How old they were then, by the servers' clocks.
@@ -45,6 +47,11 @@ impl ReplicaStats {
     pub(super) fn count_proposal(&mut self, now: Now, made: WallTime) {
         self.proposals_received += 1;
         self.proposal_latency.record(age(now.wall, made));
+    }
+
+    /// A quorum has a transaction of this leader that was made at `made`.
+    pub(super) fn count_quorum_ack(&mut self, now: Now, made: WallTime) {
+        self.quorum_acks.record(age(now.wall, made));
     }
 
     /// A leader's transaction that was made at `made` is applied.

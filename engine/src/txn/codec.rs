@@ -98,6 +98,13 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     Ok(Decoded { header: TxnHeader { session, cxid, zxid, time }, txn, digest })
 }
 
+/// When an encoded transaction was made.
+pub fn made_at(bytes: &[u8]) -> Result<WallTime, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let (_session, _cxid, _zxid) = (reader.i64()?, reader.i32()?, reader.i64()?);
+    Ok(WallTime(reader.i64()?))
+}
+
 fn encode_record(txn: &Txn<'_>, writer: &mut Writer<'_>) {
     match txn {
         Txn::Create { node, ephemeral, .. } => {

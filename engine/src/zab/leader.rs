@@ -158,13 +158,11 @@ impl Leader {
         self.promised
     }
 
-    /// Learners: how many there are, how many of them are voters that are up to date.
-    pub fn learners(&self) -> (usize, usize) {
-        let synced = self
-            .handlers
-            .values()
-            .filter(|handler| handler.step == Step::Active && !handler.is_observer);
-        (self.handlers.len(), synced.count())
+    /// Learners: how many there are, how many followers and observers of them are up to date.
+    pub fn learners(&self) -> (usize, usize, usize) {
+        let synced = self.handlers.values().filter(|handler| handler.step == Step::Active);
+        let (observers, followers): (Vec<_>, Vec<_>) = synced.partition(|it| it.is_observer);
+        (self.handlers.len(), followers.len(), observers.len())
     }
 
     /// When to call [`Leader::on_timeout`].
@@ -288,7 +286,7 @@ impl Leader {
                 let zxid = Zxid::from_wire(packet.zxid).unwrap_or(Zxid::ZERO);
                 if zxid.counter() != 0 {
                     handler.on_ack(zxid, now.instant);
-                    self.advance_commit(replica, out);
+                    self.advance_commit(now, replica, out);
                 }
             }
             (Step::Active, PacketKind::Request) => {
@@ -308,7 +306,7 @@ impl Leader {
                 for (session, _) in packet::read_sessions(&packet.data) {
                     replica.touch_forwarded(now, session);
                 }
-                self.advance_commit(replica, out);
+                self.advance_commit(now, replica, out);
             }
             (_, kind) => return Err(Fault::Unexpected { kind }),
         }

@@ -16,6 +16,7 @@
 // Compat: Learner, Follower, Observer
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::data::{DataDone, DataOp};
 use super::link::{LinkEvent, LinkOp};
@@ -61,6 +62,8 @@ pub struct Learner {
     stage: Stage,
     epochs: Epochs,
     heard: Instant,
+    /// When ACKEPOCH was sent.
+    registered: Instant,
     /// The leader's epoch.
     epoch: Epoch,
     /// What of the learner's own log the leader's history has.
@@ -94,8 +97,8 @@ pub enum Progress {
     None,
     /// The log was cut; this is what is left.
     Reloaded(Box<Tree>, crate::txnlog::LogEnd),
-    /// The leader says that this server may serve: its history is committed up to here.
-    UpToDate(Zxid),
+    /// This server may serve, so long after ACKEPOCH: its history is committed up to here.
+    UpToDate(Zxid, Duration),
 }
 
 impl Learner {
@@ -109,6 +112,7 @@ impl Learner {
             stage: Stage::Dialing,
             epochs: begin.epochs,
             heard: now.instant,
+            registered: now.instant,
             epoch: Epoch(0),
             base: begin.last.unwrap_or(Zxid::ZERO),
             unacked: VecDeque::new(),
@@ -140,7 +144,7 @@ impl Learner {
         self.heard.after(self.patience())
     }
 
-    fn patience(&self) -> std::time::Duration {
+    fn patience(&self) -> Duration {
         if self.is_active() { self.timing.sync() } else { self.timing.init() }
     }
 
@@ -195,7 +199,7 @@ impl Learner {
         match (done, std::mem::replace(&mut self.stage, Stage::Registering)) {
             (DataDone::Epochs(epochs), Stage::Accepting { counts }) => {
                 self.epochs = epochs;
-                self.acknowledge_epoch(counts, replica, out);
+                self.acknowledge_epoch(now, counts, replica, out);
             }
             (DataDone::Epochs(epochs), Stage::Adopting) => {
                 self.epochs = epochs;
@@ -300,7 +304,7 @@ impl Learner {
         let zxid = Zxid::from_wire(packet.zxid);
         match (&self.stage, packet.kind) {
             (Stage::Registering, PacketKind::LeaderInfo) => {
-                self.on_leader_info(zxid.ok_or(CONFUSED)?.epoch(), replica, out)?;
+                self.on_leader_info(now, zxid.ok_or(CONFUSED)?.epoch(), replica, out)?;
             }
             (Stage::Acknowledged, PacketKind::Diff) => {
                 self.base = self.base.min(zxid.ok_or(CONFUSED)?);
@@ -328,7 +332,7 @@ impl Learner {
             (Stage::Waiting, PacketKind::UpToDate) => {
                 self.send_bare(PacketKind::Ack, Zxid::new(self.epoch, 0), out);
                 self.stage = Stage::Active;
-                return Ok(Progress::UpToDate(self.base));
+                return Ok(Progress::UpToDate(self.base, now.instant.since(self.registered)));
             }
             (Stage::Synchronizing | Stage::Waiting | Stage::Active, _) => {
                 self.on_broadcast(now, packet, replica, out)?;
@@ -343,6 +347,7 @@ impl Learner {
 
     fn on_leader_info(
         &mut self,
+        now: Now,
         epoch: Epoch,
         replica: &Replica,
         out: &mut Outbox,
@@ -359,17 +364,17 @@ impl Learner {
             self.stage = Stage::Accepting { counts };
             out.data.push(DataOp::Epochs(Epochs { accepted: epoch, ..self.epochs }));
         } else {
-            self.acknowledge_epoch(counts, replica, out);
+            self.acknowledge_epoch(now, counts, replica, out);
         }
         Ok(())
     }
 
-    fn acknowledge_epoch(&mut self, counts: bool, replica: &Replica, out: &mut Outbox) {
+    fn acknowledge_epoch(&mut self, now: Now, counts: bool, replica: &Replica, out: &mut Outbox) {
         let last = self.begin.last.map(|_| replica.last_named());
         let mut bytes = Vec::new();
         packet::write_ack_epoch(last, counts.then_some(self.epochs.current), &mut bytes);
         self.send(bytes, out);
-        self.stage = Stage::Acknowledged;
+        (self.stage, self.registered) = (Stage::Acknowledged, now.instant);
     }
 
     /// Packets of a leader that broadcasts, or has done so before.

@@ -26,7 +26,7 @@ pub(super) fn all(
     list.extend(of_clients(cores));
     list.extend(of_replica(&ordering.replica));
     list.extend(of_disk(&ordering.stats));
-    list.extend(of_elections(ordering.member.unwrap_or_default()));
+    list.extend(of_member(&ordering.member.unwrap_or_default()));
     list.extend(of_opening(opening));
     list
 }
@@ -81,6 +81,7 @@ fn of_replica(stats: &ReplicaStats) -> Vec<Metric> {
     list.extend(percentiles("sync_processor_queue_time_ms", &stats.queued));
     list.extend(percentiles("propagation_latency", &stats.propagation));
     list.extend(percentiles("proposal_latency", &stats.proposal_latency));
+    list.extend(percentiles("quorum_ack_latency", &stats.quorum_acks));
     list.extend(percentiles("commit_propagation_latency", &stats.commit_latency));
     list
 }
@@ -93,9 +94,17 @@ fn of_disk(stats: &OrderingStats) -> Vec<Metric> {
     list
 }
 
-fn of_elections(stats: MemberStats) -> Vec<Metric> {
+fn of_member(stats: &MemberStats) -> Vec<Metric> {
     let mut list = vec![counter("looking_count", stats.lookings)];
-    list.extend(summary("election_time", Unit::Ms, &stats.elections));
+    for (name, times) in [
+        ("election_time", &stats.elections),
+        ("follower_sync_time", &stats.follower_syncs),
+        ("observer_sync_time", &stats.observer_syncs),
+        ("unavailable_time", &stats.unavailable),
+        ("leader_unavailable_time", &stats.leader_unavailable),
+    ] {
+        list.extend(summary(name, Unit::Ms, times));
+    }
     list
 }
 

@@ -20,7 +20,7 @@ use super::mailbox::ToCore;
 use super::metrics;
 use super::ordering::{Ordering, OrderingReport};
 use crate::clock::Clock;
-use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport};
+use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport, LeaderGauges};
 use crate::four_letter::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
     ServerReport, SessionReport, WatchReport,
@@ -218,13 +218,18 @@ fn mode(role: RoleKind) -> Mode {
     }
 }
 
-fn ensemble_gauges(parts: &Parts) -> Option<EnsembleGauges> {
+fn ensemble_gauges(now: Instant, parts: &Parts) -> Option<EnsembleGauges> {
     let mut gauges = EnsembleGauges { voters: parts.voters as u64, ..EnsembleGauges::default() };
     match parts.role() {
         RoleKind::Standalone | RoleKind::Looking => return None,
-        RoleKind::Leading { learners, synced } => {
-            gauges.learners = Some((learners as u64, synced as u64));
-            gauges.pending_syncs = parts.ordering().pending_syncs;
+        RoleKind::Leading { since, learners, synced, observers } => {
+            gauges.leader = Some(LeaderGauges {
+                learners: learners as u64,
+                followers: synced as u64,
+                observers: observers as u64,
+                pending_syncs: parts.ordering().pending_syncs,
+                uptime_ms: u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX),
+            });
         }
         RoleKind::Following(_) => {}
         RoleKind::Observing(leader) => gauges.observed = Some(leader.0),
@@ -366,7 +371,7 @@ fn mntr(published: &Published<'_>, parts: &Parts) -> String {
         major_faults: usage.major_faults,
         zxid_counter: published.version.zxid().counter(),
         resident_bytes: usage.resident_bytes,
-        ensemble: ensemble_gauges(parts),
+        ensemble: ensemble_gauges(published.clock.instant(), parts),
     };
     let metrics = metrics::all(&parts.cores, parts.ordering(), published.opening, parts.rejected);
     monitor::mntr(&server_report(published, parts), &gauges, metrics)

@@ -105,12 +105,25 @@ pub struct GaugeReport {
 pub struct EnsembleGauges {
     /// How many servers vote.
     pub voters: u64,
-    /// On the leader: its learners, and the followers among them that are up to date.
-    pub learners: Option<(u64, u64)>,
-    /// On the leader: syncs that wait until it is known that it still leads.
-    pub pending_syncs: u64,
+    /// On the leader.
+    pub leader: Option<LeaderGauges>,
     /// On an observer: whom it learns from.
     pub observed: Option<i64>,
+}
+
+/// Numbers of the moment of a leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderGauges {
+    /// Its learners.
+    pub learners: u64,
+    /// Followers among them that are up to date. All of them vote: no others are let in.
+    pub followers: u64,
+    /// Observers among them that are up to date.
+    pub observers: u64,
+    /// Syncs that wait until it is known that it still leads.
+    pub pending_syncs: u64,
+    /// How long it has been leading.
+    pub uptime_ms: u64,
 }
 
 /// The answer to `mntr`: version and state, the numbers of the moment, then `metrics` in the order
@@ -194,10 +207,19 @@ fn whole_gauges(server: &ServerReport, gauges: &GaugeReport) -> Vec<(&'static st
     // Compat: QuorumZooKeeperServer.registerMetrics, LeaderZooKeeperServer.registerMetrics
     if let Some(ensemble) = gauges.ensemble {
         list.push(("quorum_size", i128::from(ensemble.voters)));
-        if let Some((learners, synced)) = ensemble.learners {
-            list.push(("learners", i128::from(learners)));
-            list.push(("synced_followers", i128::from(synced)));
-            list.push(("pending_syncs", i128::from(ensemble.pending_syncs)));
+        if let Some(leader) = ensemble.leader {
+            list.extend([
+                ("learners", i128::from(leader.learners)),
+                ("synced_followers", i128::from(leader.followers)),
+                ("synced_non_voting_followers", 0),
+                ("synced_observers", i128::from(leader.observers)),
+                ("pending_syncs", i128::from(leader.pending_syncs)),
+                ("leader_uptime", i128::from(leader.uptime_ms)),
+            ]);
+        }
+        // Compat: FollowerZooKeeperServer.registerMetrics: those that learn from a follower.
+        if server.mode == Mode::Follower {
+            list.push(("synced_observers", 0));
         }
     }
     list.extend([
@@ -271,19 +293,33 @@ mod tests {
             mntr(&server(mode), &gauges, [])
         };
         let member = EnsembleGauges { voters: 3, ..EnsembleGauges::default() };
-        let leader = answer(Mode::Leader, EnsembleGauges { learners: Some((4, 2)), ..member });
+        let gauges = LeaderGauges {
+            learners: 4,
+            followers: 2,
+            observers: 1,
+            pending_syncs: 7,
+            uptime_ms: 61_002,
+        };
+        let leader = answer(Mode::Leader, EnsembleGauges { leader: Some(gauges), ..member });
         check(&leader, "zk_quorum_size\t3");
         check(&leader, "zk_learners\t4");
         check(&leader, "zk_synced_followers\t2");
+        check(&leader, "zk_synced_non_voting_followers\t0");
+        check(&leader, "zk_synced_observers\t1");
+        check(&leader, "zk_pending_syncs\t7");
+        check(&leader, "zk_leader_uptime\t61002");
+        let follower = answer(Mode::Follower, member);
+        check(&follower, "zk_synced_observers\t0");
+        assert!(!follower.contains("followers") && !follower.contains("leader_uptime"));
         let observer = answer(Mode::Observer, EnsembleGauges { observed: Some(3), ..member });
         check(&observer, "zk_observer_master_id\t3");
-        assert!(!observer.contains("followers"));
+        assert!(!observer.contains("synced") && !observer.contains("leader_uptime"));
     }
 
     #[test]
     fn every_name_is_there_once() {
-        let learners = Some((2, 2));
-        let ensemble = EnsembleGauges { voters: 3, learners, ..EnsembleGauges::default() };
+        let leader = Some(LeaderGauges::default());
+        let ensemble = EnsembleGauges { voters: 3, leader, ..EnsembleGauges::default() };
         let gauges = GaugeReport { ensemble: Some(ensemble), ..GaugeReport::default() };
         let answer = mntr(&server(Mode::Leader), &gauges, []);
         check(&answer, "zk_peer_state\tleading - broadcast");

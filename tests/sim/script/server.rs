@@ -147,7 +147,7 @@ impl Ensemble {
         let me = ServerId(index as i64 + 1);
         let elector = ElectorConfig {
             me,
-            is_observer: false,
+            is_observer: self.settings.is_observer(index),
             members: Arc::clone(&self.members),
             my_election_address: format!("127.0.0.1:{}", 3888 + me.0),
             finalize_wait: Duration::from_millis(200),
@@ -160,7 +160,7 @@ impl Ensemble {
         MemberConfig {
             me,
             members: Arc::clone(&self.members),
-            is_observer: false,
+            is_observer: self.settings.is_observer(index),
             timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true },
             elector,
             leader_serves: true,
@@ -267,8 +267,13 @@ impl Ensemble {
         (!writes.is_empty(), !data.is_empty())
     }
 
+    /// A server's machine.
+    pub fn peer(&self, index: usize) -> &QuorumPeer {
+        &self.servers[index].process.as_ref().expect("it runs").peer
+    }
+
     fn replica(&self, index: usize) -> &Replica {
-        self.servers[index].process.as_ref().expect("it runs").peer.replica()
+        self.peer(index).replica()
     }
 
     /// The end of a server's log, as far as it is durable.

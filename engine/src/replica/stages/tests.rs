@@ -169,12 +169,12 @@ fn a_leader_waits_for_the_disk_and_for_its_quorum() {
     world.open_session(10);
     world.written(15);
     assert_eq!(world.published, []);
-    world.replica.commit(Zxid::new(Epoch(1), 1));
+    world.replica.commit(now(18), Zxid::new(Epoch(1), 1));
     world.finish_turn(18);
     assert_eq!(world.published, [Some(times(10, 10, 18))]);
     // The quorum may have it first.
     world.open_session(20);
-    world.replica.commit(Zxid::new(Epoch(1), 2));
+    world.replica.commit(now(24), Zxid::new(Epoch(1), 2));
     world.finish_turn(24);
     world.written(29);
     assert_eq!(world.published[1..], [Some(times(20, 20, 29))]);
@@ -188,10 +188,10 @@ fn what_waits_for_a_proof_of_leadership_is_committed_before() {
     world.sync(2);
     world.open_session(3);
     world.written(5);
-    world.replica.commit(Zxid::new(Epoch(1), 1));
+    world.replica.commit(now(6), Zxid::new(Epoch(1), 1));
     world.finish_turn(6);
     world.written(7);
-    world.replica.commit(Zxid::new(Epoch(1), 2));
+    world.replica.commit(now(8), Zxid::new(Epoch(1), 2));
     world.finish_turn(8);
     assert_eq!(world.published, [Some(times(1, 1, 6))]);
     world.finish_turn(9);

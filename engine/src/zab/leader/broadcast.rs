@@ -32,12 +32,12 @@ impl Leader {
                 handler.send(link, bytes.clone(), out);
             }
         }
-        self.advance_commit(replica, out);
+        self.advance_commit(now, replica, out);
         self.hold_log(replica);
     }
 
     /// Commits what a quorum has on disk.
-    pub(super) fn advance_commit(&mut self, replica: &mut Replica, out: &mut Outbox) {
+    pub(super) fn advance_commit(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
         if self.established().is_none() {
             return;
         }
@@ -57,14 +57,14 @@ impl Leader {
         // What was asked for behind a sync is committed behind it.
         while let Some(&Sync { link, zxid, round }) = self.syncs.front() {
             let limit = zxid.min(committed);
-            self.commit(limit, replica, out);
+            self.commit(now, limit, replica, out);
             if zxid > committed || !self.is_answered(round) {
                 return;
             }
             self.syncs.pop_front();
             self.send_sync(link, out);
         }
-        self.commit(committed, replica, out);
+        self.commit(now, committed, replica, out);
     }
 
     /// Tells the replica which of its own clients' syncs are proven, and begins the round that
@@ -94,7 +94,7 @@ impl Leader {
         self.has_quorum(true, |handler| handler.answered >= round)
     }
 
-    fn commit(&mut self, zxid: Zxid, replica: &mut Replica, out: &mut Outbox) {
+    fn commit(&mut self, now: Now, zxid: Zxid, replica: &mut Replica, out: &mut Outbox) {
         let before = replica.committed();
         if zxid <= before {
             return;
@@ -113,7 +113,7 @@ impl Leader {
                 handler.send(link, bytes.clone(), out);
             }
         }
-        replica.commit(zxid);
+        replica.commit(now, zxid);
     }
 
     fn send_sync(&mut self, link: LinkId, out: &mut Outbox) {
@@ -139,7 +139,7 @@ impl Leader {
             let zxid = if made.counter() == 0 { replica.committed() } else { made };
             let round = self.begin_round(out);
             self.syncs.push_back(Sync { link, zxid, round });
-            self.advance_commit(replica, out);
+            self.advance_commit(now, replica, out);
             return Ok(());
         }
         let body = &packet.data[request.body.clone()];
