@@ -147,7 +147,10 @@ impl Command {
             Self::Watch(options) => options.target = target.clone(),
             Self::Sessions(options) => options.target = target.clone(),
             Self::Fill(options) => options.target = target.clone(),
-            Self::Soak(options) => options.target = target.clone(),
+            Self::Soak(options) => {
+                options.target = target.clone();
+                options.plan = plan.clone();
+            }
             Self::Recovery(options) => {
                 options.plan = plan.clone();
                 server.clone_into(&mut options.server);
@@ -158,7 +161,11 @@ impl Command {
 
     /// Whether it starts its server itself.
     pub fn starts_servers(&self) -> bool {
-        matches!(self, Self::Recovery(_) | Self::Compare(_))
+        match self {
+            Self::Recovery(_) | Self::Compare(_) => true,
+            Self::Soak(options) => options.server.is_some(),
+            _ => false,
+        }
     }
 }
 

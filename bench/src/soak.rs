@@ -1,13 +1,20 @@
-//! `soak`: a mixed load for hours, cut into stretches, so that drift shows.
+//! `soak`: a mixed load for hours, cut into stretches, so that drift shows; with servers that it
+//! starts itself also `kill -9` and restarts, one server after the other.
 
 use std::fmt;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
+use tempfile::TempDir;
 
+use crate::ensemble::Ensemble;
 use crate::load::mix::Mix;
+use crate::load::report::LoadReport;
 use crate::load::{self, LoadOptions, Target};
+use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::recorder::Violations;
 
@@ -21,6 +28,17 @@ pub struct SoakOptions {
     #[serde(flatten)]
     /// Where.
     pub target: Target,
+    #[command(flatten)]
+    #[serde(flatten)]
+    /// Where the template of --server is.
+    pub plan: PlanOptions,
+    /// Start this server or ensemble of the plan, in place of using --hosts
+    #[arg(long)]
+    pub server: Option<String>,
+    /// In every so many stretches, kill -9 one of the processes, each in its turn, and start it
+    /// again
+    #[arg(long, requires = "server")]
+    pub restart_every: Option<usize>,
     /// What to do
     #[arg(long, default_value = "get=70,set=20,create-delete=10")]
     pub mix: Mix,
@@ -56,8 +74,30 @@ pub struct Stretch {
     pub max_us: f64,
     /// Errors, losses, disconnects and expired sessions.
     pub failures: u64,
+    /// What was killed and started again in it.
+    pub restart: Option<Restart>,
     /// The server's resident memory, bytes.
     pub resident_bytes: Option<u64>,
+}
+
+/// One kill -9.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Restart {
+    /// Which server, from 1.
+    pub server: usize,
+    /// The time around the killing in which no connection had an answer, milliseconds.
+    pub gap_ms: u64,
+    /// From starting the process to the first answer, milliseconds.
+    pub served_ms: f64,
+}
+
+/// What the load goes to.
+#[derive(Debug)]
+struct Subject {
+    target: Target,
+    /// The servers, if they are this program's, and where their directories are.
+    own: Option<(Ensemble, TempDir)>,
+    restarts: usize,
 }
 
 /// The figures of `soak`.
@@ -71,12 +111,74 @@ pub struct SoakReport {
     pub violations: Violations,
 }
 
+impl Subject {
+    fn open(options: &SoakOptions) -> anyhow::Result<Self> {
+        let Some(server) = &options.server else {
+            return Ok(Self { target: options.target.clone(), own: None, restarts: 0 });
+        };
+        let plan = options.plan.read()?;
+        let scratch = tempfile::Builder::new()
+            .prefix("ringkeeper-bench-")
+            .tempdir_in(&options.plan.directory)?;
+        let variables = options.plan.variables(&plan);
+        let mut ensemble = Ensemble::prepare(plan.template(server)?, &variables, scratch.path())?;
+        ensemble.start()?;
+        let all = Target::of_all(&ensemble.addresses(), ensemble.pids());
+        let target = Target { timeout_ms: options.target.timeout_ms, ..all };
+        Ok(Self { target, own: Some((ensemble, scratch)), restarts: 0 })
+    }
+
+    /// Loads it for one stretch.
+    fn measure(
+        &mut self,
+        load: &LoadOptions,
+        with_restart: bool,
+    ) -> anyhow::Result<(LoadReport, Option<Restart>)> {
+        let quiet = Progress::new(true);
+        let Some((ensemble, _)) = self.own.as_mut().filter(|_| with_restart) else {
+            let load = LoadOptions { target: self.target.clone(), ..load.clone() };
+            return Ok((load::measure(&load, &quiet, &mut |_| {})?, None));
+        };
+        let index = self.restarts % ensemble.servers.len();
+        let server = &mut ensemble.servers[index];
+        // The CPU time of a process that is gone cannot be asked for.
+        let target = Target { server_pid: Vec::new(), ..self.target.clone() };
+        let load = LoadOptions { target, ..load.clone() };
+        let (begun, begin) = mpsc::channel();
+        let (restarted, measured) = thread::scope(|scope| {
+            let (load, quiet) = (&load, &quiet);
+            let loading = scope.spawn(move || {
+                load::measure(load, quiet, &mut |_| begun.send(()).unwrap_or_default())
+            });
+            let restarted = begin.recv().context("the load did not begin").and_then(|()| {
+                thread::sleep(Duration::from_secs_f64(load.seconds / 2.0));
+                let killed = Instant::now();
+                server.kill()?;
+                server.start()?;
+                Ok((killed, server.wait_serving()?))
+            });
+            (restarted, loading.join().expect("a load does not panic"))
+        });
+        let ((killed, served), measured) = (restarted?, measured?);
+        self.restarts += 1;
+        self.target.server_pid = ensemble.pids();
+        let restart = Restart {
+            server: index + 1,
+            gap_ms: measured.silence_after(killed).length_ms,
+            served_ms: served.as_secs_f64() * 1e3,
+        };
+        Ok((measured, Some(restart)))
+    }
+}
+
 /// Runs stretch after stretch.
 pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakReport> {
     ensure!(options.minutes > 0.0 && options.stretch >= 0.1, "--minutes, --stretch: too short");
-    let addresses = options.target.addresses()?;
+    ensure!(options.restart_every != Some(0), "--restart-every must be at least 1");
+    let mut subject = Subject::open(options)?;
+    let addresses = subject.target.addresses()?;
     let mut load = LoadOptions {
-        target: options.target.clone(),
+        target: subject.target.clone(),
         connections: options.connections,
         depth: 64,
         rate: Some(options.rate),
@@ -95,8 +197,10 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
         load.seed += 1;
         // Names of one stretch must not meet those of another that was cut short.
         load.first_created += STRETCH_CREATES_MAX;
-        let measured = load::measure(&load, &Progress::new(true), &mut |_| {})?;
-        let resident = options.target.resident()?;
+        let number = report.stretches.len() + 1;
+        let restarts = options.restart_every.is_some_and(|every| number.is_multiple_of(every));
+        let (measured, restart) = subject.measure(&load, restarts)?;
+        let resident = subject.target.resident()?;
         let stretch = Stretch {
             minutes: begin.elapsed().as_secs_f64() / 60.0,
             rate_per_s: measured.rate_per_s,
@@ -107,6 +211,7 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
                 + measured.lost
                 + measured.disconnects
                 + measured.expired,
+            restart,
             resident_bytes: resident.map(|resident| resident.all_bytes),
         };
         progress.say(&stretch.to_string());
@@ -114,6 +219,9 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
         report.violations.merge(&measured.violations);
     }
     load::setup::remove(&load, progress)?;
+    if let Some((ensemble, _)) = &mut subject.own {
+        ensemble.servers.iter_mut().try_for_each(|server| server.stop())?;
+    }
     Ok(report)
 }
 
@@ -124,10 +232,11 @@ impl fmt::Display for Stretch {
             "{:>7.1} min {:>9.0}/s  p50 {:>8.1}  p99.9 {:>9.1}  max {:>9.1} us  {} failures",
             self.minutes, self.rate_per_s, self.p50_us, self.p999_us, self.max_us, self.failures
         )?;
-        match self.resident_bytes {
-            Some(bytes) => write!(f, "  {:.1} MB", bytes as f64 / 1e6),
-            None => Ok(()),
+        if let Some(bytes) = self.resident_bytes {
+            write!(f, "  {:.1} MB", bytes as f64 / 1e6)?;
         }
+        let Some(Restart { server, gap_ms, served_ms }) = self.restart else { return Ok(()) };
+        write!(f, "  server {server} killed: gap {gap_ms} ms, back after {served_ms:.0} ms")
     }
 }
 
@@ -136,7 +245,9 @@ impl fmt::Display for SoakReport {
         let options = &self.options;
         writeln!(f, "soak: {} at {}/s", options.mix.text, options.rate)?;
         self.stretches.iter().try_for_each(|stretch| writeln!(f, "  {stretch}"))?;
-        if let (Some(first), Some(last)) = (self.stretches.first(), self.stretches.last()) {
+        // What a restart does to its own stretch is no drift.
+        let mut calm = self.stretches.iter().filter(|stretch| stretch.restart.is_none());
+        if let (Some(first), Some(last)) = (calm.next(), calm.next_back()) {
             write!(f, "  drift: p50 x {:.2}", last.p50_us / first.p50_us)?;
             write!(f, ", p99.9 x {:.2}", last.p999_us / first.p999_us)?;
             if let (Some(before), Some(after)) = (first.resident_bytes, last.resident_bytes) {

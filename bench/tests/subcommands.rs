@@ -5,6 +5,7 @@ mod bed;
 
 use bench::cli;
 use bench::progress::Progress;
+use serde_json::Value;
 
 use self::bed::{Bed, RINGKEEPER, number};
 
@@ -128,6 +129,28 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
         assert!(number(killing, "/served_ms") > 0.0, "{}", outcome.text);
     }
     assert_eq!(outcome.loads.len(), 2);
+}
+
+#[test]
+fn a_soak_is_cut_into_stretches_that_a_restart_may_be_in() {
+    let line = "soak --minutes 0.03 --stretch 0.4 --rate 500 --connections 2 --keys 50";
+    let outcome = Bed::new(PLAN).run(line);
+    let calm = outcome.json["stretches"].as_array().unwrap();
+    assert!(calm.len() > 2, "{}", outcome.text);
+    for stretch in calm {
+        assert_eq!((number(stretch, "/failures"), &stretch["restart"]), (0.0, &Value::Null));
+        assert!(number(stretch, "/resident_bytes") > 1e6);
+    }
+    let outcome = Bed::new(PLAN).run(&format!("{line} --server ringkeeper --restart-every 2"));
+    for (index, stretch) in outcome.json["stretches"].as_array().unwrap().iter().enumerate() {
+        let is_restart = index % 2 == 1;
+        assert_eq!(stretch["restart"] != Value::Null, is_restart, "{}", outcome.text);
+        assert_eq!(number(stretch, "/failures") > 0.0, is_restart, "{}", outcome.text);
+        if is_restart {
+            assert_eq!(number(stretch, "/restart/server"), 1.0);
+            assert!(number(stretch, "/restart/gap_ms") > 0.0, "{}", outcome.text);
+        }
+    }
 }
 
 #[test]
