@@ -74,6 +74,8 @@ pub struct Checks {
     changes: BTreeMap<String, BTreeMap<u64, EventType>>,
     /// The highest zxid of a write that was acknowledged.
     acknowledged: u64,
+    /// The same of each epoch.
+    acknowledged_in: BTreeMap<Epoch, u64>,
     /// By epoch: which server led it, in which of its lives, and where its history ended then.
     leaders: BTreeMap<Epoch, ((usize, u32), Zxid)>,
     /// By key and transaction, by key and version.
@@ -119,7 +121,10 @@ impl Checks {
 
     /// A server is established as the leader of an epoch, with a history that ends there.
     pub fn on_leader(&mut self, host: (usize, u32), epoch: Epoch, end: Zxid) {
-        let (server, acknowledged) = (host.0 + 1, Zxid(self.acknowledged));
+        let server = host.0 + 1;
+        // One that was paused may learn late that it leads, when a later epoch has begun.
+        let earlier = self.acknowledged_in.range(..epoch).next_back();
+        let acknowledged = Zxid(earlier.map_or(0, |(_, zxid)| *zxid));
         assert!(
             end >= acknowledged,
             "server {server} leads epoch {} with a history to {end}; {acknowledged} was \
@@ -199,8 +204,12 @@ impl Checks {
         Asked { xid, kind, at, proves, behind: self.acknowledged, floor }
     }
 
-    /// A server tells somebody of this zxid.
+    /// A server tells somebody of this zxid. The beginning of an epoch is no transaction: who led
+    /// and follows again may have the same state under the zxid before it.
     pub fn tell(&mut self, host: (usize, u32), zxid: u64) {
+        if Zxid(zxid).counter() == 0 {
+            return;
+        }
         let told = self.told.entry(host).or_default();
         *told = zxid.max(*told);
     }
@@ -234,6 +243,8 @@ impl Checks {
                 assert!(Zxid(zxid) <= *end, "{zxid:#x} is not in what epoch {later} begins with");
             }
             self.acknowledged = self.acknowledged.max(zxid);
+            let of_epoch = self.acknowledged_in.entry(Zxid(zxid).epoch()).or_default();
+            *of_epoch = zxid.max(*of_epoch);
         }
         if asked.kind.reads() && !is_refusal(answer.err) {
             let (floor, server) = (asked.floor, answer.host.0 + 1);

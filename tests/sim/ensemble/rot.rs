@@ -110,7 +110,9 @@ fn rot_log(disk: &mut SimDisk, random: &mut Random) -> Option<String> {
     for (nth, (offset, frame)) in frames.iter().enumerate() {
         let is_witnessed =
             frames[nth + 1..].iter().any(|(_, later)| later.durable_to >= frame.sequence);
-        if is_witnessed || frame.kind == FrameKind::Mark {
+        // Nothing hangs on a mark that is the last.
+        let is_end = frame.kind == FrameKind::Mark && nth + 1 == frames.len();
+        if is_witnessed || is_end {
             places.push((*offset, frame.frame_bytes()));
         }
     }
@@ -140,13 +142,14 @@ fn rot_part(
     Some(format!("{name} at {}, {count} bytes", offset + from))
 }
 
-/// The frames of a segment, each with its offset.
+/// The frames of a segment up to the first that was torn, each with its offset.
 fn frames(bytes: &[u8]) -> Vec<(usize, FrameHeader)> {
     let Ok(header) = SegmentHeader::decode(bytes) else { return Vec::new() };
     let mut found = Vec::new();
     let mut offset = FRAMES_START as usize;
     while let Some(rest) = bytes.get(offset..)
         && let Some(frame) = FrameHeader::decode(rest, header.incarnation)
+        && rest.get(..frame.frame_bytes()).is_some_and(|bytes| frame.is_whole(bytes))
     {
         found.push((offset, frame));
         offset += frame.stride() as usize;
