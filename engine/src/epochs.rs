@@ -92,11 +92,6 @@ impl EpochsFile {
         self.epochs
     }
 
-    /// Whether damage to one slot would be harmless.
-    pub fn is_settled(&self) -> bool {
-        self.slots.is_settled()
-    }
-
     /// Changes them; durable when this returns, and after a crash as before or as now.
     pub fn write<V: Volume>(&mut self, volume: &mut V, epochs: Epochs) -> Result<(), StorageError> {
         let before = self.epochs;

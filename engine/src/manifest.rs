@@ -55,9 +55,16 @@ impl Manifest {
     ) -> Result<(), StorageError> {
         assert!(generation > self.generation, "an older generation never comes back");
         self.slots.write(volume, &generation.to_le_bytes())?;
-        self.slots.settle(volume)?;
+        self.settle(volume)?;
         self.generation = generation;
         Ok(())
+    }
+
+    /// Repeats the last switch in the other slot unless it is there, so that later damage to one of
+    /// them does not bring the older generation back. A start does it before it relies on what the
+    /// manifest says: a crash may have come between.
+    pub fn settle<V: Volume>(&mut self, volume: &mut V) -> Result<(), StorageError> {
+        self.slots.settle(volume)
     }
 }
 

@@ -65,7 +65,10 @@ impl DataDir {
     pub fn open(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
         let (mut root, log_root, locks) = take(data, data_log)?;
         let manifest = match Manifest::open(&mut root)? {
-            Some(manifest) => manifest,
+            Some(mut manifest) => {
+                manifest.settle(&mut root)?;
+                manifest
+            }
             None => begin(&mut root, &log_root)?,
         };
         let log_root = log_root.path().to_owned();

@@ -7,9 +7,10 @@
 //! was acknowledged.
 
 use engine::disk::{BLOCK_BYTES, StorageError, Volume};
-use engine::epochs::{EPOCHS_NAME, Epochs, EpochsFile};
-use engine::manifest::MANIFEST_NAME;
+use engine::epochs::{EPOCHS_KIND, EPOCHS_NAME, Epochs};
+use engine::manifest::{MANIFEST_KIND, MANIFEST_NAME};
 use engine::recovery::parse_snapshot_name;
+use engine::slots::Slots;
 use engine::txnlog::format::{
     FRAMES_START, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_name,
 };
@@ -84,10 +85,10 @@ impl Store {
             0..6 => rot_log(&mut self.generation().log, random),
             6..9 => rot_snapshot(&mut self.generation().snapshots, random),
             _ => {
-                let name = [EPOCHS_NAME, MANIFEST_NAME][random.below(2)];
+                let files = [(EPOCHS_NAME, EPOCHS_KIND), (MANIFEST_NAME, MANIFEST_KIND)];
+                let (name, kind) = files[random.below(2)];
                 let spared = random.below(3);
-                let epochs = EpochsFile::open(self.root_mut()).ok()??;
-                if !epochs.is_settled() {
+                if !Slots::open(self.root_mut(), name, kind).ok()??.is_settled() {
                     return None;
                 }
                 for slot in (0..2).filter(|slot| *slot != spared) {

@@ -118,7 +118,8 @@ impl Store {
     /// Starts.
     pub fn open(&mut self, history_bytes: usize) -> Result<Found, StorageError> {
         self.current = match Manifest::open(&mut self.root)? {
-            Some(manifest) if self.generations.contains_key(&manifest.generation()) => {
+            Some(mut manifest) if self.generations.contains_key(&manifest.generation()) => {
+                manifest.settle(&mut self.root)?;
                 manifest.generation()
             }
             Some(_) => return Err(StorageError::damaged(MANIFEST_NAME, 0, Damage::Generation)),
