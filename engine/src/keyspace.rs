@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::btree::View;
 use crate::ids::SessionId;
+use crate::path;
 
 pub use crate::btree::KEY_BYTES_MAX;
 
@@ -211,7 +212,7 @@ pub fn short_znode_key(path: &str) -> Option<Key> {
 /// Looks a znode up. `path` is canonical: the root's is empty.
 pub fn locate_znode<'a>(view: &'a (impl View + ?Sized), path: &str) -> Spot<'a> {
     let Some(key) = short_znode_key(path) else {
-        let split = path.rfind('/').unwrap_or(0);
+        let split = path::last_slash(path).unwrap_or(0);
         let mut prefix = long_children_prefix(&path[..split]);
         prefix.push(&hash(&path.as_bytes()[split..]));
         return locate_hashed(view, &prefix, |value| stored_path(value).0 == path.as_bytes());

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::collections::FastMap;
+use crate::path;
 use crate::records::Modes;
 use crate::tree::EventType;
 
@@ -169,11 +170,10 @@ impl WatchTable {
 
 /// The paths above `path`, nearest first, the root last.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |path| match path.rfind('/') {
+    std::iter::successors(Some(path), |path| match path::parent(path) {
         _ if path.len() <= 1 => None,
-        Some(0) => Some("/"),
-        Some(slash) => Some(&path[..slash]),
-        None => None,
+        Some("") => Some(path::ROOT),
+        parent => parent,
     })
     .skip(1)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::btree::View;
 use crate::error_code::ErrorCode;
-use crate::path::QUOTA;
+use crate::path::{QUOTA, parent};
 
 use super::{path, read, znode};
 
@@ -112,7 +112,7 @@ impl Quotas {
             if let Some(found) = self.paths.get(prefix) {
                 return Some(found);
             }
-            prefix = &prefix[..prefix.rfind('/')?];
+            prefix = parent(prefix)?;
         }
         None
     }

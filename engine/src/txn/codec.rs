@@ -86,23 +86,25 @@ impl MultiEncoder {
 /// Decodes what [`encode`] wrote, or what a server of any version since 3.4 did.
 pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let session = SessionId(reader.i64()?);
-    let cxid = Xid(reader.i32()?);
-    let zxid = reader.i64()?;
-    let zxid = Zxid::from_wire(zxid).ok_or(DecodeError::BadValue { what: "zxid", value: zxid })?;
-    let time = WallTime(reader.i64()?);
+    let header = decode_header(&mut reader)?;
     let kind = reader.i32()?;
     let txn = decode_record(kind, &mut reader)?;
     let digest =
         if reader.is_empty() { None } else { Some((reader.i32()?, reader.i64()?.cast_unsigned())) };
-    Ok(Decoded { header: TxnHeader { session, cxid, zxid, time }, txn, digest })
+    Ok(Decoded { header, txn, digest })
+}
+
+fn decode_header(reader: &mut Reader<'_>) -> Result<TxnHeader, DecodeError> {
+    let session = SessionId(reader.i64()?);
+    let cxid = Xid(reader.i32()?);
+    let zxid = reader.i64()?;
+    let zxid = Zxid::from_wire(zxid).ok_or(DecodeError::BadValue { what: "zxid", value: zxid })?;
+    Ok(TxnHeader { session, cxid, zxid, time: WallTime(reader.i64()?) })
 }
 
 /// When an encoded transaction was made.
 pub fn made_at(bytes: &[u8]) -> Result<WallTime, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let (_session, _cxid, _zxid) = (reader.i64()?, reader.i32()?, reader.i64()?);
-    Ok(WallTime(reader.i64()?))
+    Ok(decode_header(&mut Reader::new(bytes))?.time)
 }
 
 fn encode_record(txn: &Txn<'_>, writer: &mut Writer<'_>) {
