@@ -150,6 +150,9 @@ impl Command {
             Self::Soak(options) => {
                 options.target = target.clone();
                 options.plan = plan.clone();
+                if let Some(own) = &mut options.server {
+                    server.clone_into(own);
+                }
             }
             Self::Recovery(options) => {
                 options.plan = plan.clone();

@@ -22,7 +22,7 @@ use crate::limits::{self, Group, LimitsReport};
 use crate::load::Target;
 use crate::plan::{Plan, PlanOptions, Via, Work};
 use crate::progress::Progress;
-use crate::server::Variables;
+use crate::server::{Variables, scratch_in};
 
 pub use self::table::{Row, Table};
 
@@ -85,10 +85,7 @@ pub fn run(options: &CompareOptions, progress: &Progress) -> anyhow::Result<Outc
     ensure!(!plan.work.is_empty() && !plan.server.is_empty(), "nothing of the plan is left to do");
     // A mistake in the last line of a plan must not show after an hour.
     plan.work.iter().try_for_each(|work| cli::parse(&work.run).map(drop))?;
-    let scratch = tempfile::Builder::new()
-        .prefix("ringkeeper-bench-")
-        .tempdir_in(&options.plan.directory)
-        .with_context(|| format!("cannot write in {}", options.plan.directory.display()))?;
+    let scratch = scratch_in(&options.plan.directory)?;
     let names = plan.server.iter().map(|template| template.name.clone()).collect();
     let mut run = Run {
         options,

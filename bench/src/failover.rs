@@ -35,6 +35,7 @@ use crate::load::setup::catch_up;
 use crate::progress::Progress;
 use crate::recorder::{Violation, Violations};
 use crate::recovery::{self, RecoveryOptions};
+use crate::server::scratch_in;
 
 /// Below which everything is written.
 const ROOT: &str = "/failover";
@@ -76,8 +77,7 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
         template.config.push_str(&format!("\ntestingonly.initialZxid={used}\n"));
     }
     ensure!(template.servers > 2, "{} cannot lose a server", template.name);
-    let scratch =
-        tempfile::Builder::new().prefix("ringkeeper-bench-").tempdir_in(&options.plan.directory)?;
+    let scratch = scratch_in(&options.plan.directory)?;
     let observers = options.ensemble.observers.max(usize::from(fault.is_of_observer()));
     let (voters, variables) = (template.servers, options.plan.variables(&plan));
     let is_parted = fault.blow() == Blow::Part;

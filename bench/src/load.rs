@@ -217,6 +217,26 @@ pub fn run(options: &LoadOptions, progress: &Progress) -> anyhow::Result<LoadRep
     Ok(report)
 }
 
+/// Runs the load, and does something beside it, so long after requests began.
+pub fn measure_beside<T>(
+    options: &LoadOptions,
+    progress: &Progress,
+    after: Duration,
+    strike: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, LoadReport)> {
+    let (begun, begin) = mpsc::channel();
+    let (struck, measured) = thread::scope(|scope| {
+        let loading = scope
+            .spawn(move || measure(options, progress, &mut |_| begun.send(()).unwrap_or_default()));
+        let struck = begin.recv().context("the load did not begin").and_then(|()| {
+            thread::sleep(after);
+            strike()
+        });
+        (struck, loading.join().expect("a load does not panic"))
+    });
+    Ok((struck?, measured?))
+}
+
 /// Runs the load on znodes that are there. `started` is told the instant when requests begin.
 pub fn measure(
     options: &LoadOptions,

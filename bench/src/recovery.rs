@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use crate::load::{self, LoadOptions, Target};
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::recorder::{Violation, Violations};
-use crate::server::Server;
+use crate::server::{Server, scratch_in};
 use crate::wire;
 
 /// Where the filled znodes are.
@@ -129,8 +128,7 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Rec
     ensure!(options.idle_seconds >= 0.0, "--idle-seconds must not be negative");
     let plan = options.plan.read()?;
     let template = plan.template(&options.server)?;
-    let scratch =
-        tempfile::Builder::new().prefix("ringkeeper-bench-").tempdir_in(&options.plan.directory)?;
+    let scratch = scratch_in(&options.plan.directory)?;
     let variables = options.plan.variables(&plan);
     let mut server = Server::prepare(template, &variables, scratch.path())?;
     server.start()?;
@@ -254,19 +252,9 @@ fn kill_under_load(
         ..LoadOptions::of("create".parse().expect("a known mix"), server.address)
     };
     load::setup::prepare(&load, progress)?;
-    let (begun, begin) = mpsc::channel();
-    let (killing, measured) = thread::scope(|scope| {
-        let (load, progress) = (&load, &progress);
-        let loading = scope.spawn(move || {
-            load::measure(load, progress, &mut |_| begun.send(()).unwrap_or_default())
-        });
-        let killing = begin.recv().context("the load did not begin").and_then(|()| {
-            thread::sleep(Duration::from_secs_f64(load.warm_up + load.seconds * KILL_AT));
-            kill_and_restart(server, options)
-        });
-        (killing, loading.join().expect("a load does not panic"))
-    });
-    let ((mut killing, moments), measured) = (killing?, measured?);
+    let middle = Duration::from_secs_f64(load.warm_up + load.seconds * KILL_AT);
+    let ((mut killing, moments), measured) =
+        load::measure_beside(&load, progress, middle, || kill_and_restart(server, options))?;
     let silence = measured.silence_after(moments.killed);
     killing.gap_ms = Some(silence.length_ms);
     killing.gap_open = silence.end.is_none();

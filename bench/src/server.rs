@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::ports::Ports;
@@ -61,6 +62,14 @@ fn default_ready_s() -> f64 {
 
 /// What placeholders stand for.
 pub type Variables = BTreeMap<String, String>;
+
+/// A directory of its own in `parent`, removed when dropped.
+pub fn scratch_in(parent: &Path) -> anyhow::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("ringkeeper-bench-")
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot write in {}", parent.display()))
+}
 
 /// A server that runs, or has been killed and can be started again on the same data.
 #[derive(Debug)]

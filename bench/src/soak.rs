@@ -2,11 +2,9 @@
 //! starts itself also `kill -9` and restarts, one server after the other.
 
 use std::fmt;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -17,6 +15,7 @@ use crate::load::{self, LoadOptions, Target};
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::recorder::Violations;
+use crate::server::scratch_in;
 
 /// Creates of one connection in one stretch.
 const STRETCH_CREATES_MAX: u64 = 1_000_000;
@@ -91,15 +90,6 @@ pub struct Restart {
     pub served_ms: f64,
 }
 
-/// What the load goes to.
-#[derive(Debug)]
-struct Subject {
-    target: Target,
-    /// The servers, if they are this program's, and where their directories are.
-    own: Option<(Ensemble, TempDir)>,
-    restarts: usize,
-}
-
 /// The figures of `soak`.
 #[derive(Clone, Debug, Serialize)]
 pub struct SoakReport {
@@ -111,74 +101,56 @@ pub struct SoakReport {
     pub violations: Violations,
 }
 
-impl Subject {
-    fn open(options: &SoakOptions) -> anyhow::Result<Self> {
-        let Some(server) = &options.server else {
-            return Ok(Self { target: options.target.clone(), own: None, restarts: 0 });
-        };
-        let plan = options.plan.read()?;
-        let scratch = tempfile::Builder::new()
-            .prefix("ringkeeper-bench-")
-            .tempdir_in(&options.plan.directory)?;
-        let variables = options.plan.variables(&plan);
-        let mut ensemble = Ensemble::prepare(plan.template(server)?, &variables, scratch.path())?;
-        ensemble.start()?;
-        let all = Target::of_all(&ensemble.addresses(), ensemble.pids());
-        let target = Target { timeout_ms: options.target.timeout_ms, ..all };
-        Ok(Self { target, own: Some((ensemble, scratch)), restarts: 0 })
-    }
+/// Starts the servers of a template, in a directory that is removed with them.
+fn start(options: &SoakOptions, name: &str) -> anyhow::Result<(Ensemble, TempDir)> {
+    let plan = options.plan.read()?;
+    let scratch = scratch_in(&options.plan.directory)?;
+    let variables = options.plan.variables(&plan);
+    let mut ensemble = Ensemble::prepare(plan.template(name)?, &variables, scratch.path())?;
+    ensemble.start()?;
+    Ok((ensemble, scratch))
+}
 
-    /// Loads it for one stretch.
-    fn measure(
-        &mut self,
-        load: &LoadOptions,
-        with_restart: bool,
-    ) -> anyhow::Result<(LoadReport, Option<Restart>)> {
-        let quiet = Progress::new(true);
-        let Some((ensemble, _)) = self.own.as_mut().filter(|_| with_restart) else {
-            let load = LoadOptions { target: self.target.clone(), ..load.clone() };
-            return Ok((load::measure(&load, &quiet, &mut |_| {})?, None));
-        };
-        let index = self.restarts % ensemble.servers.len();
-        let server = &mut ensemble.servers[index];
-        // The CPU time of a process that is gone cannot be asked for.
-        let target = Target { server_pid: Vec::new(), ..self.target.clone() };
-        let load = LoadOptions { target, ..load.clone() };
-        let (begun, begin) = mpsc::channel();
-        let (restarted, measured) = thread::scope(|scope| {
-            let (load, quiet) = (&load, &quiet);
-            let loading = scope.spawn(move || {
-                load::measure(load, quiet, &mut |_| begun.send(()).unwrap_or_default())
-            });
-            let restarted = begin.recv().context("the load did not begin").and_then(|()| {
-                thread::sleep(Duration::from_secs_f64(load.seconds / 2.0));
-                let killed = Instant::now();
-                server.kill()?;
-                server.start()?;
-                Ok((killed, server.wait_serving()?))
-            });
-            (restarted, loading.join().expect("a load does not panic"))
-        });
-        let ((killed, served), measured) = (restarted?, measured?);
-        self.restarts += 1;
-        self.target.server_pid = ensemble.pids();
-        let restart = Restart {
-            server: index + 1,
-            gap_ms: measured.silence_after(killed).length_ms,
-            served_ms: served.as_secs_f64() * 1e3,
-        };
-        Ok((measured, Some(restart)))
-    }
+/// A stretch in the middle of which a server is killed, and started again.
+fn measure_with_restart(
+    ensemble: &mut Ensemble,
+    index: usize,
+    load: &mut LoadOptions,
+) -> anyhow::Result<(LoadReport, Restart)> {
+    // The CPU time of a process that is gone cannot be asked for.
+    load.target.server_pid.clear();
+    let server = &mut ensemble.servers[index];
+    let middle = Duration::from_secs_f64(load.seconds / 2.0);
+    let kill = || {
+        let killed = Instant::now();
+        server.kill()?;
+        server.start()?;
+        Ok((killed, server.wait_serving()?))
+    };
+    let ((killed, served), measured) =
+        load::measure_beside(load, &Progress::new(true), middle, kill)?;
+    load.target.server_pid = ensemble.pids();
+    let restart = Restart {
+        server: index + 1,
+        gap_ms: measured.silence_after(killed).length_ms,
+        served_ms: served.as_secs_f64() * 1e3,
+    };
+    Ok((measured, restart))
 }
 
 /// Runs stretch after stretch.
 pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakReport> {
     ensure!(options.minutes > 0.0 && options.stretch >= 0.1, "--minutes, --stretch: too short");
     ensure!(options.restart_every != Some(0), "--restart-every must be at least 1");
-    let mut subject = Subject::open(options)?;
-    let addresses = subject.target.addresses()?;
+    let mut own = options.server.as_ref().map(|name| start(options, name)).transpose()?;
+    let mut target = options.target.clone();
+    if let Some((ensemble, _)) = &own {
+        let started = Target::of_all(&ensemble.addresses(), ensemble.pids());
+        target = Target { timeout_ms: target.timeout_ms, ..started };
+    }
+    let addresses = target.addresses()?;
     let mut load = LoadOptions {
-        target: subject.target.clone(),
+        target,
         connections: options.connections,
         depth: 64,
         rate: Some(options.rate),
@@ -198,9 +170,15 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
         // Names of one stretch must not meet those of another that was cut short.
         load.first_created += STRETCH_CREATES_MAX;
         let number = report.stretches.len() + 1;
-        let restarts = options.restart_every.is_some_and(|every| number.is_multiple_of(every));
-        let (measured, restart) = subject.measure(&load, restarts)?;
-        let resident = subject.target.resident()?;
+        let (measured, restart) = match (&mut own, options.restart_every) {
+            (Some((ensemble, _)), Some(every)) if number.is_multiple_of(every) => {
+                let index = (number / every - 1) % ensemble.servers.len();
+                let (measured, restart) = measure_with_restart(ensemble, index, &mut load)?;
+                (measured, Some(restart))
+            }
+            _ => (load::measure(&load, &Progress::new(true), &mut |_| {})?, None),
+        };
+        let resident = load.target.resident()?;
         let stretch = Stretch {
             minutes: begin.elapsed().as_secs_f64() / 60.0,
             rate_per_s: measured.rate_per_s,
@@ -219,7 +197,7 @@ pub fn run(options: &SoakOptions, progress: &Progress) -> anyhow::Result<SoakRep
         report.violations.merge(&measured.violations);
     }
     load::setup::remove(&load, progress)?;
-    if let Some((ensemble, _)) = &mut subject.own {
+    if let Some((ensemble, _)) = &mut own {
         ensemble.servers.iter_mut().try_for_each(|server| server.stop())?;
     }
     Ok(report)

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
@@ -15,6 +15,7 @@ use rustix::io::{ReadWriteFlags, pwritev2};
 
 use super::{Group, LimitsReport, repeat};
 use crate::recorder::histogram;
+use crate::server::scratch_in;
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 4096;
@@ -51,10 +52,7 @@ enum Way {
 
 /// Measures every way.
 pub fn measure(directory: &Path, time: Duration, report: &mut LimitsReport) -> anyhow::Result<()> {
-    let scratch = tempfile::Builder::new()
-        .prefix("ringkeeper-bench-")
-        .tempdir_in(directory)
-        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    let scratch = scratch_in(directory)?;
     let block = BLOCK_BYTES;
     let cases = [
         ("4 KiB write + fdatasync, growing", Prepared::Nothing, Way::Sync, false, block),
