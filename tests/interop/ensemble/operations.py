@@ -11,9 +11,9 @@ from kazoo.client import KazooClient
 from kazoo.protocol.states import EventType
 from kazoo.security import make_acl, make_digest_acl
 
-from cluster import JAVA, Failure, wait_for
+from cluster import Failure, wait_for
 from exchange import ANYONE, text
-from wire import CREATE, CREATE_CONTAINER, CREATE_TTL, Pipe, create_body
+from wire import CREATE, CREATE_CONTAINER, CREATE_TTL, Pipe, create_body, syncs_early
 
 PING, EXISTS, EPHEMERALS, ALL_CHILDREN, ADD_WATCH, RECURSIVE = 11, 3, 103, 104, 106, 1
 # How long a session may be silent here, and how long ones that have to stay may.
@@ -23,15 +23,13 @@ BRIEF_MS, LONG_MS = 2000, 30000
 def connect(server, **options):
     client = KazooClient(hosts=f"127.0.0.1:{server.port}", timeout=LONG_MS / 1000, **options)
     client.start(timeout=60)
-    client.is_at_java_leader = server.kind == JAVA and server.role() == "leader"
+    client.port = server.port
     return client
 
 
 def catch_up(client, path):
     """Afterwards the client's server has applied all that was acknowledged anywhere before."""
-    if client.is_at_java_leader:
-        # It answers its own clients' syncs before it has applied what it has committed (its
-        # CommitProcessor does not match them); any transaction waits for those before it.
+    if syncs_early("127.0.0.1", client.port):
         refused(exceptions.NoNodeError, client.delete, "/nowhere")
     client.sync(path)
 

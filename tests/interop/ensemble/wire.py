@@ -3,6 +3,7 @@
 import socket
 import struct
 
+from cluster import four_letter
 from exchange import ANYONE, Client, acl_list, text
 
 CREATE, DELETE, GET_DATA, SET_DATA, GET_ACL, SYNC, GET_CHILDREN2 = 1, 2, 4, 5, 6, 9, 12
@@ -10,6 +11,14 @@ CREATE_CONTAINER, CREATE_TTL, CLOSE = 19, 21, -11
 NO_NODE = -101
 # So many requests are on their way at once.
 WINDOW = 256
+
+
+def syncs_early(host, port):
+    """Whether a server answers its own clients' syncs before it has applied what it has committed:
+    a ZooKeeper that leads does, since its CommitProcessor does not match them. There, a transaction
+    has to come first: it waits for those before it, also if it only fails."""
+    about = four_letter(port, "srvr", host)
+    return "Mode: leader" in about and "ringkeeper" not in about
 
 
 class Pipe(Client):
@@ -65,11 +74,10 @@ class Pipe(Client):
 
     def sync(self):
         """Afterwards the server has applied all that was acknowledged anywhere before."""
-        # A ZooKeeper that leads answers its own clients' syncs earlier than that; but a transaction
-        # waits for those before it, also one that only fails.
-        no_node, _ = self.ask(DELETE, text("/nowhere") + struct.pack(">i", -1))
-        if no_node != NO_NODE:
-            raise AssertionError(f"a delete of nothing: {no_node}")
+        if syncs_early(*self.socket.getpeername()):
+            no_node, _ = self.ask(DELETE, text("/nowhere") + struct.pack(">i", -1))
+            if no_node != NO_NODE:
+                raise AssertionError(f"a delete of nothing: {no_node}")
         self.must(SYNC, text("/"))
 
     def close(self):
