@@ -17,8 +17,14 @@ SLOW = [
 ]
 
 
+class Refused(Exception):
+    """The system did not do what a command asked for; says which, and why."""
+
+
 def run(*words):
-    subprocess.run(words, check=True, capture_output=True, timeout=30)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise Refused(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 def refusal():
@@ -28,8 +34,8 @@ def refusal():
             return None
     except FileNotFoundError:
         return "there is no program 'ip' (package iproute2)"
-    except subprocess.CalledProcessError as error:
-        return error.stderr.decode().strip()
+    except Refused as error:
+        return str(error)
 
 
 class Network:
@@ -54,7 +60,7 @@ class Network:
         return self
 
     def add(self, number):
-        name, outside = self.name(number), f"{self.bridge}-{number}"
+        name, outside = self.name(number), self.outside(number)
         run("ip", "netns", "add", name)
         run("ip", "link", "add", outside, "type", "veth", "peer", "name", DEVICE, "netns", name)
         run("ip", "link", "set", outside, "master", self.bridge, "up")
@@ -63,12 +69,18 @@ class Network:
         run("ip", "-n", name, "link", "set", "lo", "up")
 
     def __exit__(self, *_):
-        # Whatever was made; the links go with their namespaces.
+        # Whatever was made. A namespace takes its links with it, but only some time after its
+        # name is free: the next network of that name would find them. So they go first.
         for number in self.numbers:
+            subprocess.run(["ip", "link", "del", self.outside(number)], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", self.name(number)], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
 
     def name(self, number):
+        return f"{self.bridge}-{number}"
+
+    def outside(self, number):
+        """The end of a namespace's link that is on the bridge."""
         return f"{self.bridge}-{number}"
 
     def host(self, number):
@@ -98,7 +110,7 @@ class Network:
                 words = ["tc", "-n", self.name(number), "qdisc", "replace", "dev", DEVICE, "root"]
                 run(*words, *discipline)
                 return
-            except subprocess.CalledProcessError:
+            except Refused:
                 continue
 
     def heal(self):
