@@ -12,6 +12,8 @@
 server=$1
 shift
 server_prepare "$server"
+# pytest runs elsewhere.
+[ "$server" = zookeeper ] || server=$(realpath "$server")
 
 prepare_kazoo
 python=$KAZOO_PYTHON
