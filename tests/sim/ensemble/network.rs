@@ -182,6 +182,8 @@ impl World {
                 (Plane::Election, Seen::Notification(state)) if sends => state,
                 (Plane::Election, _) => elects,
             };
+            let verb = if sends { "sends" } else { "receives" };
+            self.tell(|| format!("server {}: {role:?} {verb} {seen:?}", index + 1));
             self.stats.coverage.count(role, sends, seen);
             if let Seen::Packet { kind, zxid } = seen
                 && (kind, end, sends) == (PacketKind::Ack as i32, 0, true)

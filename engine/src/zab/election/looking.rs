@@ -359,7 +359,9 @@ impl Elector {
             false if self.config.is_observer => Role::Observing,
             false => Role::Following,
         };
-        let begins = looking.begins && ending != Ending::Joined;
+        // Those who were quicker begin with us, if their leader has nothing either.
+        let is_new = ending != Ending::Joined || vote.zxid == Some(Zxid::ZERO);
+        let begins = looking.begins && is_new;
         let decision = Decision { vote, role, begins };
         tracing::info!(?decision, ?ending, "decided");
         self.state = State::Decided(Decided::new(decision, ending, supporters, looking.received));

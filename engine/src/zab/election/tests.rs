@@ -305,6 +305,27 @@ fn a_new_ensemble_needs_every_voter_and_none_with_data() {
 }
 
 #[test]
+fn one_that_comes_late_begins_a_new_ensemble_with_those_who_have_decided() {
+    for (leader, begins) in [((5, 0, 0, 1), true), ((5, 7, 0, 1), false)] {
+        let mut world = World::new(ME, own(0, None)).connect();
+        for id in [1, 2, 4, 5] {
+            world.hear(id, Look, (id, -1, 0, 1));
+        }
+        // It knows that all are empty, but the others were quicker.
+        for (id, state) in [(5, Leading), (4, Following), (2, Following)] {
+            world.hear(id, state, leader);
+        }
+        assert_eq!(world.elector.decided().map(|decision| decision.begins), Some(begins));
+    }
+    // One that has not heard it from all does not know.
+    let mut world = World::new(ME, own(0, None)).connect();
+    for (id, state) in [(5, Leading), (4, Following), (2, Following)] {
+        world.hear(id, state, (5, 0, 0, 1));
+    }
+    assert_eq!(world.elector.decided().map(|decision| decision.begins), Some(false));
+}
+
+#[test]
 fn a_voter_that_is_alone_leads() {
     let mut world = World::of(ME, Members::majority(&members(&[ME], &[]), 0).unwrap());
     world.look(own(0, None)).check_decided(Some((Role::Leading, (ME, 0, 0, 1))));
