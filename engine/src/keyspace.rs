@@ -73,9 +73,23 @@ impl Key {
     /// # Panics
     /// If it is longer than [`KEY_BYTES_MAX`], which none is.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut key = Self { bytes: SmallVec::new() };
-        key.push(bytes);
-        key
+        Self::of([bytes])
+    }
+
+    /// Parts, one behind the other. Every look-up of a znode makes a key: in one go.
+    fn of<const PARTS: usize>(parts: [&[u8]; PARTS]) -> Self {
+        let len = parts.iter().map(|part| part.len()).sum();
+        assert!(len <= KEY_BYTES_MAX, "the caller sees to the length");
+        if len > KEY_BYTES_INLINE {
+            return Self { bytes: SmallVec::from_vec(parts.concat()) };
+        }
+        let mut bytes = [0; KEY_BYTES_INLINE];
+        let mut at = 0;
+        for part in parts {
+            bytes[at..][..part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        Self { bytes: SmallVec::from_buf_and_len(bytes, len) }
     }
 
     /// Appends `bytes`.
@@ -163,14 +177,11 @@ pub fn long_children_prefix(parent: &str) -> Key {
 
 /// What the short keys of all znodes of one depth below `path` begin with, if there can be any.
 pub fn level_prefix(depth: usize, path: &str) -> Option<Key> {
-    if 1 + depth_bytes(depth) + path.len().max(depth) + 1 > KEY_BYTES_MAX {
+    let (head, head_bytes) = znode_head(depth);
+    if head_bytes + path.len().max(depth) + 1 > KEY_BYTES_MAX {
         return None;
     }
-    let mut key = Key::new(Space::Znode);
-    push_depth(&mut key, depth);
-    key.push(path.as_bytes());
-    key.push(b"/");
-    Some(key)
+    Some(Key::of([&head[..head_bytes], path.as_bytes(), b"/"]))
 }
 
 /// The path in the short key of a znode.
@@ -199,14 +210,9 @@ pub enum Spot<'a> {
 
 /// The key of a znode that has a short one. `path` is canonical: the root's is empty.
 pub fn short_znode_key(path: &str) -> Option<Key> {
-    let depth = depth(path);
-    if 1 + depth_bytes(depth) + path.len() > KEY_BYTES_MAX {
-        return None;
-    }
-    let mut key = Key::new(Space::Znode);
-    push_depth(&mut key, depth);
-    key.push(path.as_bytes());
-    Some(key)
+    let (head, head_bytes) = znode_head(depth(path));
+    let fits = head_bytes + path.len() <= KEY_BYTES_MAX;
+    fits.then(|| Key::of([&head[..head_bytes], path.as_bytes()]))
 }
 
 /// Looks a znode up. `path` is canonical: the root's is empty.
@@ -293,18 +299,15 @@ pub fn push_stored_path(path: &str, value: &mut Vec<u8>) {
     value.extend_from_slice(path.as_bytes());
 }
 
-fn depth_bytes(depth: usize) -> usize {
-    if depth <= DEPTH_ONE_BYTE { 1 } else { 2 }
-}
-
-/// Appends a depth so that the order of bytes is the order of depths.
-fn push_depth(key: &mut Key, depth: usize) {
+/// What short keys of znodes of one depth begin with, and how many bytes of it count: the order of
+/// bytes is the order of depths.
+fn znode_head(depth: usize) -> ([u8; 3], usize) {
+    let space = Space::Znode as u8;
     if depth <= DEPTH_ONE_BYTE {
-        key.push(&[depth as u8]);
-    } else {
-        let above = depth - DEPTH_ONE_BYTE - 1;
-        key.push(&[(DEPTH_ONE_BYTE + 1 + above / 256) as u8, (above % 256) as u8]);
+        return ([space, depth as u8, 0], 2);
     }
+    let above = depth - DEPTH_ONE_BYTE - 1;
+    ([space, (DEPTH_ONE_BYTE + 1 + above / 256) as u8, (above % 256) as u8], 3)
 }
 
 fn hash(bytes: &[u8]) -> [u8; 16] {
