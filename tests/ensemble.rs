@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use engine::ids::ServerId;
 use engine::metrics::Summary;
 use engine::op::OpCode;
 use engine::quorum_peer::{MemberStats, RoleKind};
@@ -338,4 +339,30 @@ fn a_leader_counts_how_old_transactions_are_when_a_quorum_has_them() {
     assert!((39_000..=42_000).contains(&acks_of_c.max), "{acks_of_c:?}");
     assert_eq!((acks(&e, A).count, acks(&e, B).count), (0, 0));
     e.all_agree();
+}
+
+#[test]
+fn a_leader_times_the_acks_of_each_follower() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    let acks = |e: &Ensemble, follower: usize| {
+        let acks = &e.peer(C).replica().stats().acks;
+        let of_follower = acks.get(&ServerId(follower as i64 + 1));
+        of_follower.map(|times| *times.summary()).unwrap_or_default()
+    };
+    let (before_a, before_b) = (acks(&e, A), acks(&e, B));
+    e.hold(A, C, Ack);
+    e.create(client, "/a");
+    e.create(client, "/b");
+    e.run_until("a quorum has them", |e| e.has(C, "/b"));
+    e.run_ms(40);
+    let (acks_of_a, acks_of_b) = (acks(&e, A), acks(&e, B));
+    assert_eq!(acks_of_a, before_a);
+    assert!(acks_of_b.count > before_b.count && acks_of_b.max < 20_000, "{acks_of_b:?}");
+    e.release(A, C);
+    e.run_until("it is heard", |e| acks(e, A) != before_a);
+    let acks_of_a = acks(&e, A);
+    assert_eq!(acks_of_a.count, before_a.count + 1, "one at a time");
+    assert!((40_000..45_000).contains(&acks_of_a.max), "{acks_of_a:?}");
+    assert_eq!(acks(&e, C).count, 0, "its own disk is no follower");
 }

@@ -1,9 +1,12 @@
 //! What the ordering core counts.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::{GroupTimes, Mode, Now, Replica};
+use crate::ids::ServerId;
 use crate::metrics::{Sizes, Summary, Times};
 use crate::time::WallTime;
-use std::time::Duration;
 
 /// Figures of the ordering core since its start or the last reset.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,8 @@ pub struct ReplicaStats {
     pub commits: u64,
     /// How old they were when a quorum had them, by the clock that they are stamped with.
     pub quorum_acks: Times,
+    /// From sending a proposal to each follower until its ACK, of one at a time.
+    pub acks: BTreeMap<ServerId, Times>,
     /// Proposals that came from a leader.
     pub proposals_received: u64,
     /// How old they were then, by the servers' clocks.
@@ -95,6 +100,11 @@ impl Replica {
     pub fn count_sync(&mut self, whole: bool) {
         self.stats.diffs_sent += u64::from(!whole);
         self.stats.trees_sent += u64::from(whole);
+    }
+
+    /// A follower took so long to acknowledge a proposal.
+    pub fn count_ack(&mut self, follower: ServerId, took: Duration) {
+        self.stats.acks.entry(follower).or_default().record(took);
     }
 
     /// Requests for syncs that are not proven yet; only a leader has any.

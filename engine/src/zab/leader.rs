@@ -285,7 +285,10 @@ impl Leader {
             (Step::Synchronized | Step::Active, PacketKind::Ack) => {
                 let zxid = Zxid::from_wire(packet.zxid).unwrap_or(Zxid::ZERO);
                 if zxid.counter() != 0 {
-                    handler.on_ack(zxid, now.instant);
+                    let took = handler.on_ack(zxid, now.instant);
+                    if let (Some(server), Some(took)) = (handler.server, took) {
+                        replica.count_ack(server, took);
+                    }
                     self.advance_commit(now, replica, out);
                 }
             }

@@ -82,6 +82,10 @@ fn of_replica(stats: &ReplicaStats) -> Vec<Metric> {
     list.extend(percentiles("propagation_latency", &stats.propagation));
     list.extend(percentiles("proposal_latency", &stats.proposal_latency));
     list.extend(percentiles("quorum_ack_latency", &stats.quorum_acks));
+    // Compat: AvgMinMaxPercentileCounterSet.values
+    for (follower, took) in &stats.acks {
+        list.extend(percentiles(&format!("{follower}_ack_latency"), took));
+    }
     list.extend(percentiles("commit_propagation_latency", &stats.commit_latency));
     list
 }

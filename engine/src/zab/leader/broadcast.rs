@@ -27,8 +27,7 @@ impl Leader {
                 if !handler.takes_broadcasts() || handler.is_observer || has_it {
                     continue;
                 }
-                handler.proposed = run.last;
-                handler.waiting_since.get_or_insert(now.instant);
+                handler.on_proposed(run.last, now.instant);
                 handler.send(link, bytes.clone(), out);
             }
         }

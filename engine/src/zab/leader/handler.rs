@@ -1,6 +1,7 @@
 //! One learner as its leader sees it, and how it is brought up to date.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::reading::Reading;
 use super::{Leader, Stage};
@@ -59,6 +60,8 @@ pub(super) struct Handler {
     pub(super) proposed: Zxid,
     /// Since when a proposal waits for its ACK.
     pub(super) waiting_since: Option<Instant>,
+    /// A proposal whose way to the learner's disk and back is timed, and when it was sent.
+    timed: Option<(Zxid, Instant)>,
     pub(super) heard: Instant,
     /// Rounds of pings that it has not answered, and the last one that it has.
     pings: VecDeque<u64>,
@@ -89,6 +92,7 @@ impl Handler {
             acked: Zxid::ZERO,
             proposed: Zxid::ZERO,
             waiting_since: None,
+            timed: None,
             heard: now,
             pings: VecDeque::new(),
             answered: 0,
@@ -134,9 +138,20 @@ impl Handler {
         self.answered = self.pings.pop_front().unwrap_or(self.answered);
     }
 
-    pub(super) fn on_ack(&mut self, zxid: Zxid, now: Instant) {
+    /// Proposals up to this one are sent.
+    pub(super) fn on_proposed(&mut self, last: Zxid, now: Instant) {
+        self.proposed = last;
+        self.waiting_since.get_or_insert(now);
+        self.timed.get_or_insert((last, now));
+    }
+
+    /// Says how long the proposal took that was timed, if this is its ACK. One at a time is: a
+    /// sample of those of a busy leader.
+    pub(super) fn on_ack(&mut self, zxid: Zxid, now: Instant) -> Option<Duration> {
         self.acked = self.acked.max(zxid);
         self.waiting_since = (self.acked < self.proposed).then_some(now);
+        let (_, sent) = self.timed.take_if(|(timed, _)| *timed <= zxid)?;
+        Some(now.since(sent))
     }
 
     /// Sends the next piece of a tree, and what follows it when it is complete.
