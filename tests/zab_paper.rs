@@ -80,6 +80,41 @@ fn who_has_promised_an_epoch_follows_no_leader_of_an_older_one() {
 }
 
 #[test]
+fn a_leader_that_cannot_be_followed_is_tried_less_and_less_often() {
+    // A leading ZooKeeper does not step down for a voter that has promised a later epoch.
+    let mut e = Ensemble::of(3);
+    e.make_puppet(B);
+    e.make_puppet(C);
+    e.start(A);
+    let mut promised = false;
+    let mut try_to_follow = |e: &mut Ensemble| {
+        let before = e.sent(A, C, FollowerInfo).len();
+        e.puppet_votes(C, A, C, zxid(1, 1));
+        e.puppet_votes(B, A, C, zxid(1, 1));
+        e.run_until("it follows", |e| e.sent(A, C, FollowerInfo).len() > before);
+        if std::mem::replace(&mut promised, true) {
+            let before = e.sent(A, C, Kind::Closed).len();
+            e.puppet_proposes_epoch(C, Epoch(4));
+            return e.run_until("it gives up", |e| e.sent(A, C, Kind::Closed).len() > before);
+        }
+        e.puppet_proposes_epoch(C, Epoch(5));
+        e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
+        e.crash(A);
+        e.start(A);
+    };
+    try_to_follow(&mut e);
+    let mut took = Vec::new();
+    for _ in 0..12 {
+        let before = e.ms();
+        try_to_follow(&mut e);
+        took.push(e.ms() - before);
+    }
+    assert!(took[..2].iter().all(|ms| *ms < 10), "{took:?}");
+    assert!(took.is_sorted_by(|one, next| *one <= next + 5), "{took:?}");
+    assert!((1_000..1_100).contains(&took[11]), "{took:?}");
+}
+
+#[test]
 fn a_promise_is_on_disk_before_it_is_given() {
     // Section IV, phase 1: ACK-E follows the change of the last promise.
     let mut e = Ensemble::led_by_c();

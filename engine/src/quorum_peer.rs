@@ -155,6 +155,8 @@ struct Member {
     begins: bool,
     /// How often the leader was dialled.
     dials: u32,
+    /// The last leader that could not be followed, and how often in a row.
+    in_vain: Option<(ServerId, u32)>,
     service: Service,
     /// When parked connections are closed.
     grace_ends: Option<Instant>,
@@ -211,7 +213,7 @@ enum Role {
     Settling,
     Looking,
     Leading(Box<Leader>),
-    /// The leader has refused, and is dialled again.
+    /// The leader is dialled later: it has refused, or could not be followed.
     Dialling {
         leader: ServerId,
         at: Instant,
@@ -253,6 +255,7 @@ impl QuorumPeer {
             lost: None,
             begins: false,
             dials: 0,
+            in_vain: None,
             service: Service::Closed,
             grace_ends: None,
             served: Epoch(0),

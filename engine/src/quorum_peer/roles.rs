@@ -24,6 +24,13 @@ const REDIAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// How often; then it is given up. Together more than ZooKeeper's two waits of 200 ms.
 const REDIALS_MAX: u32 = 25;
 
+/// An elected leader that could not be followed the last two times is dialled after this only:
+/// it may not be possible for long, a promise of a later epoch say, and each try costs both sides
+/// an election, or a tree.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
+/// Each time twice as long, up to this.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+
 impl QuorumPeer {
     pub(super) fn on_tick(&mut self, now: Now) {
         let Some(member) = &mut self.member else { return };
@@ -282,7 +289,10 @@ impl Member {
         tracing::warn!("looking for a leader: {lost}");
         match std::mem::replace(&mut self.role, Role::Settling) {
             Role::Leading(leader) => leader.close(out),
-            Role::Learning(learner) => out.links.push(LinkOp::Close(learner.link())),
+            Role::Learning(learner) => {
+                self.count_try(&learner);
+                out.links.push(LinkOp::Close(learner.link()));
+            }
             Role::Settling | Role::Looking | Role::Dialling { .. } => {}
         }
         replica.wait(now, &mut out.replica);
@@ -290,6 +300,23 @@ impl Member {
             let parks = !self.config.grace.is_zero();
             self.serve(if parks { Service::Parked } else { Service::Closed }, out);
             self.grace_ends = parks.then(|| now.instant.after(self.config.grace));
+        }
+    }
+
+    /// A leader is followed no more.
+    fn count_try(&mut self, learner: &Learner) {
+        let leader = learner.leader();
+        let before = self.in_vain.filter(|(other, _)| *other == leader).map_or(0, |(_, n)| n);
+        self.in_vain = (!learner.is_active()).then_some((leader, before + 1));
+    }
+
+    /// How long to wait before this leader is tried again.
+    fn retry_delay(&self, leader: ServerId) -> Duration {
+        match self.in_vain {
+            Some((other, tries @ 2..)) if other == leader => {
+                (RETRY_DELAY * (1 << (tries - 2).min(6))).min(RETRY_DELAY_MAX)
+            }
+            _ => Duration::ZERO,
         }
     }
 
@@ -331,7 +358,11 @@ impl Member {
             Elected::Following | Elected::Observing => {
                 replica.learn();
                 self.dials = 0;
-                self.dial(now, leader, replica, out);
+                let delay = self.retry_delay(leader);
+                if delay.is_zero() {
+                    return self.dial(now, leader, replica, out);
+                }
+                self.role = Role::Dialling { leader, at: now.instant.after(delay) };
             }
         }
     }
