@@ -24,9 +24,9 @@ const REDIAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// How often; then it is given up. Together more than ZooKeeper's two waits of 200 ms.
 const REDIALS_MAX: u32 = 25;
 
-/// An elected leader that could not be followed the last two times is dialled after this only:
-/// it may not be possible for long, a promise of a later epoch say, and each try costs both sides
-/// an election, or a tree.
+/// A leader that could not be followed the last two times is dialled only after this: it may not
+/// be possible for long, because of a promise of a later epoch say, and each try costs an election,
+/// or a tree.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// Each time twice as long, up to this.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -243,6 +243,7 @@ impl Member {
         {
             self.served = epoch;
             self.has_data = true;
+            self.in_vain = None;
             self.elector.established(epoch);
             // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
             let serves = self.config.leader_serves;
