@@ -172,6 +172,9 @@ impl Replica {
             // What is in the log may have to go again.
             return;
         }
+        if self.log.space() == Space::Ample {
+            self.housekeeping.pause_until = now.instant;
+        }
         let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
             || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
         if (due || self.snapshot_makes_room(now)) && self.housekeeping.running.is_none() {
@@ -181,16 +184,13 @@ impl Replica {
 
     /// Whether the log's disk is full, and a snapshot would be the end of log or of snapshots that
     /// are kept for safety: as long as none is due, nothing else gives up any log.
-    fn snapshot_makes_room(&mut self, now: Now) -> bool {
-        let Housekeeping { alone, pause_until, .. } = &mut self.housekeeping;
-        if self.log.space() == Space::Ample {
-            *pause_until = now.instant;
-            return false;
-        }
+    fn snapshot_makes_room(&self, now: Now) -> bool {
+        let Housekeeping { alone, pause_until, .. } = self.housekeeping;
         let zxid = self.published.zxid();
-        let is_new = zxid != Zxid::ZERO && *alone != Some(zxid);
+        let is_new = zxid != Zxid::ZERO && alone != Some(zxid);
         // The log tries again each second. What it takes meanwhile would be missing.
-        is_new && now.instant >= *pause_until && !self.log.is_preparing()
+        let has_time = now.instant >= pause_until && !self.log.is_preparing();
+        self.log.space() != Space::Ample && is_new && has_time
     }
 
     fn begin_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
