@@ -33,6 +33,10 @@ pub struct LimitsOptions {
     /// A directory on the disk that the server's log would be on
     #[arg(long, default_value = ".")]
     pub directory: PathBuf,
+    /// Files that are appended to at once, each by a thread: servers that share a disk, as the
+    /// members of an ensemble on one machine do
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub appenders: u16,
     /// Seconds for each figure
     #[arg(short, long, default_value_t = 1.0)]
     pub seconds: f64,
@@ -130,7 +134,9 @@ pub fn run(options: &LimitsOptions, progress: &Progress) -> anyhow::Result<Limit
         }
         progress.say(&format!("measuring: {group:?}"));
         match group {
-            Group::Append => append::measure(&options.directory, time, &mut report)?,
+            Group::Append => {
+                append::measure(&options.directory, options.appenders, time, &mut report)?;
+            }
             Group::Echo => echo::measure(time, &mut report),
             Group::Fanout => fanout::measure(options.fanout, time, &mut report),
             Group::Wake => wake::measure(time, &mut report),

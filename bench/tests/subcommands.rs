@@ -94,6 +94,24 @@ fn a_fan_out_has_a_floor_and_the_generator_a_cost() {
 }
 
 #[test]
+fn appends_of_several_at_once_are_all_counted() {
+    let count = |appenders: u16| {
+        let folder = tempfile::TempDir::new().unwrap();
+        let directory = folder.path().display();
+        let line = "limits --only append --seconds 0.1";
+        let line = format!("{line} --appenders {appenders} --directory {directory}");
+        let outcome = cli::parse(&line).unwrap().run(&Progress::new(true)).unwrap();
+        let floors = outcome.json["floors"].as_array().unwrap();
+        let buffered = |way: &str| way.starts_with("4 KiB write + fdatasync");
+        let floors = floors.iter().filter(|floor| buffered(floor["way"].as_str().unwrap()));
+        floors.map(|floor| number(floor, "/latency/count")).collect::<Vec<_>>()
+    };
+    // Each of the rounds has at least one append of each thread.
+    assert!(count(4).iter().all(|count| *count >= 20.0));
+    assert!(cli::parse("limits --appenders 0").is_err());
+}
+
+#[test]
 fn an_idle_server_is_killed_when_it_has_been_idle() {
     let line = "recovery --znodes 3000 --repeats 1 --idle --idle-seconds 0.2";
     let outcome = Bed::new(PLAN).run(line);

@@ -5,6 +5,7 @@ use std::io::{IoSlice, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -50,8 +51,13 @@ enum Way {
     RingDsync,
 }
 
-/// Measures every way.
-pub fn measure(directory: &Path, time: Duration, report: &mut LimitsReport) -> anyhow::Result<()> {
+/// Measures every way, each with so many files at once.
+pub fn measure(
+    directory: &Path,
+    appenders: u16,
+    time: Duration,
+    report: &mut LimitsReport,
+) -> anyhow::Result<()> {
     let scratch = scratch_in(directory)?;
     let block = BLOCK_BYTES;
     let cases = [
@@ -73,22 +79,23 @@ pub fn measure(directory: &Path, time: Duration, report: &mut LimitsReport) -> a
     ];
     let mut files = Vec::new();
     for (index, (.., prepared, _, direct, _)) in cases.iter().enumerate() {
-        let path = scratch.path().join(format!("append-{index}"));
-        files.push(prepare(&path, *prepared, *direct));
+        let path = |nth| scratch.path().join(format!("append-{index}-{nth}"));
+        let of_case = (0..appenders).map(|nth| prepare(&path(nth), *prepared, *direct));
+        files.push(of_case.collect::<anyhow::Result<Vec<_>>>());
     }
     let mut sums: Vec<_> = cases.iter().map(|_| Ok(histogram())).collect();
     for _ in 0..ROUNDS {
-        for ((case, file), sum) in cases.iter().zip(&files).zip(&mut sums) {
+        for ((case, files), sum) in cases.iter().zip(&files).zip(&mut sums) {
             let (_, prepared, way, _, bytes) = *case;
-            let (Ok(file), Ok(latencies)) = (file, &mut *sum) else { continue };
-            match measure_one(file, way, bytes, prepared, time / ROUNDS) {
+            let (Ok(files), Ok(latencies)) = (files, &mut *sum) else { continue };
+            match measure_together(files, way, bytes, prepared, time / ROUNDS) {
                 Ok(measured) => latencies.add(measured)?,
                 Err(error) => *sum = Err(error),
             }
         }
     }
-    for ((case, file), sum) in cases.iter().zip(files).zip(sums) {
-        report.add(Group::Append, case.0, file.and(sum));
+    for ((case, files), sum) in cases.iter().zip(files).zip(sums) {
+        report.add(Group::Append, case.0, files.and(sum));
     }
     Ok(())
 }
@@ -108,6 +115,25 @@ fn prepare(path: &Path, prepared: Prepared, direct: bool) -> anyhow::Result<File
     file.sync_all()?;
     let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
     Ok(OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)?)
+}
+
+/// Appends to all files at once; the latencies of all of them.
+fn measure_together(
+    files: &[File],
+    way: Way,
+    bytes: usize,
+    prepared: Prepared,
+    time: Duration,
+) -> anyhow::Result<Histogram<u64>> {
+    thread::scope(|scope| {
+        let measure = |file| scope.spawn(move || measure_one(file, way, bytes, prepared, time));
+        let threads: Vec<_> = files.iter().map(measure).collect();
+        let mut all = histogram();
+        for thread in threads {
+            all.add(thread.join().expect("a panic ends the measurement")?)?;
+        }
+        Ok(all)
+    })
 }
 
 fn measure_one(
