@@ -155,6 +155,10 @@ impl World {
     pub(super) fn on_pipe(&mut self, pipe: usize, end: usize, bytes: Option<Vec<u8>>) {
         let (index, life, link) = self.network.pipes[pipe].ends[end];
         if self.hosts[index].life != life || self.hosts[index].pipe(link) != Some((pipe, end)) {
+            // As TCP does it: a connection of which nobody knows is reset.
+            if bytes.is_some() {
+                self.send(pipe, 1 - end, None);
+            }
             return;
         }
         let event = match bytes {
