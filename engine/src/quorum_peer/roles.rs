@@ -87,8 +87,8 @@ impl QuorumPeer {
             }
             Role::Learning(learner) if learner.link() == link => match event {
                 LinkEvent::Failed { refused: true, .. } if member.dials <= REDIALS_MAX => {
-                    let delay = REDIAL_DELAY * (1 << member.dials.min(6));
-                    let at = now.instant.after(delay.min(REDIAL_DELAY_MAX));
+                    let delay = doubled(REDIAL_DELAY, member.dials, REDIAL_DELAY_MAX);
+                    let at = now.instant.after(delay);
                     let leader = learner.leader();
                     member.role = Role::Dialling { leader, at };
                     Ok(Progress::None)
@@ -315,7 +315,7 @@ impl Member {
     fn retry_delay(&self, leader: ServerId) -> Duration {
         match self.in_vain {
             Some((other, tries @ 2..)) if other == leader => {
-                (RETRY_DELAY * (1 << (tries - 2).min(6))).min(RETRY_DELAY_MAX)
+                doubled(RETRY_DELAY, tries - 2, RETRY_DELAY_MAX)
             }
             _ => Duration::ZERO,
         }
@@ -385,4 +385,9 @@ impl Member {
         let learner = Learner::new(begin, self.config.timing, link, now);
         self.role = Role::Learning(Box::new(learner));
     }
+}
+
+/// A delay that has doubled so many times, up to `most`: at most 64 times the first.
+fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    (first * (1 << times.min(6))).min(most)
 }
