@@ -19,6 +19,33 @@ fn others(server: usize) -> [usize; 2] {
     [(server + 1) % 3, (server + 2) % 3]
 }
 
+/// A runs alone; the others are puppets.
+fn a_among_puppets() -> Ensemble {
+    let mut e = Ensemble::of(3);
+    e.make_puppet(B);
+    e.make_puppet(C);
+    e.start(A);
+    e
+}
+
+/// The puppets tell A that C leads, until it has introduced itself there.
+fn elect_puppet_c(e: &mut Ensemble) {
+    let before = e.sent(A, C, FollowerInfo).len();
+    e.puppet_votes(C, A, C, zxid(1, 1));
+    e.puppet_votes(B, A, C, zxid(1, 1));
+    e.run_until("it follows", |e| e.sent(A, C, FollowerInfo).len() > before);
+}
+
+/// The puppet C proposes epoch 5, A promises it, and starts again.
+fn promise_epoch_5(e: &mut Ensemble) {
+    elect_puppet_c(e);
+    e.puppet_proposes_epoch(C, Epoch(5));
+    e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
+    assert_eq!(e.epochs(A).accepted, Epoch(5), "on disk before it says so");
+    e.crash(A);
+    e.start(A);
+}
+
 /// All power is lost.
 fn crash_all(e: &mut Ensemble) {
     ALL.into_iter()
@@ -54,23 +81,9 @@ fn a_new_leader_proposes_nothing_before_a_quorum_has_its_history() {
 #[test]
 fn who_has_promised_an_epoch_follows_no_leader_of_an_older_one() {
     // Section IV, phase 1: a follower answers NEWEPOCH(e') if its promise is older than e'.
-    let mut e = Ensemble::of(3);
-    e.make_puppet(B);
-    e.make_puppet(C);
-    e.start(A);
-    let elect_c = |e: &mut Ensemble| {
-        let before = e.sent(A, C, FollowerInfo).len();
-        e.puppet_votes(C, A, C, zxid(1, 1));
-        e.puppet_votes(B, A, C, zxid(1, 1));
-        e.run_until("it follows", |e| e.sent(A, C, FollowerInfo).len() > before);
-    };
-    elect_c(&mut e);
-    e.puppet_proposes_epoch(C, Epoch(5));
-    e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
-    assert_eq!(e.epochs(A).accepted, Epoch(5), "on disk before it says so");
-    e.crash(A);
-    e.start(A);
-    elect_c(&mut e);
+    let mut e = a_among_puppets();
+    promise_epoch_5(&mut e);
+    elect_puppet_c(&mut e);
     assert_eq!(e.sent(A, C, FollowerInfo).last(), Some(&zxid(5, 0)));
     e.puppet_proposes_epoch(C, Epoch(4));
     e.run_ms(5);
@@ -82,32 +95,15 @@ fn who_has_promised_an_epoch_follows_no_leader_of_an_older_one() {
 #[test]
 fn a_leader_that_cannot_be_followed_is_tried_less_and_less_often() {
     // A leading ZooKeeper does not step down for a voter that has promised a later epoch.
-    let mut e = Ensemble::of(3);
-    e.make_puppet(B);
-    e.make_puppet(C);
-    e.start(A);
-    let mut promised = false;
-    let mut try_to_follow = |e: &mut Ensemble| {
-        let before = e.sent(A, C, FollowerInfo).len();
-        e.puppet_votes(C, A, C, zxid(1, 1));
-        e.puppet_votes(B, A, C, zxid(1, 1));
-        e.run_until("it follows", |e| e.sent(A, C, FollowerInfo).len() > before);
-        if std::mem::replace(&mut promised, true) {
-            let before = e.sent(A, C, Kind::Closed).len();
-            e.puppet_proposes_epoch(C, Epoch(4));
-            return e.run_until("it gives up", |e| e.sent(A, C, Kind::Closed).len() > before);
-        }
-        e.puppet_proposes_epoch(C, Epoch(5));
-        e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
-        e.crash(A);
-        e.start(A);
-    };
-    try_to_follow(&mut e);
+    let mut e = a_among_puppets();
+    promise_epoch_5(&mut e);
     let mut took = Vec::new();
     for _ in 0..12 {
-        let before = e.ms();
-        try_to_follow(&mut e);
-        took.push(e.ms() - before);
+        let (began, before) = (e.ms(), e.sent(A, C, Kind::Closed).len());
+        elect_puppet_c(&mut e);
+        e.puppet_proposes_epoch(C, Epoch(4));
+        e.run_until("it gives up", |e| e.sent(A, C, Kind::Closed).len() > before);
+        took.push(e.ms() - began);
     }
     assert!(took[..2].iter().all(|ms| *ms < 10), "{took:?}");
     assert!(took.is_sorted_by(|one, next| *one <= next + 5), "{took:?}");
