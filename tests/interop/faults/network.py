@@ -60,10 +60,10 @@ class Network:
         return self
 
     def add(self, number):
-        name, outside = self.name(number), self.outside(number)
+        name = self.name(number)
         run("ip", "netns", "add", name)
-        run("ip", "link", "add", outside, "type", "veth", "peer", "name", DEVICE, "netns", name)
-        run("ip", "link", "set", outside, "master", self.bridge, "up")
+        run("ip", "link", "add", name, "type", "veth", "peer", "name", DEVICE, "netns", name)
+        run("ip", "link", "set", name, "master", self.bridge, "up")
         run("ip", "-n", name, "addr", "add", f"{self.host(number)}/24", "dev", DEVICE)
         run("ip", "-n", name, "link", "set", DEVICE, "up")
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -72,15 +72,12 @@ class Network:
         # Whatever was made. A namespace takes its links with it, but only some time after its
         # name is free: the next network of that name would find them. So they go first.
         for number in self.numbers:
-            subprocess.run(["ip", "link", "del", self.outside(number)], capture_output=True, check=False)
+            subprocess.run(["ip", "link", "del", self.name(number)], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", self.name(number)], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
 
     def name(self, number):
-        return f"{self.bridge}-{number}"
-
-    def outside(self, number):
-        """The end of a namespace's link that is on the bridge."""
+        """Of a namespace, and of the end of its link that is on the bridge."""
         return f"{self.bridge}-{number}"
 
     def host(self, number):
