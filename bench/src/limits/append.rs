@@ -205,3 +205,20 @@ fn write_by_ring(
     ensure!(seen == count, "{seen} completions of {count}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_files_are_appended_to() {
+        let scratch = scratch_in(&std::env::temp_dir()).unwrap();
+        let paths = ["a", "b", "c"].map(|name| scratch.path().join(name));
+        let files = paths.each_ref().map(|path| prepare(path, Prepared::Nothing, false).unwrap());
+        let time = Duration::from_millis(20);
+        measure_together(&files, Way::Sync, BLOCK_BYTES, Prepared::Nothing, time).unwrap();
+        for path in paths {
+            assert!(path.metadata().unwrap().len() >= BLOCK_BYTES as u64, "{}", path.display());
+        }
+    }
+}
