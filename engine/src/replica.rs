@@ -226,6 +226,13 @@ impl Replica {
         self.group.is_empty() && self.sealed.is_empty()
     }
 
+    /// Whether nothing comes of what was ordered any more, so that the server may stop: it is
+    /// published; or it is durable, and nobody is there who could commit it. Then it is up to the
+    /// next leader, as it is after a crash.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_idle() || (self.mode == Mode::Waiting && self.is_settled())
+    }
+
     /// When sessions expire unless they are heard of, soonest first, and which.
     pub fn session_deadlines(&self) -> Vec<(Instant, Vec<SessionId>)> {
         self.sessions.deadlines()

@@ -93,7 +93,8 @@ impl Core {
         self.ring.watch(descriptor);
     }
 
-    /// Serves until told to stop, and, on the ordering core, until what was ordered is durable.
+    /// Serves until told to stop, and, on the ordering core, until what was ordered is durable, and
+    /// committed where that can be.
     pub(super) fn run(mut self, mut ordering: Option<Ordering>) -> Result<(), CoreError> {
         loop {
             self.events.shared.pulse.answer(self.events.id);
@@ -121,7 +122,7 @@ impl Core {
             self.finish_turn(ordering.as_mut());
             let took = self.events.clock.instant().since(self.events.now);
             self.events.clients.note_turn(took);
-            if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_idle) {
+            if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_at_rest) {
                 return Ok(());
             }
         }

@@ -158,9 +158,9 @@ impl Ordering {
         replica.tree().digest_log().filter(|(zxid, _)| *zxid <= published).collect()
     }
 
-    /// Whether everything that was ordered is published.
-    pub(super) fn is_idle(&self) -> bool {
-        self.peer.replica().is_idle()
+    /// Whether nothing has to be waited for before the server stops.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.peer.replica().is_at_rest()
     }
 
     /// Keeps what this core's own clients want ordered for [`Ordering::finish_turn`].

@@ -299,6 +299,22 @@ fn what_a_dead_leader_had_logged_alone_is_cut_when_it_comes_back() {
     assert_ne!(client.exists("/tail", false).err, 0);
 }
 
+#[test]
+fn a_server_that_has_lost_its_quorum_stops_with_writes_under_way() {
+    let mut ensemble = Ensemble::start("io_uring", 3, 3);
+    let leader = ensemble.leader();
+    let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
+    let mut client = ensemble.server(leader).client();
+    for other in &others {
+        ensemble.server(*other).freeze();
+    }
+    client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
+    client.flush();
+    until_logged(&ensemble.folder.path().join(leader.to_string()), b"/tail");
+    others.iter().for_each(|other| ensemble.kill(*other));
+    ensemble.servers[leader].take().unwrap().terminate();
+}
+
 /// Waits until these bytes are in the beginning of some file of a server's log.
 fn until_logged(data: &Path, bytes: &[u8]) {
     let deadline = Instant::now() + DEADLINE;
