@@ -311,7 +311,9 @@ fn a_server_that_has_lost_its_quorum_stops_with_writes_under_way() {
     client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
     client.flush();
     until_logged(&ensemble.folder.path().join(leader.to_string()), b"/tail");
-    others.iter().for_each(|other| ensemble.kill(*other));
+    for other in &others {
+        ensemble.kill(*other);
+    }
     ensemble.servers[leader].take().unwrap().terminate();
 }
 
