@@ -41,3 +41,8 @@ impl Instant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
+
+/// A delay that has doubled so many times, up to `most`: at most 4096 times the first.
+pub(crate) fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    (first * (1 << times.min(12))).min(most)
+}

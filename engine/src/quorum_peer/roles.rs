@@ -7,6 +7,7 @@ use crate::ids::ServerId;
 use crate::metrics::micros;
 use crate::order::Service;
 use crate::replica::{Now, Output as ReplicaOutput, Replica};
+use crate::time::doubled;
 use crate::txnlog::{LogConfig, LogEnd, TxnLog};
 use crate::zab::data::{DataDone, DataOp};
 use crate::zab::election::{Decision, OwnState, Role as Elected};
@@ -385,9 +386,4 @@ impl Member {
         let learner = Learner::new(begin, self.config.timing, link, now);
         self.role = Role::Learning(Box::new(learner));
     }
-}
-
-/// A delay that has doubled so many times, up to `most`: at most 64 times the first.
-fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
-    (first * (1 << times.min(6))).min(most)
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::ids::{LinkId, ServerId};
-use crate::time::Instant;
+use crate::time::{Instant, doubled};
 use crate::zab::link::{LinkOp, Plane};
 
-/// The first pause between dials that is not none, and how often it doubles at most.
+/// The pause between the first two dials that fail, and what it doubles up to.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_DOUBLINGS_MAX: u32 = 12;
+const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -67,6 +67,6 @@ impl Peer {
 
     /// How long until the next dial.
     pub(super) fn pause(&self) -> Duration {
-        PAUSE_MIN * (1 << self.attempts.saturating_sub(1).min(PAUSE_DOUBLINGS_MAX))
+        doubled(PAUSE_MIN, self.attempts.saturating_sub(1), PAUSE_MAX)
     }
 }
