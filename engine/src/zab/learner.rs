@@ -15,6 +15,8 @@
 //!
 // Compat: Learner, Follower, Observer
 
+mod broadcast;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ use super::packet::{
 use crate::epochs::Epochs;
 use crate::ids::{LinkId, ServerId};
 use crate::jute::DecodeError;
-use crate::replica::{Now, Output, Replica};
+use crate::replica::{Now, Replica};
 use crate::time::Instant;
 use crate::tree::{OwnerMode, Tree};
 use crate::zookeeper_files::TreeReader;
@@ -377,79 +379,6 @@ impl Learner {
         (self.stage, self.registered) = (Stage::Acknowledged, now.instant);
     }
 
-    /// Packets of a leader that broadcasts, or has done so before.
-    fn on_broadcast(
-        &mut self,
-        now: Now,
-        packet: Packet,
-        replica: &mut Replica,
-        out: &mut Outbox,
-    ) -> Result<(), Lost> {
-        let zxid = Zxid::from_wire(packet.zxid);
-        match packet.kind {
-            PacketKind::Proposal => {
-                let zxid = zxid.ok_or(CONFUSED)?;
-                log(now, zxid, packet.data, replica, out)?;
-                if !self.begin.is_observer {
-                    self.unacked.push_back(zxid);
-                }
-            }
-            PacketKind::Commit | PacketKind::CommitAndActivate => {
-                commit(zxid.ok_or(CONFUSED)?, replica)?;
-            }
-            PacketKind::Inform | PacketKind::InformAndActivate => {
-                let mut txn = packet.data;
-                if packet.kind == PacketKind::InformAndActivate {
-                    txn.drain(..8.min(txn.len()));
-                }
-                log(now, zxid.ok_or(CONFUSED)?, txn, replica, out)?;
-                commit(zxid.ok_or(CONFUSED)?, replica)?;
-            }
-            PacketKind::Ping => {
-                // Cores tell what they hear when they are asked; this answer has what they told
-                // since the last time.
-                out.replica.push(Output::Collect(0));
-                let mut bytes = Vec::new();
-                let touched = replica.take_touched();
-                packet::write(PacketKind::Ping, packet.zxid, Some(&touched), &mut bytes);
-                self.send(bytes, out);
-            }
-            PacketKind::Revalidate => {
-                let (session, valid) =
-                    packet::read_revalidated(&packet.data).map_err(undecodable)?;
-                replica.on_revalidated(session, valid);
-            }
-            PacketKind::Sync => replica.on_synced(),
-            kind => {
-                tracing::error!(?kind, "the leader sends what does not belong there");
-                return Err(CONFUSED);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a turn: what became durable is acknowledged, and requests go to the leader.
-    pub fn finish_turn(
-        &mut self,
-        now: Now,
-        replica: &mut Replica,
-        out: &mut Outbox,
-    ) -> Result<Progress, Lost> {
-        self.adopt_when_logged(replica, out);
-        if matches!(self.stage, Stage::Waiting | Stage::Active) {
-            let (durable, mut bytes) = (replica.last_durable(), Vec::new());
-            while let Some(zxid) = self.unacked.pop_front_if(|zxid| *zxid <= durable) {
-                packet::write_bare(PacketKind::Ack, zxid, &mut bytes);
-            }
-            self.send(bytes, out);
-        }
-        if self.is_active() {
-            let bytes = replica.take_to_leader();
-            self.send(bytes, out);
-        }
-        self.go_on(now, replica, out)
-    }
-
     /// NEWLEADER has come: when everything before it is durable, the epoch becomes the current one.
     fn adopt_when_logged(&mut self, replica: &Replica, out: &mut Outbox) {
         if matches!(self.stage, Stage::Logging) && replica.is_settled() {
@@ -469,27 +398,6 @@ impl Learner {
             out.links.push(LinkOp::Send { link: self.link, bytes });
         }
     }
-}
-
-fn log(
-    now: Now,
-    zxid: Zxid,
-    txn: Vec<u8>,
-    replica: &mut Replica,
-    out: &mut Outbox,
-) -> Result<(), Lost> {
-    replica.propose(now, zxid, txn, &mut out.replica).map_err(|error| {
-        tracing::error!(%zxid, "the leader's proposal cannot be taken: {error}");
-        Lost("a proposal cannot be taken")
-    })
-}
-
-fn commit(zxid: Zxid, replica: &mut Replica) -> Result<(), Lost> {
-    if zxid > replica.last_received() {
-        return Err(Lost("the leader commits what it has not proposed"));
-    }
-    replica.commit_proposal(zxid);
-    Ok(())
 }
 
 const CONFUSED: Lost = Lost("the leader does not keep to the protocol");
