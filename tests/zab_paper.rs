@@ -28,17 +28,9 @@ fn a_among_puppets() -> Ensemble {
     e
 }
 
-/// The puppets tell A that C leads, until it has introduced itself there.
-fn elect_puppet_c(e: &mut Ensemble) {
-    let before = e.sent(A, C, FollowerInfo).len();
-    e.puppet_votes(C, A, C, zxid(1, 1));
-    e.puppet_votes(B, A, C, zxid(1, 1));
-    e.run_until("it follows", |e| e.sent(A, C, FollowerInfo).len() > before);
-}
-
 /// The puppet C proposes epoch 5, A promises it, and starts again.
 fn promise_epoch_5(e: &mut Ensemble) {
-    elect_puppet_c(e);
+    e.puppets_elect(C, B, A);
     e.puppet_proposes_epoch(C, Epoch(5));
     e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
     assert_eq!(e.epochs(A).accepted, Epoch(5), "on disk before it says so");
@@ -83,7 +75,7 @@ fn who_has_promised_an_epoch_follows_no_leader_of_an_older_one() {
     // Section IV, phase 1: a follower answers NEWEPOCH(e') if its promise is older than e'.
     let mut e = a_among_puppets();
     promise_epoch_5(&mut e);
-    elect_puppet_c(&mut e);
+    e.puppets_elect(C, B, A);
     assert_eq!(e.sent(A, C, FollowerInfo).last(), Some(&zxid(5, 0)));
     e.puppet_proposes_epoch(C, Epoch(4));
     e.run_ms(5);
@@ -100,7 +92,7 @@ fn a_leader_that_cannot_be_followed_is_tried_less_and_less_often() {
     let mut took = Vec::new();
     for _ in 0..12 {
         let (began, before) = (e.ms(), e.sent(A, C, Kind::Closed).len());
-        elect_puppet_c(&mut e);
+        e.puppets_elect(C, B, A);
         e.puppet_proposes_epoch(C, Epoch(4));
         e.run_until("it gives up", |e| e.sent(A, C, Kind::Closed).len() > before);
         took.push(e.ms() - began);

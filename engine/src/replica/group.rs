@@ -227,7 +227,8 @@ impl Replica {
             self.proposals.push(run.clone());
         }
         if self.mode != Mode::Alone {
-            self.history.push(run, self.committed);
+            // A learner may be sent what is published, and what is kept must go on from there.
+            self.history.push(run, self.committed.min(self.published.zxid()));
         }
     }
 

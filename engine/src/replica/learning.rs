@@ -55,7 +55,10 @@ pub(super) struct Learning {
     to_leader: Vec<u8>,
     /// Sessions that clients were heard of since the last PING.
     pub(super) touched: Vec<SessionId>,
-    /// Whether the tree was once found to differ from the leader's.
+    /// Up to here the tree may be ahead of each transaction that is applied: no digest says what
+    /// it must be.
+    doubtful_to: Zxid,
+    /// Whether the tree was found to differ from the leader's.
     digest_differs: bool,
 }
 
@@ -250,18 +253,33 @@ impl Replica {
     }
 
     /// The leader's tree has this digest after the transaction; so must ours.
+    ///
+    // Compat: DataTree.compareDigest, reportDigestMismatch
     fn check_digest(&mut self, zxid: Zxid, digest: Option<(i32, u64)>) {
         let Some((codec::DIGEST_VERSION, digest)) = digest else { return };
-        if digest != self.tree.digest() && !self.learning.digest_differs {
-            self.learning.digest_differs = true;
-            self.stats.digest_mismatches = 1;
+        if zxid <= self.learning.doubtful_to || digest == self.tree.digest() {
+            return;
+        }
+        self.stats.digest_mismatches += 1;
+        if !std::mem::replace(&mut self.learning.digest_differs, true) {
             tracing::error!(%zxid, "the tree's digest is not the leader's from here on");
         }
     }
 
-    /// Whether the tree was found to differ from a leader's.
+    /// The tree is to be replaced by one of a leader's. ZooKeeper's writes it while transactions
+    /// are applied to it: it may be ahead of its zxid.
+    pub fn doubt_digests(&mut self) {
+        (self.learning.doubtful_to, self.learning.digest_differs) = (Zxid(u64::MAX), false);
+    }
+
+    /// The tree is not ahead of what has been received by now.
+    pub fn trust_digests(&mut self) {
+        self.learning.doubtful_to = self.learning.doubtful_to.min(self.last_received());
+    }
+
+    /// Whether a tree was found to differ from a leader's.
     pub fn digest_differs(&self) -> bool {
-        self.learning.digest_differs
+        self.stats.digest_mismatches > 0
     }
 
     /// Forwards a client's request to the leader.

@@ -258,6 +258,7 @@ impl Leader {
         replica: &mut Replica,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
+        let new_leader = self.epoch_proposed().map(|epoch| Zxid::new(epoch, 0));
         let handler = self.handlers.get_mut(&link).expect("it sent this");
         match (handler.step, packet.kind) {
             (Step::Introducing, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
@@ -277,14 +278,14 @@ impl Leader {
             (Step::AckingEpoch, PacketKind::AckEpoch) => {
                 self.on_ack_epoch(now, link, packet, replica, out)?;
             }
-            (Step::AckingLeader, PacketKind::Ack) => {
-                handler.step = Step::Synchronized;
-                self.advance_leadership(now, replica, out);
-                self.send_up_to_date(out);
-            }
-            (Step::Synchronized | Step::Active, PacketKind::Ack) => {
+            (Step::AckingLeader | Step::Synchronized | Step::Active, PacketKind::Ack) => {
                 let zxid = Zxid::from_wire(packet.zxid).unwrap_or(Zxid::ZERO);
-                if zxid.counter() != 0 {
+                if handler.step == Step::AckingLeader && Some(zxid) == new_leader {
+                    handler.on_synchronized(now.instant);
+                    self.advance_leadership(now, replica, out);
+                    self.send_up_to_date(out);
+                } else if zxid.counter() != 0 {
+                    // Some of ZooKeeper's followers acknowledge proposals before NEWLEADER.
                     let took = handler.on_ack(zxid, now.instant);
                     if let (Some(server), Some(took)) = (handler.server, took) {
                         replica.count_ack(server, took);
@@ -443,6 +444,8 @@ impl Leader {
                 packet::write(PacketKind::UpToDate, -1, None, &mut bytes);
                 handler.send(link, bytes, out);
                 handler.step = Step::Active;
+                // A sync that comes now need not wait for the next round.
+                handler.ping(link, self.rounds, out);
             }
         }
     }

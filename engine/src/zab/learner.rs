@@ -70,6 +70,8 @@ pub struct Learner {
     epoch: Epoch,
     /// What of the learner's own log the leader's history has.
     base: Zxid,
+    /// The zxid of a tree that the leader has sent, until NEWLEADER.
+    tree: Option<Zxid>,
     /// Proposals whose ACKs are due, each its own, when they are durable. A leader may commit
     /// without this server: that leaves no ACK out.
     unacked: VecDeque<Zxid>,
@@ -117,6 +119,7 @@ impl Learner {
             registered: now.instant,
             epoch: Epoch(0),
             base: begin.last.unwrap_or(Zxid::ZERO),
+            tree: None,
             unacked: VecDeque::new(),
         }
     }
@@ -219,8 +222,9 @@ impl Learner {
                 return Err(Lost("the log cannot be cut there: the whole tree is needed"));
             }
             (DataDone::Replaced(log), Stage::Replacing { tree, zxid }) => {
-                self.base = zxid;
+                (self.base, self.tree) = (zxid, Some(zxid));
                 self.stage = Stage::Synchronizing;
+                replica.doubt_digests();
                 return Ok(Progress::Reloaded(tree, log));
             }
             (_, stage) => self.stage = stage,
@@ -328,7 +332,8 @@ impl Learner {
                 if zxid != Some(Zxid::new(self.epoch, 0)) {
                     return Err(CONFUSED);
                 }
-                self.stage = Stage::Logging;
+                (self.stage, self.tree) = (Stage::Logging, None);
+                replica.trust_digests();
                 self.adopt_when_logged(replica, out);
             }
             (Stage::Waiting, PacketKind::UpToDate) => {

@@ -74,6 +74,12 @@ impl Checks {
         assert!(zxid <= shown, "server {} has shown {shown}, and keeps {zxid}", server + 1);
     }
 
+    /// A puppet that leads proposes this.
+    pub fn puppet_proposes(&mut self, zxid: Zxid, txn: &[u8]) {
+        let known = self.broadcast.entry(zxid).or_insert_with(|| txn.to_vec());
+        assert_eq!(known, txn, "{zxid} is another transaction");
+    }
+
     fn note_broadcasts(&mut self, server: usize, peer: &QuorumPeer) {
         let replica = peer.replica();
         // The state that an epoch begins with has its zxid before anything is logged.

@@ -86,6 +86,13 @@ impl Ensemble {
         self.ask(client, OpCode::Create, &create_body(path, b"", EPHEMERAL), None)
     }
 
+    /// Asks for a sync; the number of the request.
+    pub fn sync(&mut self, client: Client) -> i32 {
+        let mut body = Vec::new();
+        Writer::new(&mut body).string("/");
+        self.ask(client, OpCode::Sync, &body, None)
+    }
+
     /// Asks for the session to be closed.
     pub fn close(&mut self, client: Client) -> i32 {
         self.ask(client, OpCode::CloseSession, &[], None)

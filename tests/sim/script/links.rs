@@ -279,7 +279,7 @@ impl Ensemble {
         self.pipes.iter().rposition(fits)
     }
 
-    fn send(&mut self, pipe: usize, end: usize, bytes: &[u8]) {
+    pub(super) fn send(&mut self, pipe: usize, end: usize, bytes: &[u8]) {
         if self.pipes[pipe].plane == Plane::Election {
             return self.push(pipe, end, Kind::Votes, Zxid::ZERO, bytes.to_vec());
         }

@@ -1,11 +1,14 @@
 //! A member that a script speaks for, to see what a server makes of what it hears.
 
+use engine::btree::Version;
 use engine::ids::ServerId;
+use engine::jute::Writer;
 use engine::zab::hello::Hello;
 use engine::zab::link::Plane;
 use engine::zab::notification::{Notification, PeerState};
-use engine::zab::packet::{self, LearnerInfo, PROTOCOL_VERSION, PacketKind};
+use engine::zab::packet::{self, LearnerInfo, PROTOCOL_VERSION, PacketKind, SNAP_SIGNATURE};
 use engine::zab::vote::{ElectionRound, Vote};
+use engine::zookeeper_files::TreeWriter;
 use engine::zxid::{Epoch, Zxid};
 
 use super::Ensemble;
@@ -56,11 +59,67 @@ impl Ensemble {
         self.puppet_sends(link, 1, &bytes);
     }
 
+    /// The puppet, which follows, answers pings, beginning with the one of this number; how many
+    /// there have been.
+    pub fn puppet_answers_pings(
+        &mut self,
+        (puppet, leader): (usize, usize),
+        link: usize,
+        first: usize,
+    ) -> usize {
+        let pings = self.sent(leader, puppet, PacketKind::Ping);
+        for zxid in &pings[first..] {
+            let mut bytes = Vec::new();
+            packet::write_bare(PacketKind::Ping, *zxid, &mut bytes);
+            self.send(link, 1, &bytes);
+        }
+        pings.len()
+    }
+
+    /// Two puppets tell a server that one of them leads, until it has introduced itself there.
+    pub fn puppets_elect(&mut self, leader: usize, other: usize, to: usize) {
+        let before = self.sent(to, leader, PacketKind::FollowerInfo).len();
+        let last = Zxid::new(Epoch(1), 1);
+        self.puppet_votes(leader, to, leader, last);
+        self.puppet_votes(other, to, leader, last);
+        let sent = |e: &Self| e.sent(to, leader, PacketKind::FollowerInfo).len();
+        self.run_until("it follows", |e| sent(e) > before);
+    }
+
+    /// The puppet, which leads, says something to who has dialled it last.
+    pub fn puppet_says(
+        &mut self,
+        puppet: usize,
+        kind: PacketKind,
+        zxid: Zxid,
+        data: Option<&[u8]>,
+    ) {
+        let mut bytes = Vec::new();
+        packet::write(kind, zxid.to_wire(), data, &mut bytes);
+        if let (PacketKind::Proposal, Some(txn)) = (kind, data) {
+            self.checks.puppet_proposes(zxid, txn);
+        }
+        self.puppet_tells(puppet, &bytes);
+    }
+
+    /// The puppet, which leads, sends a tree as that of this zxid.
+    pub fn puppet_sends_tree(&mut self, puppet: usize, zxid: Zxid, tree: &Version) {
+        let mut bytes = Vec::new();
+        packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
+        assert!(TreeWriter::new().write(tree, usize::MAX, &mut bytes), "all of it");
+        Writer::new(&mut bytes).string(SNAP_SIGNATURE);
+        self.puppet_tells(puppet, &bytes);
+    }
+
     /// The puppet, which leads, proposes its epoch to who has dialled it last.
     pub fn puppet_proposes_epoch(&mut self, puppet: usize, epoch: Epoch) {
         let mut bytes = Vec::new();
         packet::write_leader_info(epoch, &mut bytes);
+        self.puppet_tells(puppet, &bytes);
+    }
+
+    fn puppet_tells(&mut self, puppet: usize, bytes: &[u8]) {
         let link = self.last_link_to(puppet).expect("somebody has dialled it");
-        self.puppet_sends(link, 0, &bytes);
+        self.puppet_sends(link, 0, bytes);
     }
 }

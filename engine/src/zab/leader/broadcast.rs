@@ -160,10 +160,14 @@ impl Leader {
         self.rounds + 1
     }
 
+    /// Begins a round of pings. Each is answered, in order, by who has been told that it is up to
+    /// date; a learner of ZooKeeper's lets those pass that come before.
+    ///
+    // Compat: Learner.syncWithLeader
     pub(super) fn ping(&mut self, out: &mut Outbox) {
         self.rounds += 1;
         for (&link, handler) in &mut self.handlers {
-            if handler.takes_broadcasts() {
+            if handler.step == Step::Active {
                 handler.ping(link, self.rounds, out);
             }
         }
@@ -181,9 +185,7 @@ impl Leader {
                 faults.push((link, Fault::Backlog));
             } else if now.since(handler.heard) > patience {
                 faults.push((link, Fault::Silent));
-            } else if handler.step == Step::Active
-                && handler.waiting_since.is_some_and(|since| now.since(since) > sync)
-            {
+            } else if handler.step == Step::Active && handler.lag(now) > sync {
                 faults.push((link, Fault::Slow));
             }
         }

@@ -56,10 +56,9 @@ pub(super) struct Handler {
     pub(super) last: Option<Zxid>,
     /// It has everything up to here on disk.
     pub(super) acked: Zxid,
-    /// It was sent proposals up to here.
+    /// It was sent proposals up to here, the last of them then.
     pub(super) proposed: Zxid,
-    /// Since when a proposal waits for its ACK.
-    pub(super) waiting_since: Option<Instant>,
+    proposed_at: Instant,
     /// A proposal whose way to the learner's disk and back is timed, and when it was sent.
     timed: Option<(Zxid, Instant)>,
     pub(super) heard: Instant,
@@ -91,7 +90,7 @@ impl Handler {
             last: None,
             acked: Zxid::ZERO,
             proposed: Zxid::ZERO,
-            waiting_since: None,
+            proposed_at: now,
             timed: None,
             heard: now,
             pings: VecDeque::new(),
@@ -140,18 +139,33 @@ impl Handler {
 
     /// Proposals up to this one are sent.
     pub(super) fn on_proposed(&mut self, last: Zxid, now: Instant) {
-        self.proposed = last;
-        self.waiting_since.get_or_insert(now);
-        self.timed.get_or_insert((last, now));
+        (self.proposed, self.proposed_at) = (last, now);
+        if self.step != Step::AckingLeader {
+            self.timed.get_or_insert((last, now));
+        }
+    }
+
+    /// It has acknowledged NEWLEADER. What it was sent before it could log it is timed from now on.
+    pub(super) fn on_synchronized(&mut self, now: Instant) {
+        self.step = Step::Synchronized;
+        self.timed = (self.acked < self.proposed).then_some((self.proposed, now));
     }
 
     /// Says how long the proposal took that was timed, if this is its ACK. One at a time is: a
-    /// sample of those of a busy leader.
+    /// sample of those of a busy leader. The next is the last one that was sent, so that a learner
+    /// that falls behind is seen to, though it acknowledges something all the time.
+    ///
+    // Compat: LearnerHandler.SyncLimitCheck
     pub(super) fn on_ack(&mut self, zxid: Zxid, now: Instant) -> Option<Duration> {
         self.acked = self.acked.max(zxid);
-        self.waiting_since = (self.acked < self.proposed).then_some(now);
         let (_, sent) = self.timed.take_if(|(timed, _)| *timed <= zxid)?;
+        self.timed = (zxid < self.proposed).then_some((self.proposed, self.proposed_at));
         Some(now.since(sent))
+    }
+
+    /// For how long the proposal that is timed has waited for its ACK.
+    pub(super) fn lag(&self, now: Instant) -> Duration {
+        self.timed.map_or(Duration::ZERO, |(_, sent)| now.since(sent))
     }
 
     /// Sends the next piece of a tree, and what follows it when it is complete.
@@ -281,8 +295,10 @@ impl Leader {
     ) {
         let (epoch, committed) = self.history_of(replica).expect("it is being synchronized");
         let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
+        let history = replica.history();
+        assert!(from >= history.base(), "a gap between {from} and {}", history.base());
         let mut bytes = Vec::new();
-        for (zxid, txn) in replica.history().behind(from) {
+        for (zxid, txn) in history.behind(from) {
             if zxid > committed && handler.is_observer {
                 break;
             }
@@ -298,8 +314,7 @@ impl Leader {
         handler.send_tree(link, out);
         // Its ACK of NEWLEADER says that it has these on disk, and no more.
         handler.acked = committed;
-        handler.proposed = replica.last_logged();
-        handler.waiting_since = (handler.proposed > committed).then_some(now.instant);
+        (handler.proposed, handler.proposed_at) = (replica.last_logged(), now.instant);
         handler.step = Step::AckingLeader;
     }
 }

@@ -19,6 +19,9 @@ impl Learner {
         match packet.kind {
             PacketKind::Proposal => {
                 let zxid = zxid.ok_or(CONFUSED)?;
+                if self.tree_has(zxid) {
+                    return Ok(());
+                }
                 log(now, zxid, packet.data, replica, out)?;
                 if !self.begin.is_observer {
                     self.unacked.push_back(zxid);
@@ -32,9 +35,14 @@ impl Learner {
                 if packet.kind == PacketKind::InformAndActivate {
                     txn.drain(..8.min(txn.len()));
                 }
-                log(now, zxid.ok_or(CONFUSED)?, txn, replica, out)?;
-                commit(zxid.ok_or(CONFUSED)?, replica)?;
+                let zxid = zxid.ok_or(CONFUSED)?;
+                if !self.tree_has(zxid) {
+                    log(now, zxid, txn, replica, out)?;
+                    commit(zxid, replica)?;
+                }
             }
+            // Compat: Learner.syncWithLeader lets pings pass; a leader counts on that.
+            PacketKind::Ping if !self.is_active() => {}
             PacketKind::Ping => {
                 // Cores tell what they hear when they are asked; this answer has what they told
                 // since the last time.
@@ -56,6 +64,14 @@ impl Learner {
             }
         }
         Ok(())
+    }
+
+    /// Whether a tree that was just sent has this transaction. A leader of ZooKeeper's looks for
+    /// the tree's zxid when proposals are queued already.
+    ///
+    // Compat: LearnerHandler.run
+    fn tree_has(&self, zxid: Zxid) -> bool {
+        self.tree.is_some_and(|tree| zxid <= tree)
     }
 
     /// Ends a turn: what became durable is acknowledged, and requests go to the leader.

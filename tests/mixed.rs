@@ -1,0 +1,183 @@
+//! What a ZooKeeper at the other end of a link does, and a ringkeeper does not: puppets play its
+//! part. Where a leader is slow or a follower is, they play that too.
+
+use engine::ids::{SessionId, Xid};
+use engine::time::WallTime;
+use engine::tree;
+use engine::txn::{Txn, TxnError, TxnHeader, codec};
+use engine::zab::packet::PacketKind::{Ack, AckEpoch, Commit, LeaderInfo, NewLeader, Ping};
+use engine::zab::packet::PacketKind::{Proposal, UpToDate};
+use engine::zxid::{Epoch, Zxid};
+use tests::sim::ensemble::store::GROUP_BYTES;
+use tests::sim::script::{A, B, C, Client, D, Ensemble, Kind, Settings};
+
+const NEW_LEADER: Zxid = Zxid::new(Epoch(1), 0);
+
+/// C leads A; the puppet B has been sent NEWLEADER.
+fn b_is_synchronized() -> (Ensemble, Client, usize) {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.write(client, "/x");
+    e.crash(B);
+    e.make_puppet(B);
+    e.forget_packets();
+    let link = synchronize_b(&mut e);
+    (e, client, link)
+}
+
+fn synchronize_b(e: &mut Ensemble) -> usize {
+    let last = e.committed(C);
+    let link = e.puppet_follows(B, C, Epoch(1));
+    e.run_until("it is told the epoch", |e| !e.sent(C, B, LeaderInfo).is_empty());
+    e.puppet_acks_epoch(link, Epoch(1), last);
+    e.run_until("it is synchronized", |e| !e.sent(C, B, NewLeader).is_empty());
+    link
+}
+
+#[test]
+fn pings_that_a_learner_lets_pass_hold_up_no_sync() {
+    // Compat: Learner.syncWithLeader - a PING in front of UPTODATE is not answered.
+    let (mut e, client, link) = b_is_synchronized();
+    e.run_ms(1_000);
+    let mut answered = e.sent(C, B, Ping).len();
+    e.puppet_acks(link, NEW_LEADER);
+    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    e.crash(A);
+    let (sync, began) = (e.sync(client), e.ms());
+    while e.answer(client, sync).is_none() {
+        assert!(e.ms() < began + 20, "a sync is a round trip");
+        e.run_ms(1);
+        answered = e.puppet_answers_pings((B, C), link, answered);
+    }
+    e.all_agree();
+}
+
+#[test]
+fn an_ack_of_a_proposal_is_none_of_newleader() {
+    // 4685: followers of 3.9.0 may acknowledge what is proposed before they do NEWLEADER.
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.crash(B);
+    e.make_puppet(B);
+    e.hold_log(A);
+    let (before, y) = (e.log_end(C), e.create(client, "/y"));
+    e.run_until("C logs it", |e| e.log_end(C) > before);
+    let y_zxid = e.log_end(C);
+    e.forget_packets();
+    let link = synchronize_b(&mut e);
+    e.puppet_acks(link, y_zxid);
+    e.run_ms(5);
+    assert!(e.sent(C, B, UpToDate).is_empty());
+    assert_eq!(e.answer(client, y), None);
+    e.puppet_acks(link, NEW_LEADER);
+    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    e.run_until("it is committed", |e| e.answer(client, y) == Some(0));
+    e.all_agree();
+}
+
+/// Writes go on, and the puppet B acknowledges each later than the one before, up to so much;
+/// whether its link is closed.
+fn is_given_up_if_it_lags(most_ms: u64) -> bool {
+    let (mut e, client, link) = b_is_synchronized();
+    let mut answered = e.sent(C, B, Ping).len();
+    e.puppet_acks(link, NEW_LEADER);
+    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    let (mut proposed, mut acked) = (Vec::new(), 0);
+    for round in 0..400 {
+        if round % 5 == 0 {
+            e.create(client, &format!("/lag{round}"));
+        }
+        e.run_ms(10);
+        if !e.sent(C, B, Kind::Closed).is_empty() {
+            e.all_agree();
+            return true;
+        }
+        answered = e.puppet_answers_pings((B, C), link, answered);
+        let sent = e.sent(C, B, Proposal);
+        for (number, zxid) in (1_u64..).zip(sent).skip(proposed.len()) {
+            proposed.push((e.ms() + most_ms.min(100 * number), zxid));
+        }
+        while let Some((_, zxid)) = proposed.get(acked).filter(|(due, _)| *due <= e.ms()) {
+            e.puppet_acks(link, *zxid);
+            acked += 1;
+        }
+    }
+    assert!(acked > 0);
+    false
+}
+
+#[test]
+fn a_follower_that_lags_is_given_up_though_it_acknowledges_all_the_time() {
+    // Compat: LearnerHandler.SyncLimitCheck. It is one second here.
+    assert!(is_given_up_if_it_lags(1_300));
+    assert!(!is_given_up_if_it_lags(700));
+}
+
+#[test]
+fn a_tree_is_followed_by_all_that_it_lacks_where_the_leaders_disk_lags() {
+    let settings = Settings { observers: 1, history_bytes: 0, ..Settings::of(4) };
+    let mut e = Ensemble::with(settings);
+    [A, B, C].into_iter().for_each(|server| e.start(server));
+    e.run_until("C leads", |e| e.leads(C) && e.stands());
+    let client = e.connect(A);
+    e.hold_log(C);
+    // Large enough to go to the log by itself, though that is busy.
+    let data = vec![0; GROUP_BYTES];
+    for path in ["/x", "/y", "/z"] {
+        let xid = e.create_with(client, path, &data);
+        e.run_until("it is committed", |e| e.answer(client, xid) == Some(0));
+    }
+    e.start(D);
+    e.run_until("D has all of it", |e| e.observes(D, C) && e.has(D, "/z"));
+    assert!(!e.has(C, "/x"));
+    e.all_agree();
+}
+
+#[test]
+fn a_tree_may_be_ahead_of_its_zxid_and_proposals_behind_it() {
+    // Compat: LearnerHandler.run - the zxid of SNAP is read when proposals are queued already, and
+    // the tree is written while transactions are applied to it.
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    let begin = e.published(C);
+    for path in ["/a", "/b", "/c"] {
+        e.write(client, path);
+    }
+    let history = e.peer(C).replica().history();
+    let txns: Vec<_> = history.behind(begin).map(|(zxid, txn)| (zxid, txn.to_vec())).collect();
+    let ahead = e.peer(C).replica().published().clone();
+    let [_, (b, _), (c, _)] = txns[..] else { panic!("{txns:?}") };
+    for server in [A, B, C] {
+        e.crash(server);
+    }
+    e.make_puppet(B);
+    e.make_puppet(C);
+    e.forget_packets();
+    e.wipe(A);
+    e.start(A);
+    e.puppets_elect(C, B, A);
+    e.puppet_proposes_epoch(C, Epoch(2));
+    e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
+    e.puppet_sends_tree(C, b, &ahead);
+    for (zxid, txn) in &txns {
+        e.puppet_says(C, Proposal, *zxid, Some(txn));
+        e.puppet_says(C, Commit, *zxid, None);
+    }
+    let new_leader = Zxid::new(Epoch(2), 0);
+    e.puppet_says(C, NewLeader, new_leader, Some(b""));
+    e.run_until("it acknowledges", |e| !e.sent(A, C, Ack).is_empty());
+    assert_eq!(e.sent(A, C, Ack), [new_leader]);
+    e.puppet_says(C, UpToDate, Zxid::ZERO, None);
+    e.run_until("it follows", |e| e.follows(A, C) && e.published(A) == c);
+    assert_eq!(e.digest(A), tree::digest(&ahead));
+    assert!(!e.peer(A).replica().digest_differs());
+    // From here on each transaction says what the tree must be.
+    let zxid = Zxid::new(Epoch(2), 1);
+    let header = TxnHeader { session: SessionId::NONE, cxid: Xid(0), zxid, time: WallTime(0) };
+    let mut wrong = Vec::new();
+    codec::encode(&header, &Txn::Error(TxnError(-101)), Some(1), &mut wrong);
+    e.puppet_says(C, Proposal, zxid, Some(&wrong));
+    e.puppet_says(C, Commit, zxid, None);
+    e.run_until("it is applied", |e| e.published(A) == zxid);
+    assert!(e.peer(A).replica().digest_differs());
+}
