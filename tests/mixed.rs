@@ -5,13 +5,21 @@ use engine::ids::{SessionId, Xid};
 use engine::time::WallTime;
 use engine::tree;
 use engine::txn::{Txn, TxnError, TxnHeader, codec};
-use engine::zab::packet::PacketKind::{Ack, AckEpoch, Commit, LeaderInfo, NewLeader, Ping};
-use engine::zab::packet::PacketKind::{Proposal, UpToDate};
+use engine::zab::packet::PacketKind::{Ack, AckEpoch, Commit, Diff, LeaderInfo, NewLeader};
+use engine::zab::packet::PacketKind::{Ping, Proposal, UpToDate};
 use engine::zxid::{Epoch, Zxid};
 use tests::sim::ensemble::store::GROUP_BYTES;
 use tests::sim::script::{A, B, C, Client, D, Ensemble, Kind, Settings};
 
 const NEW_LEADER: Zxid = Zxid::new(Epoch(1), 0);
+
+/// A refused request, with a digest that no tree has.
+fn error_txn(zxid: Zxid) -> Vec<u8> {
+    let header = TxnHeader { session: SessionId::NONE, cxid: Xid(0), zxid, time: WallTime(0) };
+    let mut txn = Vec::new();
+    codec::encode(&header, &Txn::Error(TxnError(-101)), Some(1), &mut txn);
+    txn
+}
 
 /// C leads A; the puppet B has been sent NEWLEADER.
 fn b_is_synchronized() -> (Ensemble, Client, usize) {
@@ -173,11 +181,75 @@ fn a_tree_may_be_ahead_of_its_zxid_and_proposals_behind_it() {
     assert!(!e.peer(A).replica().digest_differs());
     // From here on each transaction says what the tree must be.
     let zxid = Zxid::new(Epoch(2), 1);
-    let header = TxnHeader { session: SessionId::NONE, cxid: Xid(0), zxid, time: WallTime(0) };
-    let mut wrong = Vec::new();
-    codec::encode(&header, &Txn::Error(TxnError(-101)), Some(1), &mut wrong);
-    e.puppet_says(C, Proposal, zxid, Some(&wrong));
+    e.puppet_says(C, Proposal, zxid, Some(&error_txn(zxid)));
     e.puppet_says(C, Commit, zxid, None);
     e.run_until("it is applied", |e| e.published(A) == zxid);
     assert!(e.peer(A).replica().digest_differs());
+}
+
+#[test]
+fn a_learner_that_lies_costs_its_own_link_alone() {
+    let (mut e, client, link) = b_is_synchronized();
+    e.puppet_acks(link, NEW_LEADER);
+    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    let closed = |e: &Ensemble| e.sent(C, B, Kind::Closed).len();
+    // It acknowledges what nobody has proposed.
+    e.puppet_acks(link, Zxid::new(Epoch(1), 1_000_000));
+    e.run_until("its link is closed", |e| closed(e) == 1);
+    // It has promised the last epoch that there can be, and then one of some years ahead.
+    for epoch in [i32::MAX as u32, 1 << 25] {
+        let before = closed(&e);
+        e.puppet_follows(B, C, Epoch(epoch));
+        e.run_until("its link is closed", |e| closed(e) > before);
+    }
+    // It says that it is the leader.
+    let before = closed(&e);
+    e.puppet_follows_as(C, B, C, Epoch(1));
+    e.run_until("its link is closed", |e| closed(e) > before);
+    e.write(client, "/y");
+    assert_eq!(e.epochs(C).accepted, Epoch(1));
+    e.all_agree();
+    assert_eq!(e.epochs(C).accepted, Epoch(1), "nobody had to be elected");
+}
+
+#[test]
+fn what_is_of_a_later_epoch_than_its_leader_is_not_taken() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.write(client, "/x");
+    let tree = e.peer(C).replica().published().clone();
+    for server in [A, B, C] {
+        e.crash(server);
+    }
+    e.make_puppet(B);
+    e.make_puppet(C);
+    e.start(A);
+    let closed = |e: &Ensemble| e.sent(A, C, Kind::Closed).len();
+    let end = e.log_end(A);
+    for epoch in [2, 3] {
+        let (promised, before) = (e.sent(A, C, AckEpoch).len(), closed(&e));
+        e.puppets_elect(C, B, A);
+        e.puppet_proposes_epoch(C, Epoch(epoch));
+        e.run_until("it promises", |e| e.sent(A, C, AckEpoch).len() > promised);
+        if epoch == 2 {
+            e.puppet_sends_tree(C, Zxid::new(Epoch(9), 1), &tree);
+        } else {
+            e.puppet_says(C, Diff, end, None);
+            e.puppet_says(
+                C,
+                Proposal,
+                Zxid::new(Epoch(9), 1),
+                Some(&error_txn(Zxid::new(Epoch(9), 1))),
+            );
+        }
+        e.run_until("it gives up", |e| closed(e) > before);
+        assert_eq!(e.log_end(A), end);
+    }
+    // Nor is an epoch that its ensemble cannot have come to.
+    let before = closed(&e);
+    e.puppets_elect(C, B, A);
+    e.puppet_proposes_epoch(C, Epoch(i32::MAX as u32));
+    e.run_until("it gives up", |e| closed(e) > before);
+    assert_eq!(e.epochs(A).accepted, Epoch(3));
+    e.all_agree();
 }

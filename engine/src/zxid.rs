@@ -10,6 +10,17 @@ pub struct Epoch(pub u32);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Zxid(pub u64);
 
+impl Epoch {
+    /// Elections, one a second for half a year: no server misses more of them.
+    const MISSED_MAX: u32 = 1 << 24;
+
+    /// Whether an ensemble of a server that has promised `own` can have come to this epoch. A
+    /// larger one is an error or a lie; believed, it would use up the epochs that are left.
+    pub const fn may_follow(self, own: Self) -> bool {
+        self.0 <= own.0.saturating_add(Self::MISSED_MAX) && self.0 < i32::MAX.cast_unsigned()
+    }
+}
+
 impl Zxid {
     /// The zxid of a tree that no transaction has touched.
     pub const ZERO: Self = Self(0);

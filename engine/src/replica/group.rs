@@ -72,7 +72,7 @@ impl Group {
     /// Starts a transaction: what is appended until [`Group::end_txn`] belongs to it.
     pub(super) fn begin_txn(&mut self, zxid: Zxid, now: Instant) {
         assert!(self.first.is_none() || self.last.next() == Some(zxid), "zxids have no gaps");
-        if self.is_empty() {
+        if self.first.is_none() {
             self.opened = now;
         }
         self.first.get_or_insert(zxid);
@@ -109,7 +109,7 @@ impl Group {
 
     /// Starts a transaction that is in the log already.
     pub(super) fn begin_logged(&mut self, zxid: Zxid, now: Instant) {
-        if self.is_empty() {
+        if self.applied_to.is_none() {
             self.opened = now;
         }
         self.applied_to = Some(zxid);

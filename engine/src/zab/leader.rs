@@ -96,6 +96,14 @@ pub(super) enum Fault {
     Unexpected { kind: PacketKind },
     #[error("server {0} is not a voter of this ensemble")]
     Stranger(ServerId),
+    #[error("it says that it is server {0}, which is this one")]
+    Myself(ServerId),
+    #[error(
+        "it says that it has promised epoch {0:?}, too far behind any that there can have been"
+    )]
+    NoSuchEpoch(Epoch),
+    #[error("it acknowledges {zxid}, and was sent {proposed}")]
+    NotProposed { zxid: Zxid, proposed: Zxid },
     #[error("its state, {its:?}, is ahead of the leader's, {ours:?}")]
     Ahead { its: (Epoch, Zxid), ours: (Epoch, Zxid) },
     #[error("it does not take what it is sent")]
@@ -267,7 +275,13 @@ impl Leader {
                 if !is_observer && !self.members.is_voter(info.server) {
                     return Err(Fault::Stranger(info.server));
                 }
+                if info.server == self.me {
+                    return Err(Fault::Myself(info.server));
+                }
                 handler.introduce(info.server, is_observer, packet.zxid);
+                if !handler.accepted.may_follow(self.epochs.accepted) {
+                    return Err(Fault::NoSuchEpoch(handler.accepted));
+                }
                 if !is_observer {
                     self.promised = self.promised.max(handler.accepted);
                 }
@@ -284,13 +298,15 @@ impl Leader {
                     handler.on_synchronized(now.instant);
                     self.advance_leadership(now, replica, out);
                     self.send_up_to_date(out);
+                } else if zxid > handler.proposed && zxid.counter() != 0 {
+                    return Err(Fault::NotProposed { zxid, proposed: handler.proposed });
                 } else if zxid.counter() != 0 {
-                    // Some of ZooKeeper's followers acknowledge proposals before NEWLEADER.
+                    // Some of ZooKeeper's followers acknowledge proposals before NEWLEADER. What
+                    // is committed by it is at the end of the turn.
                     let took = handler.on_ack(zxid, now.instant);
                     if let (Some(server), Some(took)) = (handler.server, took) {
                         replica.count_ack(server, took);
                     }
-                    self.advance_commit(now, replica, out);
                 }
             }
             (Step::Active, PacketKind::Request) => {
@@ -310,7 +326,6 @@ impl Leader {
                 for (session, _) in packet::read_sessions(&packet.data) {
                     replica.touch_forwarded(now, session);
                 }
-                self.advance_commit(now, replica, out);
             }
             (_, kind) => return Err(Fault::Unexpected { kind }),
         }

@@ -308,6 +308,11 @@ impl Learner {
         out: &mut Outbox,
     ) -> Result<Progress, Lost> {
         let zxid = Zxid::from_wire(packet.zxid);
+        let registers = matches!(self.stage, Stage::Registering);
+        if !registers && zxid.is_some_and(|zxid| zxid.epoch() > self.epoch) {
+            tracing::error!(kind = ?packet.kind, ?zxid, "the leader is of an earlier epoch");
+            return Err(CONFUSED);
+        }
         match (&self.stage, packet.kind) {
             (Stage::Registering, PacketKind::LeaderInfo) => {
                 self.on_leader_info(now, zxid.ok_or(CONFUSED)?.epoch(), replica, out)?;
@@ -360,6 +365,10 @@ impl Learner {
         out: &mut Outbox,
     ) -> Result<(), Lost> {
         self.epoch = epoch;
+        if !epoch.may_follow(self.epochs.accepted) {
+            tracing::error!(epoch = epoch.0, "the leader proposes an epoch that cannot be reached");
+            return Err(CONFUSED);
+        }
         // No leader counts on what an observer promises: it may go on with who came to lead.
         let is_free = self.begin.is_observer && epoch >= self.epochs.current;
         if epoch < self.epochs.accepted && !is_free {

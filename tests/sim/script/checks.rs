@@ -101,7 +101,9 @@ impl Checks {
         let leader = self.leaders[&epoch].0;
         assert_eq!(leader, server, "two servers lead epoch {}", epoch.0);
         let begin = Zxid::new(epoch, 0);
-        let known = self.broadcast.range(begin..).next_back().map_or(begin, |(zxid, _)| *zxid);
+        let epoch_end = Zxid::new(epoch, u32::MAX);
+        let known =
+            self.broadcast.range(begin..=epoch_end).next_back().map_or(begin, |(zxid, _)| *zxid);
         for (zxid, txn) in history.behind(known) {
             let previous = self.broadcast.insert(zxid, txn.to_vec());
             assert!(previous.is_none(), "{zxid} is broadcast twice");

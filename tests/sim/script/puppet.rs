@@ -36,7 +36,18 @@ impl Ensemble {
 
     /// The puppet introduces itself to a leader; the link.
     pub fn puppet_follows(&mut self, puppet: usize, leader: usize, accepted: Epoch) -> usize {
-        let server = ServerId(puppet as i64 + 1);
+        self.puppet_follows_as(puppet, puppet, leader, accepted)
+    }
+
+    /// The puppet says to a leader that it is `named`, and wants to follow.
+    pub fn puppet_follows_as(
+        &mut self,
+        named: usize,
+        puppet: usize,
+        leader: usize,
+        accepted: Epoch,
+    ) -> usize {
+        let server = ServerId(named as i64 + 1);
         let info = LearnerInfo { server, protocol: PROTOCOL_VERSION, config_version: 0 };
         let mut bytes = Vec::new();
         info.write(PacketKind::FollowerInfo, accepted, &mut bytes);

@@ -36,7 +36,7 @@ impl Leader {
     }
 
     /// Commits what a quorum has on disk.
-    pub(super) fn advance_commit(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
+    fn advance_commit(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
         if self.established().is_none() {
             return;
         }
@@ -138,7 +138,6 @@ impl Leader {
             let zxid = if made.counter() == 0 { replica.committed() } else { made };
             let round = self.begin_round(out);
             self.syncs.push_back(Sync { link, zxid, round });
-            self.advance_commit(now, replica, out);
             return Ok(());
         }
         let body = &packet.data[request.body.clone()];
