@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Ensembles in which ringkeeper and the real ZooKeeper work together: who leads, who follows, who
-# observes; servers that missed writes, lost their data, or logged what nobody else has; moves from
-# one kind to the other under load; leaders that are killed.
+# observes; servers that missed writes, lost their data, or logged what nobody else has; learners
+# that are slow, or that join under load; moves from one kind to the other
+# under load; leaders that are killed.
 # usage: ensemble.sh RINGKEEPER_BINARY [SCENARIO...]
 #
-# BUDGET=full plays all of it (the default, small, takes two minutes). A SCENARIO is the name of a
-# function in ensemble/scenarios.py. KEEP=DIR keeps data and logs of all servers there.
+# BUDGET=full plays all of it (the default, small, takes two to three minutes). A SCENARIO is the
+# name of a function that ensemble/scenarios.py lists. KEEP=DIR keeps data and logs of all servers.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$INTEROP_DIR/server.sh"
 

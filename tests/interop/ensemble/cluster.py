@@ -112,6 +112,14 @@ class Server:
             text += "peerType=observer\n"
         (self.directory / "zoo.cfg").write_text(text + members)
 
+    def reach(self, other, port):
+        """From its next start on, it finds the learner port of another member there."""
+        config = self.directory / "zoo.cfg"
+        line = other.member_line()
+        learner, election = other.peer_ports
+        through = line.replace(f":{learner}:{election}", f":{port}:{election}")
+        config.write_text(config.read_text().replace(line, through))
+
     def start(self):
         config = self.directory / "zoo.cfg"
         if self.kind == JAVA:
@@ -168,6 +176,13 @@ class Server:
             return None
         found = re.search(r"^Mode: (\w+)$", self.word("srvr"), re.MULTILINE)
         return found and found.group(1)
+
+    def metric(self, name):
+        """A number of its `mntr`."""
+        found = re.search(rf"^{name}\t(\d+)$", self.word("mntr"), re.MULTILINE)
+        if not found:
+            raise Failure(f"{self} has no {name}")
+        return int(found.group(1))
 
     def word(self, word):
         return four_letter(self.port, word, self.host)

@@ -24,8 +24,11 @@ def main():
     logging.disable(logging.CRITICAL)
     hashed = base64.b64encode(hashlib.sha1(SUPER.encode()).digest()).decode()
     digest = f"super:{hashed}"
-    settings = types.SimpleNamespace(binary=binary, jars=jars, scratch=scratch, digest=digest)
-    chosen = scenarios.FULL if budget == "full" else scenarios.SMALL
+    is_full = budget == "full"
+    settings = types.SimpleNamespace(
+        binary=binary, jars=jars, scratch=scratch, digest=digest, is_full=is_full
+    )
+    chosen = scenarios.FULL if is_full else scenarios.SMALL
     if names:
         chosen = [scenario for scenario in scenarios.FULL if scenario.__name__ in names]
     passed = failed = 0

@@ -1,46 +1,13 @@
 """What is played with ensembles of both kinds of servers."""
 
-import re
 import signal
 
+from checks import check, got
 from cluster import JAVA, RINGKEEPER, SUPER, Cluster, Failure, wait_for
+from joins import joins_under_writes, slow_learner
 from load import Load
 from operations import exercise
-from wire import CREATE, Pipe, create_body, differences, read_tree
-
-# What both kinds write when a tree is not what it has to be.
-WRONG = re.compile(r"[Dd]igests are not matching|digest mismatch|digest is not the leader's|panicked")
-# What each says of how it got the leader's history.
-GOT = {
-    (JAVA, "DIFF"): "Getting a diff from the leader",
-    (JAVA, "SNAP"): "Getting a snapshot from leader",
-    (JAVA, "TRUNC"): "Truncating log to get in sync with the leader",
-    (RINGKEEPER, "SNAP"): "receiving the leader's tree",
-    (RINGKEEPER, "TRUNC"): "cutting the log",
-}
-
-
-def check(cluster):
-    """The same tree through every server, and nobody has noticed anything wrong."""
-    trees = [(server, read_tree(server.port, SUPER, server.host)) for server in cluster.running()]
-    first, wanted = trees[0]
-    for server, tree in trees[1:]:
-        lines = differences(wanted, tree)
-        if lines:
-            raise Failure(f"the trees of {first} / {server} differ:\n" + "\n".join(lines))
-    for server in cluster:
-        wrong = [line for line in server.said(0).splitlines() if WRONG.search(line)]
-        if wrong:
-            raise Failure(f"{server} says: " + "\n".join(wrong[:5]))
-    return wanted
-
-
-def got(server, how):
-    """That a learner got the history in that way, and in no other, since it was started."""
-    said = server.said()
-    ways = [way for (kind, way), text in GOT.items() if kind == server.kind and text in said]
-    if (ways or ["DIFF"]) != [how]:
-        raise Failure(f"{server} got the history by {ways or ['DIFF']}, not {how}")
+from wire import CREATE, Pipe, create_body, read_tree
 
 
 def write(server, prefix, count, data=b"x"):
@@ -215,5 +182,5 @@ def killed_leaders(settings):
         yield "leaders are killed under load, two of ZooKeeper", lambda: killed(cluster, 4)
 
 
-SMALL = [led_by_ringkeeper, led_by_java]
+SMALL = [led_by_ringkeeper, led_by_java, slow_learner, joins_under_writes]
 FULL = [*SMALL, ringkeeper_observes, java_observes, rolling, killed_leaders]
