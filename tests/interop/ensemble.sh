@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ensembles in which ringkeeper and the real ZooKeeper work together: who leads, who follows, who
 # observes; servers that missed writes, lost their data, or logged what nobody else has; learners
-# that are slow, or that join under load; moves from one kind to the other
+# that are slow, or that join under load; settings of ensembles; moves from one kind to the other
 # under load; leaders that are killed.
 # usage: ensemble.sh RINGKEEPER_BINARY [SCENARIO...]
 #

@@ -76,9 +76,9 @@ class Load:
                 lambda: len(writer.acknowledged) >= had + 20,
             )
 
-    def judge(self):
-        """Everything acknowledged is there, through each server."""
-        for server in self.cluster.running():
+    def judge(self, servers=None):
+        """Everything acknowledged is there, through each server (of these)."""
+        for server in servers or self.cluster.running():
             tree = read_tree(server.port, SUPER)
             for writer in self.writers:
                 lost = [path for path in writer.acknowledged if path not in tree]

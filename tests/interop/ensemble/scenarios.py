@@ -4,6 +4,7 @@ import signal
 
 from checks import check, got
 from cluster import JAVA, RINGKEEPER, SUPER, Cluster, Failure, wait_for
+from configured import configured
 from joins import joins_under_writes, slow_learner
 from load import Load
 from operations import exercise
@@ -182,5 +183,5 @@ def killed_leaders(settings):
         yield "leaders are killed under load, two of ZooKeeper", lambda: killed(cluster, 4)
 
 
-SMALL = [led_by_ringkeeper, led_by_java, slow_learner, joins_under_writes]
+SMALL = [led_by_ringkeeper, led_by_java, slow_learner, joins_under_writes, configured]
 FULL = [*SMALL, ringkeeper_observes, java_observes, rolling, killed_leaders]
