@@ -1,9 +1,10 @@
 //! Snapshot files: what is written comes back, and what is damaged is refused.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use engine::btree::{Map, Version, View};
 use engine::pages::PAGE_BYTES;
@@ -142,6 +143,29 @@ fn loaded_pages_are_used_again() {
     let stats = map.page_stats();
     let pages = bytes.len() / PAGE_BYTES;
     assert!(stats.used + stats.free <= pages + pages / 10, "{stats:?}, {pages} pages in the file");
+}
+
+/// A snapshot of format version 1, as it was written on 2026-11-27, and what it holds.
+#[test]
+fn the_golden_snapshot_is_read_and_would_be_written() {
+    let (mut map, mut model) = (Map::new(), Model::new());
+    for number in 0..300_usize {
+        let (key, length) = (format!("/golden/{number:06}").into_bytes(), number * number % 211);
+        let length = if number == 150 { 20_000 } else { length };
+        let value = vec![number as u8; length];
+        map.put(&key, &value);
+        model.insert(key, value);
+    }
+    let written = bytes_of(map.freeze(Zxid(0x1_0000_0007)), 1 << 20);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/snapshot-1");
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        fs::write(&path, &written).unwrap();
+    }
+    let golden = fs::read(path).unwrap();
+    let snapshot = open(&golden).unwrap();
+    assert_eq!(snapshot.zxid(), Zxid(0x1_0000_0007));
+    compare(&Map::open(snapshot), &model);
+    assert!(golden == written, "another file is written today");
 }
 
 #[test]
