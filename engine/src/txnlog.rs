@@ -198,7 +198,7 @@ impl TxnLog {
             marked: end.sequence == 0,
             mark_at: None,
             retry_at: None,
-            retiring: 0,
+            retiring: short.len(),
             resting: false,
             config,
         };

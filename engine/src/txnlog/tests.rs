@@ -14,8 +14,11 @@ struct Driver {
 
 impl Driver {
     fn new(config: LogConfig) -> Self {
+        Self::open(config, LogEnd { next_segment: SegmentId(1), ..LogEnd::default() })
+    }
+
+    fn open(config: LogConfig, end: LogEnd) -> Self {
         let mut ops = Vec::new();
-        let end = LogEnd { next_segment: SegmentId(1), ..LogEnd::default() };
         let log = TxnLog::open(config, end, Instant::ZERO, &mut ops);
         Self { log, now: Instant::ZERO, ops, out: Vec::new() }
     }
@@ -137,6 +140,22 @@ fn rolls_to_the_next_segment_and_keeps_the_reserve() {
     driver.check("prepare 3");
     driver.prepared(3);
     driver.check("write 2 to 2@1+3, prepare 4");
+}
+
+#[test]
+fn segments_that_have_become_too_short_are_given_up() {
+    let short = SegmentPlan { segment: SegmentId(1), incarnation: 7, bytes: 4 * FRAMES_START };
+    let next = SegmentPlan { segment: SegmentId(2), ..short };
+    let end = LogEnd { ready: vec![short, next], next_segment: SegmentId(3), ..LogEnd::default() };
+    let mut driver = Driver::open(small(), end);
+    driver.check("retire 1, retire 2, prepare 3");
+    driver.done(DiskDone::Retired(SegmentId(1)));
+    driver.prepared(3);
+    assert!(!driver.log.rest(), "a segment is still there");
+    driver.check("prepare 4");
+    driver.done(DiskDone::Retired(SegmentId(2)));
+    driver.prepared(4);
+    assert!(driver.log.rest());
 }
 
 #[test]
