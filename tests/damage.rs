@@ -294,6 +294,15 @@ fn a_log_that_ends_before_its_snapshot_is_refused() {
 }
 
 #[test]
+fn any_log_reaches_a_snapshot_of_what_has_had_no_transaction() {
+    let (disk, _) = written(9, 5);
+    let expect = format!("from Some({}), 0 rejected", Zxid::ZERO);
+    for disk in [&SimDisk::default(), &disk] {
+        assert_eq!(recovered(disk, &[Zxid::ZERO], &[Zxid::ZERO]), expect);
+    }
+}
+
+#[test]
 fn a_full_disk_holds_up_appends_and_loses_nothing() {
     let mut random = Random::new(1);
     let (mut disk, mut model) = (SimDisk::default(), LogModel::default());

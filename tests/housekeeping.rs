@@ -47,6 +47,11 @@ impl World {
 
     /// On a disk that has room for so many segments of the log.
     fn with_room_for(segments: usize) -> Self {
+        Self::with(segments, SNAPSHOT_TXNS)
+    }
+
+    /// With a snapshot after so many transactions.
+    fn with(segments: usize, snapshot_txns: u64) -> Self {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1) };
         let mut pending = Vec::new();
         let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
@@ -63,7 +68,7 @@ impl World {
             slow_write: None,
             slow_sync: Duration::MAX,
             memory_bytes_max: None,
-            snapshot_txns: SNAPSHOT_TXNS,
+            snapshot_txns,
             snapshot_log_bytes: u64::MAX,
             history_bytes: 0,
             log_share: None,
@@ -133,12 +138,17 @@ impl World {
     /// So many transactions, one by one.
     fn write(&mut self, count: u64) {
         for _ in 0..count {
-            let (connection, session) = (CLIENT, SessionId::NONE);
-            let connect = Connect { connection, session, genuine: true, timeout_ms: 600_000 };
-            let mut submission = Submission::new(CoreId(0));
-            submission.orders.push(Order::Connect(connect));
-            self.step(Input::Submission(submission));
+            self.write_together(1);
         }
+    }
+
+    /// So many transactions in one group.
+    fn write_together(&mut self, count: usize) {
+        let (connection, session) = (CLIENT, SessionId::NONE);
+        let connect = || Connect { connection, session, genuine: true, timeout_ms: 600_000 };
+        let mut submission = Submission::new(CoreId(0));
+        submission.orders.extend((0..count).map(|_| Order::Connect(connect())));
+        self.step(Input::Submission(submission));
     }
 
     fn hear(&mut self, batch: &Batch) {
@@ -220,6 +230,24 @@ fn an_idle_server_takes_a_snapshot_of_little() {
     world.finish_snapshot();
     world.wait(100);
     assert_eq!(world.snapshots, [Zxid(6)]);
+}
+
+#[test]
+fn no_snapshot_is_taken_of_what_has_had_no_transaction() {
+    for snapshot_txns in [2, 19, 20] {
+        let mut world = World::with(usize::MAX, snapshot_txns);
+        world.replica.replayed(world.now, 0, 0);
+        world.wait(10);
+        assert_eq!(world.snapshots, [], "snapCount {snapshot_txns}");
+        // When these go to the log, nothing is published yet.
+        world.write_together(2);
+        world.wait(10);
+        assert_eq!(world.snapshots, [Zxid(2)], "snapCount {snapshot_txns}");
+        world.finish_snapshot();
+        world.replica.replayed(world.now, 0, 0);
+        world.wait(10);
+        assert_eq!(world.snapshots, [Zxid(2)], "snapCount {snapshot_txns}");
+    }
 }
 
 #[test]

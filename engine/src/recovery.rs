@@ -276,9 +276,10 @@ fn no_snapshot(found: &[Zxid]) -> StorageError {
 /// before is not all that there was.
 fn check_reach(scanned: &ScanReport, found: &[Zxid]) -> Result<(), StorageError> {
     let Some(newest) = found.last().copied() else { return Ok(()) };
-    // The state of a new leader begins with a zxid that no transaction has.
+    // The state of a new leader begins with a zxid that no transaction has, and the first of all
+    // with one that needs no log.
     let reached = if newest.counter() == 0 {
-        scanned.begins.is_some()
+        scanned.begins.is_some() || newest == Zxid::ZERO
     } else {
         scanned.begins.is_some() && scanned.end.zxid >= newest
     };

@@ -91,7 +91,8 @@ impl Housekeeping {
     pub(super) fn logged(&mut self, config: &Config, now: Instant, txns: u64, bytes: u64) {
         self.txns_since_snapshot += txns;
         self.bytes_since_snapshot += bytes;
-        if self.txns_since_snapshot >= config.snapshot_txns / IDLE_PART {
+        // Where nothing was logged, a snapshot would have nothing new.
+        if self.txns_since_snapshot >= (config.snapshot_txns / IDLE_PART).max(1) {
             self.idle_at = Some(now.after(IDLE));
         }
     }
@@ -175,8 +176,11 @@ impl Replica {
         if self.log.space() == Space::Ample {
             self.housekeeping.pause_until = now.instant;
         }
-        let due = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
+        // What was logged first may not be published yet: there is nothing to take one of.
+        let has_some = self.published.zxid() != Zxid::ZERO;
+        let much = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
             || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
+        let due = has_some && much;
         if (due || self.snapshot_makes_room(now)) && self.housekeeping.running.is_none() {
             self.begin_snapshot(now, out);
         }
