@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use engine::acl::{ALL, Acl, AclBytes, Id};
+use engine::auth::identities::IDENTITIES_MAX;
+use engine::error_code::ErrorCode;
 use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
@@ -160,6 +162,29 @@ fn the_largest_packet_that_the_configuration_allows_is_written() {
         assert_eq!(server.counters().znode_count, before + 1);
         assert_eq!(server.closed, [client]);
     }
+}
+
+#[test]
+fn a_connection_has_so_many_identities_and_no_more() {
+    let mut server = Server::new(1, 1);
+    let client = connect(&mut server);
+    let add = |server: &mut Server, number: usize| {
+        let packet = request(OpCode::Auth, |writer| {
+            writer.i32(0);
+            writer.string("digest");
+            writer.buf(format!("u{number}:password").as_bytes());
+        });
+        server.receive(client, &packet);
+        server.settle();
+        last_error(server, client)
+    };
+    // Its address is the first.
+    for number in 1..IDENTITIES_MAX {
+        assert_eq!(add(&mut server, number), 0);
+    }
+    assert_eq!((add(&mut server, 1), &server.closed[..]), (0, &[][..]));
+    assert_eq!(add(&mut server, IDENTITIES_MAX), ErrorCode::AuthFailed.to_wire());
+    assert_eq!(server.closed, [client]);
 }
 
 /// A packet of reads can ask for any number of times its own size.

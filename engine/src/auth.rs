@@ -12,6 +12,7 @@
 
 pub mod digest;
 pub mod enforce;
+pub mod identities;
 pub mod ip;
 
 use core::net::SocketAddr;

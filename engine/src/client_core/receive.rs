@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::connection::{Phase, Read, Waiting};
 use super::deliver::ReadRequest;
 use super::{ClientCore, HELD_BYTES_MAX, OUTPUT_BYTES_HIGH, Output};
-use crate::auth::AuthOutcome;
+use crate::auth::{AuthOutcome, identities};
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
 use crate::jute::{Reader, Writer};
@@ -255,20 +255,20 @@ impl ClientCore {
         let connection = self.connections[slot as usize].as_deref_mut().expect("it sent this");
         let auth = &self.config.auth;
         match auth.authenticate(connection.peer, packet.scheme.as_deref(), packet.auth) {
-            AuthOutcome::Added(added) => {
-                let mut ids = connection.ids.to_vec();
-                ids.extend(added.into_iter().filter(|id| !connection.ids.contains(id)));
-                connection.ids = ids.into();
+            AuthOutcome::Added(added) if identities::add(&mut connection.ids, &added) => {
                 self.answer_inline(slot, xid, 0);
                 Taken::Done
             }
-            AuthOutcome::Failed => {
-                self.stats.auth_failed += 1;
-                self.answer_inline(slot, xid, ErrorCode::AuthFailed.to_wire());
-                self.refuse(slot, "authentication failed")
-            }
+            AuthOutcome::Added(_) => self.fail_auth(slot, xid, "too many identities"),
+            AuthOutcome::Failed => self.fail_auth(slot, xid, "authentication failed"),
             AuthOutcome::WrongEnsemble => self.refuse(slot, "the client means another ensemble"),
         }
+    }
+
+    fn fail_auth(&mut self, slot: u32, xid: Xid, reason: &str) -> Taken {
+        self.stats.auth_failed += 1;
+        self.answer_inline(slot, xid, ErrorCode::AuthFailed.to_wire());
+        self.refuse(slot, reason)
     }
 
     fn answer_inline(&mut self, slot: u32, xid: Xid, code: i32) {

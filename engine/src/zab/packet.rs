@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::acl::Id;
+use crate::auth::identities::IDENTITIES_MAX;
 use crate::ids::{ServerId, SessionId, Xid};
 use crate::jute::{DecodeError, Reader, Writer};
 use crate::zookeeper_files::Stream;
@@ -19,6 +20,9 @@ pub const SNAP_SIGNATURE: &str = "BenWasHere";
 
 /// The most identities that a request's packet may bring.
 const IDS_MAX: usize = 1024;
+
+// What one of ours forwards is always taken.
+const _: () = assert!(IDENTITIES_MAX < IDS_MAX);
 
 /// The types of packets (`Leader`'s constants).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
