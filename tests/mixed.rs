@@ -1,15 +1,21 @@
 //! What a ZooKeeper at the other end of a link does, and a ringkeeper does not: puppets play its
 //! part. Where a leader is slow or a follower is, they play that too.
 
+use engine::error_code::ErrorCode;
 use engine::ids::{SessionId, Xid};
 use engine::time::WallTime;
 use engine::tree;
 use engine::txn::{Txn, TxnError, TxnHeader, codec};
+use engine::txnlog::format::{FRAME_HEADER_BYTES, FRAMES_START, TXN_LENGTH_BYTES};
 use engine::zab::packet::PacketKind::{Ack, AckEpoch, Commit, Diff, LeaderInfo, NewLeader};
 use engine::zab::packet::PacketKind::{Ping, Proposal, UpToDate};
 use engine::zxid::{Epoch, Zxid};
-use tests::sim::ensemble::store::GROUP_BYTES;
+use tests::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES};
 use tests::sim::script::{A, B, C, Client, D, Ensemble, Kind, Settings};
+
+/// A transaction that has a segment of the log to itself.
+const TXN_BYTES_MAX: usize =
+    SEGMENT_BYTES as usize - FRAMES_START as usize - FRAME_HEADER_BYTES - TXN_LENGTH_BYTES;
 
 const NEW_LEADER: Zxid = Zxid::new(Epoch(1), 0);
 
@@ -252,4 +258,69 @@ fn what_is_of_a_later_epoch_than_its_leader_is_not_taken() {
     e.run_until("it gives up", |e| closed(e) > before);
     assert_eq!(e.epochs(A).accepted, Epoch(3));
     e.all_agree();
+}
+
+#[test]
+fn a_request_that_is_too_long_for_its_leader_is_refused() {
+    // Its server has a larger jute.maxbuffer. A leader of ZooKeeper's gives up the link.
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    let xid = e.create_with(client, "/long", &[0; SEGMENT_BYTES as usize]);
+    e.run_until("it is answered", |e| e.answer(client, xid).is_some());
+    assert_eq!(e.answer(client, xid), Some(ErrorCode::MarshallingError.to_wire()));
+    e.write(client, "/short");
+    assert!(e.leads(C) && !e.has(C, "/long"));
+    e.all_agree();
+}
+
+/// The puppet C leads A, which is up to date, and whose log is busy.
+fn a_follows_a_puppet() -> Ensemble {
+    let mut e = Ensemble::of(3);
+    e.make_puppet(B);
+    e.make_puppet(C);
+    e.start(A);
+    e.puppets_elect(C, B, A);
+    e.puppet_proposes_epoch(C, Epoch(2));
+    e.run_until("it promises", |e| !e.sent(A, C, AckEpoch).is_empty());
+    e.puppet_says(C, Diff, Zxid::ZERO, None);
+    e.puppet_says(C, NewLeader, Zxid::new(Epoch(2), 0), Some(b""));
+    e.run_until("it acknowledges", |e| !e.sent(A, C, Ack).is_empty());
+    e.puppet_says(C, UpToDate, Zxid::ZERO, None);
+    e.run_until("it follows", |e| e.follows(A, C));
+    e.hold_log(A);
+    e
+}
+
+/// The puppet C proposes a transaction of so many bytes.
+fn propose(e: &mut Ensemble, counter: u32, bytes: usize) {
+    let zxid = Zxid::new(Epoch(2), counter);
+    let header = TxnHeader { session: SessionId::NONE, cxid: Xid(0), zxid, time: WallTime(0) };
+    let encode = |data: &[u8]| {
+        let (path, data) = (format!("/{counter}").into(), Some(data.into()));
+        let mut txn = Vec::new();
+        let set = Txn::SetData { path, data, version: 1, reconfig: false };
+        codec::encode(&header, &set, None, &mut txn);
+        txn
+    };
+    let txn = encode(&vec![0; bytes - encode(&[]).len()]);
+    e.puppet_says(C, Proposal, zxid, Some(&txn));
+}
+
+#[test]
+fn proposals_go_to_the_log_in_groups_for_which_it_has_room() {
+    let mut e = a_follows_a_puppet();
+    for (counter, bytes) in (1..).zip([100, 100, TXN_BYTES_MAX, TXN_BYTES_MAX - 104, 100, 100]) {
+        propose(&mut e, counter, bytes);
+    }
+    e.run_ms(5);
+    e.release_disk(A);
+    let last = Zxid::new(Epoch(2), 6);
+    e.run_until("it has all of them", |e| e.sent(A, C, Ack).last() == Some(&last));
+}
+
+#[test]
+fn a_leader_whose_proposal_is_too_long_is_given_up() {
+    let mut e = a_follows_a_puppet();
+    propose(&mut e, 1, TXN_BYTES_MAX + 1);
+    e.run_until("it is given up", |e| !e.sent(A, C, Kind::Closed).is_empty());
 }

@@ -70,6 +70,14 @@ impl Replica {
         let OpClass::Write(op) = op_class(op) else {
             return self.order_refusal(now, author, ErrorCode::Unimplemented);
         };
+        let max = self.config.rules.packet_bytes_max;
+        if body.len() > max {
+            // Its learner takes longer packets than this server: no group of the log need have
+            // room for them, nor need other members take them.
+            let bytes = body.len();
+            tracing::warn!(bytes, max, "refusing a forwarded request: jute.maxbuffer differs");
+            return self.order_refusal(now, author, ErrorCode::MarshallingError);
+        }
         match prep::decode(op, body) {
             Ok(write) if self.refuses(&write) => {
                 self.order_refusal(now, author, ErrorCode::SystemError);

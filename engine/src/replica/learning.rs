@@ -98,6 +98,14 @@ pub enum ProposalError {
         /// The last one before it.
         last: Zxid,
     },
+    /// It does not fit in a segment of the log.
+    #[error("it has {bytes} bytes, and may have {max}: jute.maxbuffer is not the leader's")]
+    TooLong {
+        /// What it has.
+        bytes: usize,
+        /// What one may have.
+        max: usize,
+    },
 }
 
 impl Replica {
@@ -116,7 +124,14 @@ impl Replica {
         if decoded.header.zxid != zxid || !(goes_on || begins) {
             return Err(ProposalError::Order { found: zxid, last });
         }
+        let (bytes, max) = (format::TXN_LENGTH_BYTES + txn.len(), self.log.group_bytes_max());
+        if bytes > max {
+            return Err(ProposalError::TooLong { bytes, max });
+        }
         self.stats.count_proposal(now, decoded.header.time);
+        if self.learning.incoming.len() + bytes > max {
+            self.flush_proposals(now, out);
+        }
         let learning = &mut self.learning;
         learning.incoming_first.get_or_insert(zxid);
         format::push_txn(&mut learning.incoming, &txn);

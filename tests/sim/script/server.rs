@@ -24,6 +24,9 @@ use super::{DISK, Ensemble, Settings, TICK};
 use crate::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES, Store};
 use crate::sim::random::Random;
 
+/// Largest packet of a client. Two of them and a group fit in a segment of the log.
+const PACKET_BYTES_MAX: usize = 80 << 10;
+
 /// What happens at a server that runs.
 pub(super) enum Event {
     Tick(u64),
@@ -434,7 +437,7 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
         server_id: index as u8 + 1,
         tick_ms: TICK.as_millis() as u32,
         cores: 1,
-        rules: Rules { packet_bytes_max: 16 << 10, ..Rules::default() },
+        rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
         container_check_interval: Duration::from_secs(60),
         container_deletions_max: 100,
         container_never_used_max: Duration::ZERO,
