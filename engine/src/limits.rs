@@ -3,6 +3,15 @@
 /// Largest client packet by default (`jute.maxbuffer`), bytes.
 pub const PACKET_BYTES_MAX_DEFAULT: usize = 0xf_ffff;
 
+/// The most that `jute.maxbuffer` may be, bytes: all records that come of a packet can be read.
+pub const PACKET_BYTES_MOST: usize = 100 << 20;
+
+/// The longest record that is waited for where records come in pieces, bytes.
+pub const RECORD_BYTES_MAX: usize = 256 << 20;
+
+// A transaction may have twice as much as its request, and a header.
+const _: () = assert!(2 * PACKET_BYTES_MOST + (1 << 20) <= RECORD_BYTES_MAX);
+
 /// Longest session password that a ConnectRequest may carry, bytes. Real ones have 16.
 pub const PASSWORD_BYTES: usize = 16;
 

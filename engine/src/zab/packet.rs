@@ -24,6 +24,10 @@ const IDS_MAX: usize = 1024;
 // What one of ours forwards is always taken.
 const _: () = assert!(IDENTITIES_MAX < IDS_MAX);
 
+/// The longest packet of a learner that has not introduced itself, bytes. An
+/// introduction has 40.
+const INTRODUCTION_BYTES_MAX: usize = 4096;
+
 /// The types of packets (`Leader`'s constants).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -118,6 +122,17 @@ pub struct PacketReader {
 }
 
 impl PacketReader {
+    /// For what comes of somebody who has not introduced himself: no long packet is waited for
+    /// until [`PacketReader::on_introduced`].
+    pub fn of_stranger() -> Self {
+        Self { stream: Stream::of_records(INTRODUCTION_BYTES_MAX) }
+    }
+
+    /// It is known who sends.
+    pub fn on_introduced(&mut self) {
+        self.stream.take_long_records();
+    }
+
     /// Takes the next packet, if all of it is there.
     pub fn take(&mut self) -> Result<Option<Packet>, DecodeError> {
         self.stream.take(read)
@@ -129,18 +144,23 @@ fn read(reader: &mut Reader<'_>) -> Result<Packet, DecodeError> {
     let unknown = DecodeError::BadValue { what: "packet type", value: i64::from(kind) };
     let kind = PacketKind::from_wire(kind).ok_or(unknown)?;
     let zxid = reader.i64()?;
-    let data = reader.buf()?.unwrap_or_default().to_vec();
+    let data = reader.buf()?.unwrap_or_default();
     let count = reader.count(8)?.unwrap_or(0);
     if count > IDS_MAX {
         let value = i64::try_from(count).unwrap_or(i64::MAX);
         return Err(DecodeError::BadValue { what: "identities in a packet", value });
+    }
+    // Nothing is copied before all of it is there: a sender could have that done for each byte.
+    let mut end = reader.clone();
+    for _ in 0..2 * count {
+        end.buf()?;
     }
     let mut ids = Vec::new();
     for _ in 0..count {
         let scheme = reader.string("scheme")?.into_owned();
         ids.push(Id { scheme, id: reader.string("id")?.into_owned() });
     }
-    Ok(Packet { kind, zxid, data, ids })
+    Ok(Packet { kind, zxid, data: data.to_vec(), ids })
 }
 
 /// Appends a packet. `data` is null if there is none.
@@ -338,6 +358,25 @@ mod tests {
                 drop(reader.take());
             }
         }
+    }
+
+    #[test]
+    fn a_stranger_is_given_room_for_his_introduction() {
+        let mut reader = PacketReader::of_stranger();
+        let mut bytes = Vec::new();
+        let info = LearnerInfo { server: ServerId(3), protocol: 0x1_0000, config_version: 5 };
+        info.write(PacketKind::FollowerInfo, Epoch(4), &mut bytes);
+        reader.stream.push(&bytes);
+        assert!(reader.take().unwrap().is_some());
+        let mut long = Vec::new();
+        write(PacketKind::Request, -1, Some(&[0; INTRODUCTION_BYTES_MAX]), &mut long);
+        reader.stream.push(&long[..100]);
+        let error = |value| DecodeError::BadValue { what: "record length", value };
+        assert_eq!(reader.take(), Err(error(16 + INTRODUCTION_BYTES_MAX as i64)));
+        reader.on_introduced();
+        assert_eq!(reader.take(), Ok(None));
+        reader.stream.push(&long[100..]);
+        assert!(reader.take().unwrap().is_some());
     }
 
     #[test]

@@ -5,18 +5,17 @@ use std::fmt;
 use simd_adler32::Adler32;
 
 use crate::jute::{DecodeError, Reader};
-
-/// The longest record that is waited for. `jute.maxbuffer` is about 1 MiB by default.
-const RECORD_BYTES_MAX: usize = 1 << 28;
+use crate::limits::RECORD_BYTES_MAX;
 
 /// A buffer between a source of bytes and a decoder of records.
-#[derive(Default)]
 pub struct Stream {
     buffer: Vec<u8>,
     /// What was taken lies in front of this.
     start: usize,
     /// No use in trying with less: what the last try asked for.
     wanted: usize,
+    /// No record is longer.
+    record_bytes_max: usize,
     /// Of everything that was taken.
     adler: Adler32,
     taken: u64,
@@ -29,10 +28,33 @@ impl fmt::Debug for Stream {
     }
 }
 
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Stream {
     /// An empty one.
     pub fn new() -> Self {
-        Self::default()
+        Self::of_records(RECORD_BYTES_MAX)
+    }
+
+    /// An empty one for records up to this length.
+    pub fn of_records(record_bytes_max: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            wanted: 0,
+            record_bytes_max,
+            adler: Adler32::new(),
+            taken: 0,
+        }
+    }
+
+    /// From now on, records may be as long as any.
+    pub fn take_long_records(&mut self) {
+        self.record_bytes_max = RECORD_BYTES_MAX;
     }
 
     /// Appends bytes.
@@ -73,7 +95,7 @@ impl Stream {
             Err(error) => match error.as_decode_error() {
                 Some(DecodeError::UnexpectedEnd { needed, left }) => {
                     self.wanted = rest.len() - left + needed;
-                    if self.wanted > RECORD_BYTES_MAX {
+                    if self.wanted > self.record_bytes_max {
                         let value = i64::try_from(self.wanted).unwrap_or(i64::MAX);
                         return Err(DecodeError::BadValue { what: "record length", value }.into());
                     }
@@ -163,5 +185,20 @@ mod tests {
         let taken = stream.take::<(), DecodeError>(|reader| reader.buf().map(|_| ()));
         let value = 0x7fff_ffff + 4;
         assert_eq!(taken, Err(DecodeError::BadValue { what: "record length", value }));
+    }
+
+    #[test]
+    fn long_records_are_waited_for_where_they_are_expected() {
+        let mut bytes = Vec::new();
+        crate::jute::Writer::new(&mut bytes).buf(&[7; 100]);
+        let read = |reader: &mut Reader<'_>| reader.buf().map(|_| ());
+        let mut stream = Stream::of_records(50);
+        stream.push(&bytes[..10]);
+        let error = DecodeError::BadValue { what: "record length", value: 104 };
+        assert_eq!(stream.take(read), Err(error));
+        let mut stream = Stream::of_records(50);
+        stream.take_long_records();
+        stream.push(&bytes[..10]);
+        assert_eq!(stream.take(read), Ok(None));
     }
 }

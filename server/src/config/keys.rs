@@ -5,6 +5,8 @@
 //! sorts, without the prefix, and the settings of ringkeeper's own, which begin with
 //! `ringkeeper.`. A test compares it with `docs/configuration.md`.
 
+use engine::limits::PACKET_BYTES_MOST;
+
 /// One known setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -134,7 +136,7 @@ pub const KEYS: &[Key] = keys! {
         "minSessionTimeout": INT,
         "maxSessionTimeout": INT,
         "globalOutstandingLimit": COUNT,
-        "jute.maxbuffer": Kind::Int(1_024, 512 << 20),
+        "jute.maxbuffer": Kind::Int(1_024, PACKET_BYTES_MOST as i64),
         "nio.sessionlessCnxnTimeout": Kind::Int(1, i32::MAX as i64),
         "snapCount": INT,
         "autopurge.snapRetainCount": INT,

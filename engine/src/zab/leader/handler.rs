@@ -84,7 +84,7 @@ impl Handler {
             step: Step::Introducing,
             server: None,
             is_observer: false,
-            reader: PacketReader::default(),
+            reader: PacketReader::of_stranger(),
             accepted: Epoch(0),
             accepts: false,
             last: None,
@@ -105,6 +105,7 @@ impl Handler {
         self.is_observer = is_observer;
         self.accepted = Zxid::from_wire(zxid).map_or(Epoch(0), Zxid::epoch);
         self.step = Step::Introduced;
+        self.reader.on_introduced();
     }
 
     /// Sends, behind a tree that is under way.
