@@ -444,3 +444,47 @@ fn replies_to_a_connection_that_is_being_closed_go_nowhere() {
         assert_eq!(world.server.closed, [client], "seed {seed}");
     }
 }
+
+fn auth(user: &str) -> (OpCode, Vec<u8>) {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.i32(0);
+    writer.string("digest");
+    writer.string(user);
+    (OpCode::Auth, body)
+}
+
+/// Leaves a znode to those who have the identities of the asking connection.
+fn claim(path: &str) -> (OpCode, Vec<u8>) {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.string(path);
+    writer.count(1);
+    writer.i32(31);
+    writer.string("auth");
+    writer.string("");
+    writer.i32(-1);
+    (OpCode::SetAcl, body)
+}
+
+#[test]
+fn an_event_reaches_those_who_may_read_when_it_happens() {
+    let mut world = World::new(1, 2);
+    let [owner, friend, stranger] = [0, 1, 1].map(|core| world.client(core));
+    world.send(owner, &[auth("u:p"), create("/n", 1)]);
+    world.await_replies(owner);
+    world.send(friend, &[auth("u:p"), get("/n", true)]);
+    world.send(stranger, &[auth("v:p"), get("/n", true)]);
+    world.await_replies(friend);
+    world.await_replies(stranger);
+    world.send(owner, &[claim("/n"), set("/n", 2)]);
+    world.server.settle();
+    world.hear();
+    let events = |id| {
+        let heard = world.clients[&id].heard.iter();
+        heard.filter(|heard| matches!(heard, Heard::Event { .. })).count()
+    };
+    assert_eq!((events(friend), events(stranger)), (1, 0));
+    let replies = |heard: &Heard| matches!(heard, Heard::Reply { err: 0, .. });
+    assert_eq!(world.clients[&owner].heard.iter().filter(|heard| replies(heard)).count(), 4);
+}
