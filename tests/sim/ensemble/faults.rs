@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is put right again.
+//! What goes wrong.
 
 use super::host::End;
 use super::{Event, MS, SECOND, World};
@@ -158,9 +158,7 @@ impl World {
 
     /// Whether what was committed is on disks enough without this one.
     pub(super) fn may_lose_disk(&self, index: usize) -> bool {
-        let others = (0..self.options.voters).filter(|other| *other != index);
-        let sound = others.filter(|other| self.hosts[*other].has_data()).count();
-        sound * 2 > self.options.voters
+        self.is_quorum(|other| other.index != index && other.has_data())
     }
 
     /// A process takes a pause for time like any other.
@@ -172,18 +170,5 @@ impl World {
             self.tick(index);
         }
         self.now = end;
-    }
-
-    /// Everybody lives, disks work, and everything arrives.
-    pub(super) fn heal(&mut self) {
-        self.reconnect();
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            host.medium.heal();
-            host.store.set_full(false);
-            if host.process.is_none() && !host.medium.is_refused {
-                self.start(index);
-            }
-        }
     }
 }

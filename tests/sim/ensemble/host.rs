@@ -24,6 +24,7 @@ use engine::zab::history::Run;
 use engine::zab::link::Plane;
 
 use super::coverage::Role;
+use super::healing::Ailment;
 use super::store::Store;
 use super::{Planted, SECOND, World};
 use crate::sim::random::Random;
@@ -78,6 +79,8 @@ pub struct Process {
     tick: u64,
     leads: bool,
     role: RoleKind,
+    /// It has data, as far as it can tell: it votes.
+    votes: bool,
 }
 
 /// A server, running or not.
@@ -96,6 +99,8 @@ pub struct Host {
     pub deferred: Vec<(u32, Event)>,
     /// Its machine is off: nobody refuses connections.
     pub is_silent: bool,
+    /// What it is not healed of.
+    pub(super) ailment: Option<Ailment>,
     pub(super) store: Store,
     pub(super) medium: Medium,
     clock: Clock,
@@ -112,6 +117,7 @@ impl Host {
             paused_at: 0,
             deferred: Vec::new(),
             is_silent: false,
+            ailment: None,
             store: Store::default(),
             medium: Medium::default(),
             clock,
@@ -167,6 +173,17 @@ impl Host {
                 Some(process) => process.role != RoleKind::Looking,
                 None => self.store.has_data(),
             }
+    }
+
+    /// Whether its vote will count once it runs. Not that of one which has never had a leader,
+    /// though its tree may be a leader's already.
+    pub(super) fn votes(&self) -> bool {
+        let runs = self.process.as_ref();
+        !self.medium.is_rotten && runs.map_or_else(|| self.store.has_data(), |it| it.votes)
+    }
+
+    pub(super) fn role(&self) -> Option<RoleKind> {
+        Some(self.process.as_ref()?.role)
     }
 
     pub(super) fn published(&self) -> Option<&Version> {
@@ -384,6 +401,7 @@ impl World {
         let role = process.peer.role();
         let leads = matches!(role, RoleKind::Leading { .. });
         let begins = leads && !std::mem::replace(&mut process.leads, leads);
+        process.votes |= role != RoleKind::Looking;
         if std::mem::replace(&mut process.role, role) != role {
             let epochs = process.peer.replica().last_durable();
             self.tell(|| format!("server {}: {role:?}, log to {epochs}", index + 1));

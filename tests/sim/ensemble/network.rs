@@ -35,6 +35,11 @@ impl Network {
     pub(super) fn new(hosts: usize) -> Self {
         Self { pipes: Vec::new(), cut: vec![vec![false; hosts]; hosts] }
     }
+
+    /// What is sent from now on arrives.
+    pub(super) fn mend(&mut self) {
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+    }
 }
 
 impl Pipe {
@@ -54,8 +59,9 @@ impl World {
     pub(super) fn execute_link(&mut self, index: usize, op: LinkOp) {
         match op {
             LinkOp::Dial { link, peer: ServerId(peer), plane } => {
-                let (delay, life) = (self.hop(), self.hosts[index].life);
                 let to = peer as usize - 1;
+                let delay = self.hop() + self.link_lag(index, to);
+                let life = self.hosts[index].life;
                 assert!(!self.hosts[index].dialled(link, true), "a link has one number");
                 self.at(delay, Event::Dial { from: index, life, link, to, plane });
             }
@@ -103,7 +109,8 @@ impl World {
             self.network.pipes[pipe].held[end].push(bytes);
             return;
         }
-        let time = (self.now + self.hop()).max(self.network.pipes[pipe].arrives[end] + 1);
+        let hop = self.hop() + self.link_lag(ends[0].0, ends[1].0);
+        let time = (self.now + hop).max(self.network.pipes[pipe].arrives[end] + 1);
         self.network.pipes[pipe].arrives[end] = time;
         self.at(time - self.now, Event::Pipe { pipe, end, bytes });
     }
@@ -124,7 +131,7 @@ impl World {
             let failed = host::Event::Failed(link, false);
             return self.at(delay, Event::Host(from, life, failed));
         }
-        let delay = self.hop();
+        let delay = self.hop() + self.link_lag(from, to);
         if !self.hosts[to].listens(plane) {
             let refused = !self.hosts[to].is_silent;
             return self.at(delay, Event::Host(from, life, host::Event::Failed(link, refused)));
@@ -267,14 +274,12 @@ impl World {
 
     /// Everything arrives again.
     pub(super) fn reconnect(&mut self) {
-        for row in &mut self.network.cut {
-            row.fill(false);
-        }
+        self.network.mend();
         self.release();
     }
 
     /// What was held goes on its way, where it can.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         for pipe in 0..self.network.pipes.len() {
             for end in [0, 1] {
                 for bytes in std::mem::take(&mut self.network.pipes[pipe].held[end]) {

@@ -16,6 +16,8 @@ pub struct Stats {
     pub events: u64,
     /// Faults of each kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What servers were left with while the others became well.
+    pub ailments: BTreeMap<&'static str, u64>,
     /// How servers ended.
     pub ends: BTreeMap<&'static str, u64>,
     /// How often a server became an established leader.
@@ -53,6 +55,7 @@ impl Stats {
         self.replacements += other.replacements;
         for (into, from) in [
             (&mut self.faults, &other.faults),
+            (&mut self.ailments, &other.ailments),
             (&mut self.ends, &other.ends),
             (&mut self.answers, &other.answers),
         ] {
@@ -113,6 +116,7 @@ impl fmt::Display for Summary {
             "leaderships: {leaderships}, truncations: {truncations}, replacements: {replacements}"
         )?;
         writeln!(f, "faults: {:?}", self.total.faults)?;
+        writeln!(f, "left ill at first: {:?}", self.total.ailments)?;
         writeln!(f, "ends of servers: {:?}", self.total.ends)?;
         writeln!(f, "operations answered: {:?}", self.total.answers)?;
         write!(f, "messages between servers:\n{}", self.total.coverage)

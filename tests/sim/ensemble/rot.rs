@@ -16,6 +16,7 @@ use engine::txnlog::format::{
 };
 use engine::zxid::Zxid;
 
+use super::healing::Ailment;
 use super::store::{Found, Store};
 use super::{Event, MS, World};
 use crate::sim::disk::SimDisk;
@@ -69,7 +70,8 @@ impl World {
 
     /// An operator moves its data away, if that is safe, and starts it.
     pub(super) fn repair(&mut self, index: usize) {
-        if self.may_lose_disk(index) {
+        let is_dead = self.hosts[index].ailment == Some(Ailment::Dead);
+        if !is_dead && self.may_lose_disk(index) {
             self.hosts[index].lose_disk();
             return self.start(index);
         }

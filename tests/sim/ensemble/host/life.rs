@@ -100,6 +100,7 @@ impl World {
             tick: 0,
             leads: false,
             role: RoleKind::Looking,
+            votes: found.has_data,
         };
         self.hosts[index].process = Some(Box::new(process));
         let outputs = ops.into_iter().map(|op| Output::Replica(replica::Output::Disk(op)));

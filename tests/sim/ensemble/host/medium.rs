@@ -54,6 +54,6 @@ impl World {
         let most = self.options.disk_max;
         let is_slow = self.now < self.hosts[index].medium.slow_until;
         let most = if is_slow { most * SLOW_FACTOR + SLOW_MORE } else { most };
-        1 + self.random.any() % most
+        1 + self.random.any() % most + self.disk_lag(index)
     }
 }
