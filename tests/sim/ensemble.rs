@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ids::{ConnectionId, LinkId, ServerId};
-use engine::zab::members::{Member, Members};
+use engine::ids::{ConnectionId, LinkId};
+use engine::zab::members::Members;
 
 use crate::sim::random::Random;
 use checks::Checks;
@@ -93,8 +93,8 @@ pub struct World {
     /// Where it all comes from.
     pub seed: u64,
     random: Random,
-    /// Decides who is healed, and what is slow then: a stream of its own, so that what comes before
-    /// does not depend on it.
+    /// Decides who is healed, what is slow then, and some options: a stream of its own, so that the
+    /// other does not depend on it.
     care: Random,
     /// What was drawn.
     pub options: Options,
@@ -138,29 +138,24 @@ impl World {
     /// The beginning, with options that are not left to the seed alone.
     pub fn with(seed: u64, change: impl FnOnce(&mut Options)) -> Self {
         let mut random = Random::new(seed);
-        let mut options = Options::draw(&mut random);
+        let mut care = Random::new(!seed).split();
+        let mut options = Options::draw(&mut random, &mut care);
         change(&mut options);
         let count = options.voters + options.observers;
-        let member = |index| Member {
-            id: ServerId(index as i64 + 1),
-            is_observer: index >= options.voters,
-            text: format!("h{index}:1:2:participant"),
-        };
-        let members: Vec<_> = (0..count).map(member).collect();
         let clients = options.clients;
         let mut world = Self {
             seed,
             now: 0,
             queue: BTreeMap::new(),
             count: 0,
-            members: Arc::new(Members::majority(&members, 0).expect("they are members")),
+            members: Arc::new(options.members()),
             hosts: (0..count)
                 .map(|index| Host::new(index, Clock::new(options.drift_max, &mut random)))
                 .collect(),
             network: Network::new(count),
             clients: (0..clients).map(|index| Client::new(index, &mut random)).collect(),
             attachments: BTreeMap::new(),
-            checks: Checks::default(),
+            checks: Checks::new(options.linearizable_sync),
             faulty: true,
             jumped_at: None,
             stood_still: Vec::new(),
@@ -171,7 +166,7 @@ impl World {
             stats: Stats::default(),
             options,
             random,
-            care: Random::new(!seed).split(),
+            care,
         };
         world.tell(|| format!("{:?}", world.options));
         for host in 0..count {

@@ -5,7 +5,8 @@
 //!   * an epoch has one leader, which begins with all that was acknowledged before
 //!   * a write that begins when another one has been acknowledged comes behind it
 //!   * what a server has shown to one client it does not withhold from another that asks later
-//!   * a read behind a sync sees all that was acknowledged before the sync began
+//!   * a read behind a sync sees all that was acknowledged before the sync began; where a sync does
+//!     not prove that its leader still leads, as ZooKeeper's does not, all of that leader's epoch
 //!   * a read shows no state older than the zxid that comes with it
 //!   * a value, a version and a number of a sequence belong to one transaction only; what a multi
 //!     that failed would have written is never there
@@ -40,6 +41,8 @@ pub struct Asked {
     behind: u64,
     /// The answer may not come from a state before this.
     floor: u64,
+    /// Nor before this, which a sync has asked for.
+    synced: u64,
 }
 
 /// The answer to one.
@@ -88,6 +91,8 @@ pub struct Checks {
     /// By server and life: the last zxid that it has told anybody.
     told: BTreeMap<(usize, u32), u64>,
     sessions: BTreeMap<SessionId, usize>,
+    /// Syncs prove that the leader still leads.
+    proves_leader: bool,
     /// Disks may be full: what grows may be refused if it was asked for before this.
     may_refuse_until: u64,
     /// A wall clock went back: a server that starts again may give the id of a session that is
@@ -96,6 +101,11 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// Nothing was seen yet; whether syncs prove that the leader still leads.
+    pub fn new(proves_leader: bool) -> Self {
+        Self { proves_leader, ..Self::default() }
+    }
+
     /// A server publishes.
     pub fn on_batch(&mut self, host: usize, batch: &Batch) {
         for segment in &batch.segments {
@@ -193,15 +203,15 @@ impl Checks {
             self.voided.insert(value);
         }
         let is_sync = |asked: &&Asked| matches!(asked.kind, Kind::Sync(_));
-        let floor = match kind {
-            Kind::Sync(_) => self.acknowledged,
+        let (floor, synced) = match kind {
+            Kind::Sync(_) => (0, self.acknowledged),
             _ if kind.reads() => {
-                let synced = sent.iter().rev().find(is_sync).map_or(0, |asked| asked.floor);
-                synced.max(self.told.get(&host).copied().unwrap_or(0))
+                let synced = sent.iter().rev().find(is_sync).map_or(0, |asked| asked.synced);
+                (self.told.get(&host).copied().unwrap_or(0), synced)
             }
-            _ => 0,
+            _ => (0, 0),
         };
-        Asked { xid, kind, at, proves, behind: self.acknowledged, floor }
+        Asked { xid, kind, at, proves, behind: self.acknowledged, floor, synced }
     }
 
     /// A server tells somebody of this zxid. The beginning of an epoch is no transaction: who led
@@ -247,7 +257,10 @@ impl Checks {
             *of_epoch = zxid.max(*of_epoch);
         }
         if asked.kind.reads() && !is_refusal(answer.err) {
-            let (floor, server) = (asked.floor, answer.host.0 + 1);
+            // A leader that was replaced, and does not know it, may have answered the sync.
+            let is_old = Zxid(zxid).epoch() < Zxid(asked.synced).epoch();
+            let synced = if is_old && !self.proves_leader { 0 } else { asked.synced };
+            let (floor, server) = (asked.floor.max(synced), answer.host.0 + 1);
             assert!(
                 zxid >= floor,
                 "client {client}: {asked:?} sees {zxid:#x} at server {server}, behind {floor:#x}"

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use engine::ids::ServerId;
+use engine::zab::members::{Groups, Member, Members};
+
 use super::{MS, Planted, SECOND, TICK, US};
 use crate::sim::random::Random;
 
@@ -40,6 +43,12 @@ pub struct Options {
     pub rollover_counter: u32,
     /// How long a session outlives its last sign of life.
     pub timeout_ms: i32,
+    /// Clients are served by leaders, too.
+    pub leader_serves: bool,
+    /// A sync proves that the leader still leads.
+    pub linearizable_sync: bool,
+    /// Groups of voters, and weights, if not any majority is a quorum.
+    pub groups: Option<Groups>,
     /// The only fault is that all stand still for less than they bear.
     pub only_pauses: bool,
     /// What is wrong with the drivers.
@@ -47,11 +56,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Draws them.
-    pub fn draw(random: &mut Random) -> Self {
+    /// Draws them; `more` decides on what was not always drawn, so that the others stay as they
+    /// were.
+    pub fn draw(random: &mut Random, more: &mut Random) -> Self {
         let pick = |random: &mut Random, of: &[u64]| of[random.below(of.len())];
+        let voters = [3, 3, 3, 5][random.below(4)];
         Self {
-            voters: [3, 3, 3, 5][random.below(4)],
+            voters,
             observers: usize::from(random.percent(25)),
             cores: 1 + random.below(2) as u16,
             clients: 3 + random.below(3),
@@ -67,14 +78,36 @@ impl Options {
             log_share: [0.0, 0.33, f64::INFINITY][random.below(3)],
             rollover_counter: [60, u32::MAX - 1000, u32::MAX - 1000][random.below(3)],
             timeout_ms: 4000,
+            leader_serves: !more.percent(20),
+            linearizable_sync: !more.percent(20),
+            groups: more.percent(15).then(|| draw_groups(voters, more)),
             only_pauses: false,
             planted: None,
         }
     }
 
+    /// Who there is, and what is a quorum.
+    pub(super) fn members(&self) -> Members {
+        let member = |index| Member {
+            id: ServerId(index as i64 + 1),
+            is_observer: index >= self.voters,
+            text: format!("h{index}:1:2:participant"),
+        };
+        let members: Vec<_> = (0..self.voters + self.observers).map(member).collect();
+        let found = match &self.groups {
+            Some(groups) => Members::hierarchical(&members, groups, 0),
+            None => Members::majority(&members, 0),
+        };
+        found.expect("they are members")
+    }
+
     /// Adds a mistake, and what it needs to show.
     pub(super) fn plant(&mut self, planted: Option<Planted>) {
         self.planted = planted;
+        if planted.is_some() {
+            // Strikes are made for majorities, and for clients that are served everywhere.
+            (self.leader_serves, self.linearizable_sync, self.groups) = (true, true, None);
+        }
         match planted {
             Some(Planted::ReplyBeforePublish) => self.cores = 2,
             Some(
@@ -90,4 +123,16 @@ impl Options {
             _ => {}
         }
     }
+}
+
+/// Up to three groups, and voters that weigh 0, 1 or 2; the first one weighs something.
+fn draw_groups(voters: usize, random: &mut Random) -> Groups {
+    let count = 1 + random.below(3);
+    let id = |index: usize| ServerId(index as i64 + 1);
+    let members = |group: usize| (group..voters).step_by(count).map(id).collect();
+    let groups = (0..count).map(|group| (group as i64 + 1, members(group))).collect();
+    let weight = |index: usize| [1, 1, 1, 2, usize::from(index == 0)][random.below(5)] as u32;
+    let weights: Vec<u32> = (0..voters).map(weight).collect();
+    let weights = weights.into_iter().enumerate();
+    Groups { groups, weights: weights.map(|(index, weight)| (id(index), weight)).collect() }
 }

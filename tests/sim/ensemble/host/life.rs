@@ -112,7 +112,8 @@ impl World {
         let me = ServerId(index as i64 + 1);
         let is_observer = index >= self.options.voters;
         let members = Arc::clone(&self.members);
-        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true };
+        let linearizable_sync = self.options.linearizable_sync;
+        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync };
         let elector = ElectorConfig {
             me,
             is_observer,
@@ -127,7 +128,7 @@ impl World {
         };
         let grace = self.options.grace;
         let mode = OwnerMode::Plain;
-        let leader_serves = true;
+        let leader_serves = self.options.leader_serves;
         MemberConfig { me, members, is_observer, timing, elector, grace, leader_serves, mode, log }
     }
 
