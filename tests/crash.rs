@@ -330,13 +330,18 @@ fn epochs_never_go_back_behind_what_was_acknowledged() {
             Some(file) => Ok(file),
             None => EpochsFile::create(disk, acked),
         });
+        let mut begins_empty = false;
         for _ in 0..20 {
             let mut file = EpochsFile::open(&mut disk).unwrap().unwrap();
             file.settle(&mut disk).unwrap();
             let damaged = &mut lose_a_slot(&disk, EPOCHS_NAME, &mut random);
-            assert_eq!(EpochsFile::open(damaged).unwrap().unwrap().epochs(), acked);
+            let after_damage = EpochsFile::open(damaged).unwrap().unwrap();
+            assert_eq!((after_damage.epochs(), after_damage.begins_empty()), (acked, begins_empty));
             let mut begun = acked;
             disk.crash_at(random.percent(70).then(|| disk.points() + random.below(8) as u64));
+            if random.percent(10) {
+                begins_empty |= file.begin_empty(&mut disk).is_ok();
+            }
             for _ in 0..3 {
                 let accepted = Epoch(acked.accepted.0 + random.below(3) as u32);
                 let current = if random.percent(50) { accepted } else { acked.current };
@@ -350,9 +355,11 @@ fn epochs_never_go_back_behind_what_was_acknowledged() {
                 }
             }
             disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
-            let found = EpochsFile::open(&mut disk).unwrap().unwrap().epochs();
+            let file = EpochsFile::open(&mut disk).unwrap().unwrap();
+            let found = file.epochs();
             assert!(found == acked || found == begun, "{found:?}, {acked:?} was acknowledged");
-            acked = found;
+            assert!(file.begins_empty() || !begins_empty, "the permission was acknowledged");
+            (acked, begins_empty) = (found, file.begins_empty());
         }
     });
 }

@@ -4,10 +4,14 @@
 //! history the log goes on from. Both must be durable before anybody is told. They belong to the
 //! server and not to a generation of its data: they stay when the data is replaced.
 //!
+//! Beside them stands whether an ensemble may begin with this server while it is empty. Whoever
+//! loses the file has lost that as well, and does not vote until it has been given data.
+//!
 //! Invariants:
 //!
 //!   * accepted >= current
 //!   * neither ever goes back
+//!   * what may begin empty may for good
 
 use crate::disk::{Damage, StorageError, Volume};
 use crate::slots::Slots;
@@ -18,7 +22,8 @@ pub const EPOCHS_NAME: &str = "epochs";
 /// Tells its slots from those of other files.
 pub const EPOCHS_KIND: u32 = 2;
 /// The payload of its slots: name, offset, bytes.
-pub const EPOCHS_FIELDS: &[(&str, usize, usize)] = &[("accepted", 0, 4), ("current", 4, 4)];
+pub const EPOCHS_FIELDS: &[(&str, usize, usize)] =
+    &[("accepted", 0, 4), ("current", 4, 4), ("begins_empty", 8, 4)];
 
 /// The two epochs.
 // Compat: QuorumPeer.acceptedEpoch, QuorumPeer.currentEpoch
@@ -35,6 +40,7 @@ pub struct Epochs {
 pub struct EpochsFile {
     slots: Slots,
     epochs: Epochs,
+    begins_empty: bool,
 }
 
 impl Epochs {
@@ -53,19 +59,20 @@ impl Epochs {
         self.accepted >= self.current
     }
 
-    fn encode(self) -> [u8; 8] {
-        let mut payload = [0; 8];
-        payload[..4].copy_from_slice(&self.accepted.0.to_le_bytes());
-        payload[4..].copy_from_slice(&self.current.0.to_le_bytes());
-        payload
+    /// The last field is there only if it is not zero: most files are those of earlier servers.
+    fn encode(self, begins_empty: bool) -> Vec<u8> {
+        let words = [self.accepted.0, self.current.0, u32::from(begins_empty)];
+        let words = if begins_empty { &words[..] } else { &words[..2] };
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    fn decode(payload: &[u8]) -> Option<Self> {
-        let (accepted, rest) = payload.split_first_chunk()?;
-        let current = rest.first_chunk()?;
-        let epoch = |bytes: &[u8; 4]| Epoch(u32::from_le_bytes(*bytes));
-        Some(Self { accepted: epoch(accepted), current: epoch(current) })
-            .filter(|epochs| epochs.is_sound())
+    /// The epochs, and whether the server may begin empty, which it may not where the file does
+    /// not say it.
+    fn decode(payload: &[u8]) -> Option<(Self, bool)> {
+        let (words, _) = payload.as_chunks::<4>();
+        let word = |index: usize| words.get(index).map(|word| u32::from_le_bytes(*word));
+        let epochs = Self { accepted: Epoch(word(0)?), current: Epoch(word(1)?) };
+        epochs.is_sound().then_some((epochs, word(2) == Some(1)))
     }
 }
 
@@ -76,15 +83,15 @@ impl EpochsFile {
             return Ok(None);
         };
         let damaged = || StorageError::damaged(EPOCHS_NAME, 0, Damage::Epochs);
-        let epochs = Epochs::decode(slots.payload()).ok_or_else(damaged)?;
-        Ok(Some(Self { slots, epochs }))
+        let (epochs, begins_empty) = Epochs::decode(slots.payload()).ok_or_else(damaged)?;
+        Ok(Some(Self { slots, epochs, begins_empty }))
     }
 
     /// Makes it.
     pub fn create<V: Volume>(volume: &mut V, epochs: Epochs) -> Result<Self, StorageError> {
         assert!(epochs.is_sound(), "{epochs:?}");
-        let slots = Slots::create(volume, EPOCHS_NAME, EPOCHS_KIND, &epochs.encode())?;
-        Ok(Self { slots, epochs })
+        let slots = Slots::create(volume, EPOCHS_NAME, EPOCHS_KIND, &epochs.encode(false))?;
+        Ok(Self { slots, epochs, begins_empty: false })
     }
 
     /// What it holds.
@@ -97,9 +104,21 @@ impl EpochsFile {
         let before = self.epochs;
         let rises = epochs.accepted >= before.accepted && epochs.current >= before.current;
         assert!(epochs.is_sound() && rises, "{before:?} cannot become {epochs:?}");
-        self.slots.write(volume, &epochs.encode())?;
+        self.slots.write(volume, &epochs.encode(self.begins_empty))?;
         self.epochs = epochs;
         Ok(())
+    }
+
+    /// Whether an ensemble may begin with this server while it is empty.
+    pub fn begins_empty(&self) -> bool {
+        self.begins_empty
+    }
+
+    /// From now on it may; durable when this returns.
+    pub fn begin_empty<V: Volume>(&mut self, volume: &mut V) -> Result<(), StorageError> {
+        self.slots.write(volume, &self.epochs.encode(true))?;
+        self.begins_empty = true;
+        self.settle(volume)
     }
 
     /// Repeats the last change in the other slot unless it is there, so that later damage to one
@@ -120,9 +139,13 @@ mod tests {
 
     #[test]
     fn epochs_survive_their_encoding_unless_they_contradict_each_other() {
-        assert_eq!(Epochs::decode(&epochs(7, 3).encode()), Some(epochs(7, 3)));
-        assert_eq!(Epochs::decode(&epochs(3, 7).encode()), None);
-        assert_eq!(Epochs::decode(&epochs(7, 3).encode()[..7]), None);
+        for begins_empty in [false, true] {
+            let encoded = epochs(7, 3).encode(begins_empty);
+            assert_eq!(Epochs::decode(&encoded), Some((epochs(7, 3), begins_empty)));
+            assert_eq!(Epochs::decode(&encoded[..8]), Some((epochs(7, 3), false)));
+            assert_eq!(Epochs::decode(&encoded[..7]), None);
+        }
+        assert_eq!(Epochs::decode(&epochs(3, 7).encode(true)), None);
     }
 
     #[test]

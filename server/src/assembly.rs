@@ -32,6 +32,7 @@ use crate::ensemble::{self, Apparatus, MemberError, Membership};
 use crate::exit::ExitCode;
 use crate::four_letter::report::ConfigReport;
 use crate::four_letter::text;
+use crate::initialize::Mark;
 use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::ring::{self, Backend, RingError};
@@ -153,7 +154,12 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     replica.replayed(now, report.txns, report.bytes);
     replica.remember(history);
     let (peer, beside) = match membership {
-        None => (QuorumPeer::alone(replica), Beside::Alone(memory, data_dir)),
+        None => {
+            if let Some(mark) = Mark::find(config) {
+                mark.remove().map_err(|error| RunError::Storage(error.into()))?;
+            }
+            (QuorumPeer::alone(replica), Beside::Alone(memory, data_dir))
+        }
         Some(membership) => member(config, membership, replica, memory, data_dir, &report, last)?,
     };
     let listeners = bind(config)?;

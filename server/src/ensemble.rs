@@ -29,6 +29,7 @@ use crate::data::{Data, NextLog};
 use crate::disk::Disk;
 use crate::disk::data_dir::DataDir;
 use crate::four_letter::report::MemberReport;
+use crate::initialize::Mark;
 use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::peers::{self, BindError, Peers, Plan};
@@ -44,10 +45,6 @@ const UNSENT_BYTES_MAX: usize = 512 << 20;
 
 /// How long to wait before the election port is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
-
-/// An ensemble may begin with this server's empty tree if this file is in `dataDir`.
-// Compat: FileTxnSnapLog.autoCreateDB
-const INITIALIZE_MARK: &str = "initialize";
 
 /// Why a server cannot be a member.
 #[derive(Debug, thiserror::Error)]
@@ -164,19 +161,22 @@ pub fn open_epochs(
     let file = EpochsFile::open(data_dir.root_mut())?;
     let found = file.as_ref().map_or_else(Epochs::default, EpochsFile::epochs);
     let epochs = found.reaching(last);
-    let file = match file {
+    let mut file = match file {
         Some(mut file) => {
             file.settle(data_dir.root_mut())?;
             file
         }
         None => EpochsFile::create(data_dir.root_mut(), epochs)?,
     };
-    let marked = config.data_dir.join(INITIALIZE_MARK).exists();
-    let has_data = epochs.current > Epoch(0)
-        || last > Zxid::ZERO
-        || report.snapshot.is_some()
-        || config.member.begins_empty
-        || marked;
+    let has_data = epochs.current > Epoch(0) || last > Zxid::ZERO || report.snapshot.is_some();
+    if let Some(mark) = Mark::find(config) {
+        if !has_data {
+            tracing::info!("an ensemble may begin with this server: it is empty, and was told so");
+            file.begin_empty(data_dir.root_mut())?;
+        }
+        mark.remove()?;
+    }
+    let has_data = has_data || file.begins_empty() || config.member.begins_empty;
     Ok((file, MemberState { epochs, has_data }))
 }
 
@@ -322,4 +322,76 @@ fn addresses(
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::Sources;
+    use crate::disk::data_dir::DIRECTORY_NAME;
+    use crate::initialize;
+
+    /// Whether a server votes when it is started with what is in `folder`, and its log ends with
+    /// `last`.
+    fn votes(folder: &Path, last: Zxid) -> bool {
+        let file = folder.join("zoo.cfg");
+        let (data, log) = (folder.join("data"), folder.join("log"));
+        let text =
+            format!("clientPort=0\ndataDir={}\ndataLogDir={}", data.display(), log.display());
+        fs::write(&file, text).unwrap();
+        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        let mut data_dir = DataDir::open(&config.data_dir, &config.data_log_dir).unwrap();
+        let opened = open_epochs(&config, &mut data_dir, &Report::default(), last);
+        opened.unwrap().1.has_data
+    }
+
+    #[test]
+    fn the_file_initialize_lets_an_empty_server_vote_until_its_data_is_lost() {
+        for directory in ["data", "log"] {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path();
+            let mark = path.join(directory).join(initialize::NAME);
+            assert!(!votes(path, Zxid::ZERO));
+            fs::write(&mark, "").unwrap();
+            assert!(votes(path, Zxid::ZERO));
+            assert!(!mark.exists(), "it is used up");
+            assert!(votes(path, Zxid::ZERO), "the permission is kept with the data");
+            fs::write(&mark, "").unwrap();
+            assert!(votes(path, Zxid::ZERO), "as after a crash before it was removed");
+            assert!(!mark.exists());
+            fs::remove_dir_all(path.join("data").join(DIRECTORY_NAME)).unwrap();
+            assert!(!votes(path, Zxid::ZERO), "and is lost with it");
+        }
+    }
+
+    #[test]
+    fn where_there_is_data_the_file_initialize_is_removed_and_means_nothing() {
+        let folder = TempDir::new().unwrap();
+        let (path, mark) = (folder.path(), folder.path().join("data").join(initialize::NAME));
+        fs::create_dir(path.join("data")).unwrap();
+        fs::write(&mark, "").unwrap();
+        assert!(votes(path, Zxid(1)));
+        assert!(!mark.exists());
+        let mut data_dir = DataDir::open(&path.join("data"), &path.join("log")).unwrap();
+        let file = EpochsFile::open(data_dir.root_mut()).unwrap().unwrap();
+        assert!(!file.begins_empty());
+    }
+
+    #[test]
+    fn a_file_initialize_that_cannot_be_removed_lets_nobody_start() {
+        let folder = TempDir::new().unwrap();
+        let mark = folder.path().join(initialize::NAME);
+        fs::create_dir(&mark).unwrap();
+        let text = format!("clientPort=0\ndataDir={}", folder.path().display());
+        let file = folder.path().join("zoo.cfg");
+        fs::write(&file, text).unwrap();
+        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        let error = Mark::find(&config).unwrap().remove().unwrap_err().to_string();
+        assert!(error.contains("initialize") && error.contains("remove"), "{error}");
+    }
 }

@@ -11,6 +11,7 @@ pub mod door;
 pub mod ensemble;
 pub mod exit;
 pub mod four_letter;
+pub mod initialize;
 pub mod log_readers;
 pub mod logging;
 pub mod memory;
@@ -19,7 +20,6 @@ pub mod process;
 pub mod ring;
 pub mod signals;
 pub mod snapshots;
-
 pub mod storage;
 pub mod tools;
 pub mod version;

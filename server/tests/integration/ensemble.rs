@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use engine::op::OpCode;
@@ -28,6 +28,13 @@ impl Ensemble {
 
     /// The same with settings, as `-D` takes them.
     fn start_with(backend: &'static str, count: usize, voters: usize, settings: &[&str]) -> Self {
+        let mut ensemble = Self::prepare(backend, count, voters, settings);
+        ensemble.start_all();
+        ensemble
+    }
+
+    /// The same without a start.
+    fn prepare(backend: &'static str, count: usize, voters: usize, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         // Held together, so that none comes twice.
         let held: Vec<_> =
@@ -54,12 +61,19 @@ impl Ensemble {
             setup
         };
         let setups: Vec<_> = (0..count).map(setup).collect();
-        let servers = setups.iter().map(|setup| Some(setup.start())).collect();
-        let ensemble = Self { setups, servers, folder };
-        for index in 0..count {
-            ensemble.until_mode(index, |mode| mode.is_some());
+        let servers = setups.iter().map(|_| None).collect();
+        Self { setups, servers, folder }
+    }
+
+    fn start_all(&mut self) {
+        self.servers = self.setups.iter().map(|setup| Some(setup.start())).collect();
+        for index in 0..self.servers.len() {
+            self.until_mode(index, |mode| mode.is_some());
         }
-        ensemble
+    }
+
+    fn data(&self, index: usize) -> PathBuf {
+        self.folder.path().join(index.to_string())
     }
 
     fn server(&self, index: usize) -> &Server {
@@ -230,8 +244,7 @@ fn a_server_that_lost_its_data_gets_all_of_it_from_the_leader() {
     let mut client = ensemble.server(leader).client();
     write(&mut client, 0..700);
     ensemble.kill(follower);
-    let data = ensemble.folder.path().join(follower.to_string()).join("ringkeeper");
-    std::fs::remove_dir_all(data).unwrap();
+    std::fs::remove_dir_all(ensemble.data(follower).join("ringkeeper")).unwrap();
     ensemble.restart(follower);
     check(ensemble.server(follower), 700);
     assert!(ensemble.server(follower).threads().iter().any(|name| name == "memory"));
@@ -239,6 +252,36 @@ fn a_server_that_lost_its_data_gets_all_of_it_from_the_leader() {
     ensemble.kill(follower);
     ensemble.restart(follower);
     check(ensemble.server(follower), 710);
+}
+
+#[test]
+fn a_server_that_was_new_once_does_not_vote_after_it_has_lost_its_data() {
+    let mut ensemble = Ensemble::prepare("epoll", 3, 3, &[]);
+    for index in 0..3 {
+        std::fs::write(ensemble.data(index).join("initialize"), "").unwrap();
+    }
+    ensemble.start_all();
+    ensemble.kill(1);
+    let mut client = ensemble.server(0).client();
+    assert_eq!(client.create("/acknowledged", b"", PERSISTENT).err, 0);
+    ensemble.kill(0);
+    ensemble.kill(2);
+    std::fs::remove_dir_all(ensemble.data(0).join("ringkeeper")).unwrap();
+    for index in [0, 1] {
+        ensemble.servers[index] = Some(ensemble.setups[index].start());
+    }
+    // With a vote of the first, these two would be a quorum long before it has said so twice.
+    for _ in 0..2 {
+        ensemble.server_mut(0).wait_for("this server has no data, so it does not vote");
+    }
+    assert_eq!((ensemble.mode(0), ensemble.mode(1)), (None, None));
+    ensemble.restart(2);
+    for index in 0..3 {
+        ensemble.until_mode(index, |mode| mode.is_some());
+        let mut client = ensemble.server(index).client();
+        assert_eq!(client.call(OpCode::Sync, |writer| writer.string("/")).err, 0);
+        assert_eq!(client.exists("/acknowledged", false).err, 0, "server {}", index + 1);
+    }
 }
 
 #[test]
@@ -281,7 +324,7 @@ fn what_a_dead_leader_had_logged_alone_is_cut_when_it_comes_back() {
     }
     client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
     client.flush();
-    until_logged(&ensemble.folder.path().join(leader.to_string()), b"/tail");
+    until_logged(&ensemble.data(leader), b"/tail");
     (0..3).for_each(|index| ensemble.kill(index));
     for other in &others {
         ensemble.servers[*other] = Some(ensemble.setups[*other].start());
@@ -310,7 +353,7 @@ fn a_server_that_has_lost_its_quorum_stops_with_writes_under_way() {
     }
     client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
     client.flush();
-    until_logged(&ensemble.folder.path().join(leader.to_string()), b"/tail");
+    until_logged(&ensemble.data(leader), b"/tail");
     for other in &others {
         ensemble.kill(*other);
     }

@@ -253,6 +253,7 @@ fn slot_payload(slot: &Slot<'_>, line: &mut Line) {
             line.text("type", "epochs");
             line.number("accepted", word(0));
             line.number("current", word(1));
+            line.number("begins_empty", word(2) == Some(1));
         }
         kind => {
             line.number("type", kind);
