@@ -154,12 +154,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     replica.replayed(now, report.txns, report.bytes);
     replica.remember(history);
     let (peer, beside) = match membership {
-        None => {
-            if let Some(mark) = Mark::find(config) {
-                mark.remove().map_err(|error| RunError::Storage(error.into()))?;
-            }
-            (QuorumPeer::alone(replica), Beside::Alone(memory, data_dir))
-        }
+        None => alone(config, replica, memory, data_dir)?,
         Some(membership) => member(config, membership, replica, memory, data_dir, &report, last)?,
     };
     let listeners = bind(config)?;
@@ -189,6 +184,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::info!(%address, ?backend, cores, "serving clients");
     }
     Ok(running.join()?)
+}
+
+/// The machine of a server alone.
+fn alone(
+    config: &Config,
+    replica: Replica,
+    memory: Memory,
+    data_dir: DataDir,
+) -> Result<(QuorumPeer, Beside), RunError> {
+    // Nobody asks whether it may begin; but the file must not be there if it ever is a member.
+    if let Some(mark) = Mark::find(config) {
+        mark.remove().map_err(|error| RunError::Storage(error.into()))?;
+    }
+    Ok((QuorumPeer::alone(replica), Beside::Alone(memory, data_dir)))
 }
 
 /// The machine of a member, and what it needs beside log and snapshots.

@@ -5,6 +5,7 @@
 //! merely odd becomes a [`Note`], which the caller logs when there is a log.
 
 pub mod check;
+mod effects;
 pub mod ensemble;
 pub mod keys;
 pub mod parse;
@@ -119,7 +120,7 @@ pub struct MemberSettings {
     pub listens_everywhere: bool,
     /// How often its election port is tried; `None`: until it opens.
     pub bind_attempts_max: Option<u32>,
-    /// Whether an empty data directory counts as data: an ensemble may begin with it.
+    /// Whether an empty data directory always counts as data: an ensemble may begin with it.
     pub begins_empty: bool,
     /// Whether an election may be decided before ZooKeeper would.
     pub fast_election: bool,

@@ -251,7 +251,7 @@ fn members_of(config: &Config) -> Result<Members, MembersError> {
         })
         .collect();
     if ensemble.groups.is_empty() {
-        return Members::majority(&listed, 0);
+        return Members::majority(&listed, ensemble.version);
     }
     let ids = |ids: &Vec<i64>| ids.iter().copied().map(ServerId).collect();
     let weight = |weight: i64| u32::try_from(weight).unwrap_or(0);
@@ -259,7 +259,7 @@ fn members_of(config: &Config) -> Result<Members, MembersError> {
         groups: ensemble.groups.iter().map(|(&group, members)| (group, ids(members))).collect(),
         weights: ensemble.weights.iter().map(|(&id, &w)| (ServerId(id), weight(w))).collect(),
     };
-    Members::hierarchical(&listed, &groups, 0)
+    Members::hierarchical(&listed, &groups, ensemble.version)
 }
 
 fn member_address(address: &PeerAddress) -> MemberAddress {

@@ -2,16 +2,17 @@
 //! complaints collected, so that one start shows them all.
 
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::auth::{AuthRules, DigestAlgorithm, DigestRules, Enforcement, EnsembleRules};
 use engine::replica::ROLLOVER_COUNTER;
 use engine::session::TimeoutLimits;
 
+use super::effects;
 use super::ensemble::Ensemble;
-use super::keys::{self, Effect, Kind};
-use super::settings::{Note, Problem, Setting, Settings};
+use super::keys;
+use super::settings::{Note, Origin, Problem, Setting, Settings};
 use super::{Backend, Config, Containers, Listen, MemberSettings};
 use crate::four_letter::Whitelist;
 
@@ -110,14 +111,14 @@ impl<'a> Checker<'a> {
     fn check_each(&mut self) {
         for setting in self.settings.iter() {
             let Some(key) = keys::find(&setting.key) else {
-                self.notes.push(unknown(setting));
+                self.notes.push(effects::unknown(setting));
                 continue;
             };
             if let Err(allowed) = key.kind.check(&setting.value) {
                 self.problems.push(setting.problem(format!("must be {allowed}")));
                 continue;
             }
-            self.notes.extend(note_on_effect(setting, key));
+            self.notes.extend(effects::note(setting, key));
         }
     }
 
@@ -360,7 +361,32 @@ impl<'a> Checker<'a> {
 
     fn ensemble(&mut self) -> Ensemble {
         let several = self.bool("multiAddress.enabled", false);
-        Ensemble::read(self.settings, several, &mut self.problems)
+        let version = self.version();
+        Ensemble::read(self.settings, several, version, &mut self.problems)
+    }
+
+    /// The version of the list of members, as reconfig leaves it: the end of the dynamic file's
+    /// name, if that is a hexadecimal number; without such a file, a setting.
+    // Compat: QuorumPeerConfig.parse, getVersionFromFilename
+    fn version(&mut self) -> u64 {
+        let setting = self.settings.get("version");
+        let Some(file) = self.text("dynamicConfigFile") else {
+            return setting.and_then(|setting| keys::hexadecimal(&setting.value)).unwrap_or(0);
+        };
+        if let Some(setting) = setting {
+            let end = "the end of the dynamicConfigFile's name says it, as in zoo.cfg.dynamic.1a";
+            let is_inside = matches!(
+                &setting.origin, Origin::File { path, .. } if path == Path::new(file)
+            );
+            if is_inside {
+                self.problems.push(setting.problem(format!("must not stand there: {end}")));
+            } else {
+                let Setting { key, value, origin } = setting;
+                let text = format!("{origin}: {key}={value} has no effect: {end}");
+                self.notes.push(Note::warn(text));
+            }
+        }
+        file.rsplit_once('.').and_then(|(_, end)| keys::hexadecimal(end)).unwrap_or(0)
     }
 
     /// What must fit together once the server's own id is known.
@@ -382,7 +408,13 @@ impl<'a> Checker<'a> {
             config.listen = host.map(|host| Listen { host: Some(host.ip()), port: *port });
         }
         if config.listen.is_none() && self.problems.is_empty() {
-            self.problems.push(Problem::missing("clientPort", "is not set"));
+            self.problems.push(match self.settings.get("secureClientPort") {
+                Some(setting) => setting.problem(
+                    "there is no TLS here, so nobody could connect: set clientPort, for \
+                     connections in the clear",
+                ),
+                None => Problem::missing("clientPort", "is not set"),
+            });
         }
         if let Some(id) = config.server_id
             && config.extended_types
@@ -392,6 +424,7 @@ impl<'a> Checker<'a> {
             self.problems.push(Problem::missing("extendedTypesEnabled", reason));
         }
         if config.is_distributed() {
+            self.check_member(config);
             for key in ["initLimit", "syncLimit"] {
                 if self.int(key, 0) == 0 {
                     self.problems.push(Problem::missing(key, "is not set"));
@@ -408,38 +441,34 @@ impl<'a> Checker<'a> {
             self.notes.push(Note::warn(text.to_owned()));
         }
     }
+
+    /// What matters to a member only.
+    fn check_member(&mut self, config: &mut Config) {
+        for setting in self.settings.iter() {
+            match keys::find(&setting.key).map(|key| effects::for_member(setting, key)) {
+                Some(Err(problem)) => self.problems.push(problem),
+                Some(Ok(note)) => self.notes.extend(note),
+                None => {}
+            }
+        }
+        let me = config.server_id.and_then(|id| config.ensemble.members.get(&id));
+        // Compat: QuorumPeerConfig.setupPeerType
+        if let (Some(setting), Some(me)) = (self.settings.get("peerType"), me)
+            && config.member.is_observer != me.is_observer
+        {
+            let Setting { key, value, origin } = setting;
+            let text = format!("{origin}: {key}={value}: the line server.N of this server counts");
+            self.notes.push(Note::warn(text));
+            config.member.is_observer = me.is_observer;
+        }
+        if self.bool("db.autocreate", false) {
+            let text = "db.autocreate=true lets this server vote while it is empty, also after it \
+                        has lost its data: take it out when the ensemble has begun";
+            self.notes.push(Note::warn(text.to_owned()));
+        }
+    }
 }
 
 fn positive(number: i64) -> Option<u32> {
     u32::try_from(number).ok().filter(|&number| number > 0)
-}
-
-fn unknown(setting: &Setting) -> Note {
-    let Setting { key, origin, .. } = setting;
-    let hint = match keys::nearest(key) {
-        Some(name) => format!("; did you mean {name}?"),
-        None => String::new(),
-    };
-    Note::warn(format!("{origin}: {key} is not a known setting and has no effect{hint}"))
-}
-
-/// What the log should say about a setting that does not simply work.
-fn note_on_effect(setting: &Setting, key: &keys::Key) -> Option<Note> {
-    let Setting { key: name, value, origin } = setting;
-    let is_off = match key.kind {
-        Kind::Bool => value.eq_ignore_ascii_case("false"),
-        Kind::YesNo => value == "no",
-        _ => false,
-    };
-    match key.effect {
-        Effect::Missing(_) if is_off => None,
-        Effect::Missing(what) => {
-            Some(Note::warn(format!("{origin}: {name} has no effect: {what} is missing here")))
-        }
-        Effect::Always if is_off => {
-            Some(Note::warn(format!("{origin}: {name}={value} has no effect: it is always on")))
-        }
-        Effect::Full | Effect::Ensemble | Effect::Always => None,
-        Effect::Built(why) => Some(Note::info(format!("{origin}: {name} has no effect: {why}"))),
-    }
 }

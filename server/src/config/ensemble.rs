@@ -8,6 +8,8 @@ use super::settings::{Problem, Setting, Settings};
 /// Who is in the ensemble. An empty one means that no `server.N` line was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ensemble {
+    /// The version of this list.
+    pub version: u64,
     /// The members by their id.
     pub members: BTreeMap<i64, Member>,
     /// With hierarchical quorums: the members of each group.
@@ -41,8 +43,13 @@ pub struct PeerAddress {
 impl Ensemble {
     /// Reads the lines in `settings`; what is wrong goes to `problems`.
     // Compat: QuorumMaj's and QuorumHierarchical's constructors
-    pub fn read(settings: &Settings, several_addresses: bool, problems: &mut Vec<Problem>) -> Self {
-        let mut ensemble = Self::default();
+    pub fn read(
+        settings: &Settings,
+        several_addresses: bool,
+        version: u64,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut ensemble = Self { version, ..Self::default() };
         let servers = settings.family("server.").filter(|setting| number_of(setting).is_some());
         let others = settings.family("group").chain(settings.family("weight"));
         for setting in servers.chain(others) {

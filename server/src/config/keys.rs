@@ -23,6 +23,8 @@ pub struct Key {
 pub enum Kind {
     /// A whole number within these bounds.
     Int(i64, i64),
+    /// A whole number in hexadecimal digits, of 63 bits.
+    Hexadecimal,
     /// A number with decimals, not negative.
     Decimal,
     /// `true` or `false`, in any case.
@@ -42,11 +44,15 @@ pub enum Kind {
 pub enum Effect {
     /// What its description says.
     Full,
-    /// It is about servers that form an ensemble.
-    Ensemble,
     /// It belongs to something that ringkeeper does not have (yet), named here. Saying nothing
     /// would be wrong, so it is a warning.
     Missing(&'static str),
+    /// What is missing here matters to a member of an ensemble, unless the value is the first of
+    /// these, and it is not what one would think of: a warning says it with the second.
+    Otherwise(&'static str, &'static str),
+    /// A member that passed over it would be less safe than it was told to be: an error, unless
+    /// the value is the first of these; the second says why, and what to do.
+    Unsafe(&'static str, &'static str),
     /// It is always on; switching it off is refused with a warning.
     Always,
     /// It tunes a mechanism that is built differently here; the reason. Nothing is lost.
@@ -61,6 +67,7 @@ impl Kind {
                 let fits = value.parse::<i64>().is_ok_and(|number| min <= number && number <= max);
                 (fits, format!("a whole number from {min} to {max}"))
             }
+            Self::Hexadecimal => (hexadecimal(value).is_some(), "a hexadecimal number".to_owned()),
             Self::Decimal => {
                 let fits = value.parse::<f64>().is_ok_and(f64::is_finite);
                 (fits, "a number".to_owned())
@@ -78,6 +85,9 @@ impl Kind {
     }
 }
 
+/// What a switch is that is off.
+const FALSE: &str = "false";
+
 const BOOL: Kind = Kind::Bool;
 const TEXT: Kind = Kind::Text;
 /// Java's int.
@@ -93,7 +103,6 @@ const EPOCH_USED: Kind = Kind::Int(0, 0xFFFF_FF00);
 const TICK_MS: Kind = Kind::Int(1, i32::MAX as i64 / 20);
 
 const FULL: Effect = Effect::Full;
-const ENSEMBLE: Effect = Effect::Ensemble;
 const TLS: Effect = Effect::Missing("TLS");
 const SASL: Effect = Effect::Missing("SASL");
 const HTTP: Effect = Effect::Missing("the HTTP admin server");
@@ -102,8 +111,55 @@ const AUDIT: Effect = Effect::Missing("the audit log");
 const THROTTLE: Effect = Effect::Missing("the connection and request throttles");
 const LIMITS: Effect = Effect::Missing("the limit on large requests in flight");
 const RESTORE: Effect = Effect::Missing("the snapshot and restore commands");
-const IMPORT: Effect =
+const EMPTY: Effect =
     Effect::Built("missing data is an empty tree only where there is no trace of data");
+const LOCAL_SESSIONS: Effect = Effect::Otherwise(FALSE, "every session is global here");
+const READ_ONLY: Effect = Effect::Otherwise(
+    FALSE,
+    "there is no read-only mode here: without a quorum nobody is served; this only allows the \
+     word isro",
+);
+const RECONFIG: Effect =
+    Effect::Otherwise(FALSE, "reconfig is refused here, as where it is disabled");
+const OBSERVER_MASTER: Effect =
+    Effect::Otherwise("0", "followers serve no observers here: these learn from the leader");
+const ORACLE: Effect =
+    Effect::Otherwise("", "there is no oracle here: one of two servers alone serves nobody");
+const EPOCH_WAIT: Effect =
+    Effect::Otherwise("-1", "a leader waits here for its quorum as long as initLimit says");
+const SNAPSHOT_SYNC: Effect = Effect::Otherwise(
+    FALSE,
+    "a learner gets here what it lacks, and a snapshot only where the log is not enough",
+);
+const PEER_UNIFICATION: Effect = Effect::Otherwise(
+    FALSE,
+    "there is no TLS here: servers that use it cannot connect to this one",
+);
+const PEER_SASL: Effect =
+    Effect::Otherwise(FALSE, "there is no SASL here: servers do not authenticate each other");
+const PEER_SASL_REQUIRED: Effect = Effect::Unsafe(
+    FALSE,
+    "there is no SASL here, so anybody who reaches its ports could join: set it to false if \
+     nobody else can reach them",
+);
+const PEER_TLS: Effect = Effect::Unsafe(
+    FALSE,
+    "there is no TLS here, and servers would talk to each other in the clear: set it to false if \
+     the network between them is safe, or made safe by a tunnel",
+);
+const PEER_ADDRESSES: Effect =
+    Effect::Built("the addresses of a server are tried one after the other");
+const PEER_TIMES: Effect = Effect::Built(
+    "cnxTimeout bounds each attempt to connect, initLimit the time until a learner is \
+     synchronized; failed attempts are repeated after pauses that double",
+);
+const PEER_LOAD: Effect = Effect::Built(
+    "what learners lack is sent as fast as each of them takes it, to any number at a time",
+);
+const PEER_LOG: Effect = Effect::Built("acknowledgements are not logged");
+const EAGER_ACL: Effect = Effect::Built("the leader checks ACLs when it orders requests");
+const HISTORY: Effect = Effect::Built("ringkeeper.historyKb says how much is kept");
+const OBSERVER_LIMIT: Effect = Effect::Built("followers serve no observers");
 const THREADS: Effect = Effect::Built("requests do not pass through pools of threads");
 const CACHES: Effect =
     Effect::Built("replies are written from the tree directly, so none is cached");
@@ -158,7 +214,7 @@ pub const KEYS: &[Key] = keys! {
         "fsync.warningthresholdms": LONG,
         "standaloneEnabled": BOOL,
         "dynamicConfigFile": TEXT,
-        "version": TEXT,
+        "version": Kind::Hexadecimal,
         "ringkeeper.cores": Kind::Int(0, 1_024),
         "ringkeeper.backend": Kind::OneOf(&["auto", "io_uring", "epoll"]),
         "ringkeeper.logLevel": TEXT,
@@ -166,66 +222,65 @@ pub const KEYS: &[Key] = keys! {
         "ringkeeper.slowRequestMs": Kind::Int(0, i32::MAX as i64),
         "ringkeeper.stuckAfterMs": Kind::Int(0, i32::MAX as i64),
     }
-    ENSEMBLE => {
+    FULL => {
         "ringkeeper.historyKb": Kind::Int(0, 16 << 20),
         "ringkeeper.clientGraceMs": Kind::Int(0, i32::MAX as i64),
         "ringkeeper.fastElection": BOOL,
         "ringkeeper.linearizableSync": BOOL,
         "initLimit": COUNT,
         "syncLimit": COUNT,
-        "connectToLearnerMasterLimit": COUNT,
         "peerType": Kind::OneOf(&["participant", "observer"]),
-        "syncEnabled": BOOL,
         "electionAlg": Kind::Int(3, 3),
-        "reconfigEnabled": BOOL,
         "quorumListenOnAllIPs": BOOL,
-        "quorum.cnxn.threads.size": INT,
-        "localSessionsEnabled": BOOL,
-        "localSessionsUpgradingEnabled": BOOL,
-        "observerMasterPort": PORT,
         "multiAddress.enabled": BOOL,
-        "multiAddress.reachabilityCheckTimeoutMs": INT,
-        "multiAddress.reachabilityCheckEnabled": BOOL,
-        "oraclePath": TEXT,
-        "sslQuorum": BOOL,
-        "portUnification": BOOL,
-        "sslQuorumReloadCertFiles": BOOL,
         "leaderServes": Kind::YesNo,
-        "leader.maxTimeToWaitForEpoch": INT,
-        "maxTimeToWaitForEpoch": INT,
         "fastleader.minNotificationInterval": COUNT,
         "fastleader.maxNotificationInterval": COUNT,
         "cnxTimeout": COUNT,
-        "quorumCnxnTimeoutMs": INT,
         "electionPortBindRetry": COUNT,
+        "testingonly.initialZxid": EPOCH_USED,
+        "snapshotSizeFactor": Kind::Decimal,
+        "db.autocreate": BOOL,
+    }
+    LOCAL_SESSIONS => { "localSessionsEnabled": BOOL, "localSessionsUpgradingEnabled": BOOL, }
+    READ_ONLY => { "readonlymode.enabled": BOOL, }
+    RECONFIG => { "reconfigEnabled": BOOL, }
+    OBSERVER_MASTER => { "observerMasterPort": PORT, }
+    OBSERVER_LIMIT => { "observerMaster.sizeLimit": COUNT, }
+    ORACLE => { "oraclePath": TEXT, }
+    EPOCH_WAIT => { "leader.maxTimeToWaitForEpoch": INT, "maxTimeToWaitForEpoch": INT, }
+    SNAPSHOT_SYNC => { "forceSnapshotSync": BOOL, }
+    PEER_TLS => { "sslQuorum": BOOL, }
+    PEER_UNIFICATION => { "portUnification": BOOL, }
+    PEER_SASL => { "quorum.auth.enableSasl": BOOL, }
+    PEER_SASL_REQUIRED => {
+        "quorum.auth.learnerRequireSasl": BOOL,
+        "quorum.auth.serverRequireSasl": BOOL,
+    }
+    PEER_ADDRESSES => {
+        "multiAddress.reachabilityCheckTimeoutMs": INT,
+        "multiAddress.reachabilityCheckEnabled": BOOL,
+    }
+    PEER_TIMES => {
+        "connectToLearnerMasterLimit": COUNT,
+        "quorumCnxnTimeoutMs": INT,
         "leaderConnectDelayDuringRetryMs": COUNT,
         "observer.reconnectDelayMs": LONG,
         "observer.election.DelayMs": LONG,
-        "observer.syncEnabled": BOOL,
-        "observerMaster.sizeLimit": COUNT,
-        "readonlymode.enabled": BOOL,
-        "tcpKeepAlive": BOOL,
-        "leader.nodelay": BOOL,
-        "follower.nodelay": BOOL,
+    }
+    PEER_LOAD => {
         "leader.maxConcurrentSnapSyncs": COUNT,
         "leader.maxConcurrentDiffSyncs": COUNT,
-        "leader.ackLoggingFrequency": COUNT,
-        "leader.closeSocketAsync": BOOL,
-        "learner.closeSocketAsync": BOOL,
-        "learner.asyncSending": BOOL,
-        "forward_learner_requests_to_commit_processor_disabled": BOOL,
-        "follower.skipLearnerRequestToNextProcessor": BOOL,
-        "enableEagerACLCheck": BOOL,
-        "commitLogCount": COUNT,
-        "testingonly.initialZxid": EPOCH_USED,
-        "snapshotSizeFactor": Kind::Decimal,
-        "forceSnapshotSync": BOOL,
     }
+    PEER_LOG => { "leader.ackLoggingFrequency": COUNT, }
+    EAGER_ACL => { "enableEagerACLCheck": BOOL, }
+    HISTORY => { "commitLogCount": COUNT, }
     TLS => {
         "secureClientPort": PORT,
         "secureClientPortAddress": TEXT,
         "X509AuthenticationProvider.superUser": TEXT,
         "client.certReload": BOOL,
+        "sslQuorumReloadCertFiles": BOOL,
         "client.portUnification": BOOL,
         "fips-mode": BOOL,
         "netty.server.outstandingHandshake.limit": INT,
@@ -242,6 +297,7 @@ pub const KEYS: &[Key] = keys! {
         "server.principal": TEXT,
         "server.realm": TEXT,
         "kinit": TEXT,
+        "quorum.cnxn.threads.size": INT,
     }
     HTTP => {
         "admin.enableServer": BOOL,
@@ -299,12 +355,14 @@ pub const KEYS: &[Key] = keys! {
         "digest.enabled": BOOL,
         "closeSessionTxn.enabled": BOOL,
         "clientTcpKeepAlive": BOOL,
-    }
-    IMPORT => {
-        "db.autocreate": BOOL,
+        "tcpKeepAlive": BOOL,
+        "leader.nodelay": BOOL,
+        "follower.nodelay": BOOL,
+        "syncEnabled": BOOL,
+        "observer.syncEnabled": BOOL,
         "datadir.autocreate": BOOL,
-        "snapshot.trust.empty": BOOL,
     }
+    EMPTY => { "snapshot.trust.empty": BOOL, }
     LOG => {
         "flushDelay": LONG,
         "maxWriteQueuePollTime": LONG,
@@ -326,6 +384,11 @@ pub const KEYS: &[Key] = keys! {
         "nio.shutdownTimeout": LONG,
         "intBufferStartingSizeBytes": INT,
         "jute.maxbuffer.extrasize": INT,
+        "leader.closeSocketAsync": BOOL,
+        "learner.closeSocketAsync": BOOL,
+        "learner.asyncSending": BOOL,
+        "forward_learner_requests_to_commit_processor_disabled": BOOL,
+        "follower.skipLearnerRequestToNextProcessor": BOOL,
     }
     SOCKETS => {
         "serverCnxnFactory": TEXT,
@@ -357,15 +420,9 @@ pub const KEYS: &[Key] = keys! {
 
 /// Settings whose names only begin so.
 pub const FAMILIES: &[Key] = keys! {
-    ENSEMBLE => {
-        "server.": TEXT,
-        "group": TEXT,
-        "weight": TEXT,
-        "quorum.auth.": TEXT,
-    }
-    FULL => { "authProvider.": TEXT, }
+    FULL => { "server.": TEXT, "group": TEXT, "weight": TEXT, "authProvider.": TEXT, }
     TLS => { "ssl.": Kind::TextOrNothing, }
-    SASL => { "superUser.": TEXT, "kerberos.": TEXT, }
+    SASL => { "superUser.": TEXT, "kerberos.": TEXT, "quorum.auth.": TEXT, }
     METRICS => { "metricsProvider.": Kind::TextOrNothing, }
     JVM => { "jmx.log4j.": Kind::TextOrNothing, }
 };
@@ -376,6 +433,11 @@ const PROPERTY_PREFIX: &str = "zookeeper.";
 /// The name of a setting without the prefix that system properties have.
 pub fn plain(name: &str) -> &str {
     name.strip_prefix(PROPERTY_PREFIX).unwrap_or(name)
+}
+
+/// The number that these hexadecimal digits are, if it fits Java's long.
+pub fn hexadecimal(digits: &str) -> Option<u64> {
+    i64::from_str_radix(digits, 16).ok().and_then(|number| u64::try_from(number).ok())
 }
 
 /// The setting called `name`, which has no prefix.
@@ -403,70 +465,4 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(name: &str, value: &str, allowed: Result<(), &str>) {
-        let key = find(name).unwrap();
-        assert_eq!(key.kind.check(value), allowed.map_err(str::to_owned));
-    }
-
-    #[test]
-    fn values_must_be_of_their_kind() {
-        check("clientPort", "2181", Ok(()));
-        check("clientPort", "65536", Err("a whole number from 0 to 65535"));
-        check("clientPort", "", Err("a whole number from 0 to 65535"));
-        check("clientPort", "21 81", Err("a whole number from 0 to 65535"));
-        check("minSessionTimeout", "-1", Ok(()));
-        check("extendedTypesEnabled", "True", Ok(()));
-        check("extendedTypesEnabled", "yes", Err("true or false"));
-        check("skipACL", "true", Err("yes or no"));
-        check("electionAlg", "0", Err("a whole number from 3 to 3"));
-        check("snapshotSizeFactor", "nan", Err("a number"));
-        check("dataDir", "", Err("some text"));
-        check("4lw.commands.whitelist", "", Ok(()));
-    }
-
-    #[test]
-    fn families_are_found_by_their_beginning_and_names_come_first() {
-        assert_eq!(find("server.1").unwrap().effect, Effect::Ensemble);
-        assert_eq!(find("server.principal").unwrap().effect, SASL);
-        assert_eq!(find("ssl.quorum.keyStore.location").unwrap().effect, TLS);
-        assert_eq!(find("tickTim"), None);
-        assert_eq!(plain("zookeeper.snapCount"), "snapCount");
-    }
-
-    #[test]
-    fn a_slip_of_the_pen_is_recognised() {
-        assert_eq!(nearest("tickTimes"), Some("tickTime"));
-        assert_eq!(nearest("clientport"), Some("clientPort"));
-        assert_eq!(nearest("autopurge.snapRetainCounts"), Some("autopurge.snapRetainCount"));
-        assert_eq!(nearest("colour"), None);
-    }
-
-    #[test]
-    fn the_documentation_lists_exactly_these() {
-        let page = include_str!("../../../docs/configuration.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-        let mut listed: Vec<_> = rows.filter_map(|row| Some(row.split_once("` |")?.0)).collect();
-        let mut known: Vec<_> = KEYS.iter().chain(FAMILIES).map(|key| key.name).collect();
-        listed.sort_unstable();
-        known.sort_unstable();
-        let only_in = |these: &[&'static str], those: &[&str]| -> Vec<&'static str> {
-            these.iter().filter(|name| !those.contains(name)).copied().collect()
-        };
-        assert_eq!(only_in(&known, &listed), [""; 0], "missing in the documentation");
-        assert_eq!(only_in(&listed, &known), [""; 0], "in the documentation only");
-        assert_eq!(listed.len(), known.len(), "something is listed twice");
-    }
-
-    #[test]
-    fn no_name_stands_twice_in_the_table() {
-        let mut names: Vec<_> = KEYS.iter().chain(FAMILIES).map(|key| key.name).collect();
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), count);
-    }
-}
+mod tests;

@@ -249,6 +249,63 @@ fn an_ensemble_is_read_and_its_own_id_too() {
     assert!(wrong.starts_with("FOLDER/myid, line 1: myid must be a number"), "{wrong}");
 }
 
+/// Loads `text` as the configuration of an ensemble's second server.
+fn load_member(text: &str) -> Result<Config, String> {
+    let servers = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2:observer";
+    let head = format!("clientPort=0\ninitLimit=5\nsyncLimit=2\n{servers}");
+    load_with_id(&format!("{head}\n{text}"), Some("2"))
+}
+
+#[test]
+fn a_member_is_told_what_happens_in_place_of_what_is_missing() {
+    for (text, part) in [
+        ("quorum.auth.enableSasl=true", "servers do not authenticate each other"),
+        ("quorum.auth.learner.saslLoginContext=x", "has no effect: SASL is missing here"),
+        ("portUnification=true", "servers that use it cannot connect"),
+        ("localSessionsEnabled=true", "every session is global here"),
+        ("localSessionsUpgradingEnabled=true", "every session is global here"),
+        ("readonlymode.enabled=true", "without a quorum nobody is served"),
+        ("reconfigEnabled=true", "reconfig is refused here"),
+        ("observerMasterPort=2191", "followers serve no observers here"),
+        ("oraclePath=/oracle", "there is no oracle here"),
+        ("leader.maxTimeToWaitForEpoch=500", "as long as initLimit says"),
+        ("forceSnapshotSync=true", "a learner gets here what it lacks"),
+        ("syncEnabled=false", "syncEnabled=false has no effect: it is always on"),
+        ("datadir.autocreate=false", "it is always on"),
+        ("db.autocreate=true", "also after it has lost its data"),
+        ("peerType=observer", "the line server.N of this server counts"),
+    ] {
+        let config = load_member(text).unwrap();
+        let [note] = &config.notes[..] else { panic!("{text}: {:#?}", config.notes) };
+        assert_eq!(note.level, tracing::Level::WARN, "{text}");
+        assert!(note.text.contains(part), "{part:?} is not in {note:?}");
+        assert!(!config.member.is_observer);
+    }
+    let off = "quorum.auth.enableSasl=false\nsslQuorum=False\nquorum.auth.serverRequireSasl=false\n\
+               localSessionsEnabled=false\nreadonlymode.enabled=false\nreconfigEnabled=FALSE\n\
+               observerMasterPort=0\nleader.maxTimeToWaitForEpoch=-1\nforceSnapshotSync=false\n\
+               syncEnabled=true\ntcpKeepAlive=true\ndb.autocreate=false\npeerType=participant";
+    assert_eq!(load_member(off).unwrap().notes, []);
+}
+
+#[test]
+fn a_member_that_would_be_less_safe_than_it_was_told_to_be_is_refused() {
+    for (text, reason) in [
+        ("sslQuorum=true", "there is no TLS here, and servers would talk to each other in the"),
+        ("quorum.auth.learnerRequireSasl=true", "there is no SASL here, so anybody who reaches"),
+        ("quorum.auth.serverRequireSasl=TRUE", "there is no SASL here, so anybody who reaches"),
+    ] {
+        let complaint = load_member(text).unwrap_err();
+        let expected = format!("FOLDER/zoo.cfg, line 8: {text}: {reason}");
+        assert!(complaint.starts_with(&expected), "{complaint}");
+        // A server alone has nobody to talk to.
+        assert_eq!(load(&format!("clientPort=0\n{text}")).unwrap().notes, []);
+    }
+    let complaint = load("secureClientPort=2281").unwrap_err();
+    let expected = "FOLDER/zoo.cfg, line 2: secureClientPort=2281: there is no TLS here, so nobody";
+    assert!(complaint.starts_with(expected), "{complaint}");
+}
+
 #[test]
 fn the_line_of_this_server_can_say_where_clients_connect() {
     let text = "initLimit=5\nsyncLimit=2\nserver.1=a:1:2;127.0.0.1:77\nserver.2=b:1:2";
@@ -272,7 +329,7 @@ fn one_server_alone_runs_standalone_unless_that_is_switched_off() {
 #[test]
 fn members_may_stand_in_a_file_of_their_own() {
     let folder = Folder::new();
-    let dynamic = folder.write("zoo.cfg.dynamic", "server.1=a:1:2;2181\nversion=100000000\n");
+    let dynamic = folder.write("zoo.cfg.dynamic", "server.1=a:1:2;2181\n");
     let head = format!("dataDir={}\nclientPort=0\n", folder.0.path().display());
     let text = format!("{head}dynamicConfigFile={}\n", dynamic.display());
     let sources =
@@ -280,6 +337,29 @@ fn members_may_stand_in_a_file_of_their_own() {
     assert_eq!(Config::load(&sources(&text)).unwrap().ensemble.members.len(), 1);
     let both = Config::load(&sources(&format!("{text}server.2=b:1:2"))).unwrap_err();
     assert!(both.to_string().contains("line 4: server.2=b:1:2: must stand in the dynamicConfig"));
+}
+
+#[test]
+fn the_version_of_the_members_is_the_end_of_their_files_name() {
+    let folder = Folder::new();
+    let version = |name: &str, members: &str, line: &str| {
+        let dynamic = folder.write(name, members);
+        let head = format!("dataDir={}\nclientPort=0", folder.0.path().display());
+        let text = format!("{head}\ndynamicConfigFile={}\n{line}", dynamic.display());
+        let sources = Sources { file: Some(folder.write("zoo.cfg", &text)), ..Sources::default() };
+        let config = Config::load(&sources).map_err(|error| error.to_string())?;
+        let notes: Vec<_> = config.notes.into_iter().map(|note| note.text).collect();
+        Ok::<_, String>((config.ensemble.version, notes.concat()))
+    };
+    let members = "server.1=a:1:2;2181";
+    assert_eq!(version("zoo.cfg.dynamic.10000001a", members, "").unwrap().0, 0x1_0000_001a);
+    assert_eq!(version("zoo.cfg.dynamic", members, "").unwrap().0, 0);
+    let (zero, notes) = version("zoo.cfg.dynamic", members, "version=7").unwrap();
+    assert_eq!(zero, 0);
+    assert!(notes.contains("line 4: version=7 has no effect: the end of the dynamic"), "{notes}");
+    let inside = version("zoo.cfg.dynamic.7", &format!("{members}\nversion=7"), "").unwrap_err();
+    assert!(inside.contains("line 2: version=7: must not stand there: the end of"), "{inside}");
+    assert_eq!(load("clientPort=0\nversion=1a").unwrap().ensemble.version, 0x1a);
 }
 
 #[test]
