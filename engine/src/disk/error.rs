@@ -33,12 +33,14 @@ impl fmt::Display for Place<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageErrorKind {
     /// The operating system refused.
-    #[error("{action} failed: {error}")]
+    #[error("{action} failed: {reason}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// Why it failed.
         error: io::ErrorKind,
+        /// The same in its words, with its number: many errors have no kind of their own.
+        reason: String,
     },
     /// The bytes are not what was acknowledged, or not all of it is there.
     #[error("{0}. {advice}", advice = Advice)]
@@ -130,7 +132,8 @@ impl fmt::Display for Advice {
 impl StorageError {
     /// The operating system refused `action` on `file`.
     pub fn io(file: impl Into<String>, action: &'static str, error: &io::Error) -> Self {
-        let kind = StorageErrorKind::Io { action, error: error.kind() };
+        let reason = error.to_string();
+        let kind = StorageErrorKind::Io { action, error: error.kind(), reason };
         Self { file: file.into(), offset: 0, kind }
     }
 
@@ -153,5 +156,18 @@ impl StorageError {
             | StorageErrorKind::Version { .. }
             | StorageErrorKind::Features(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_said_in_its_words() {
+        const EMFILE: i32 = 24;
+        let error = StorageError::io("d", "list", &io::Error::from_raw_os_error(EMFILE));
+        let expect = "d: list failed: Too many open files (os error 24)";
+        assert_eq!(error.to_string(), expect);
     }
 }
