@@ -199,7 +199,19 @@ impl Elector {
             match item {
                 Heard::Up(id) => self.on_up(now, id, out),
                 Heard::Refused(_) => {}
-                Heard::Message(sender, payload) => self.on_message(now, sender, &payload, out),
+                Heard::Message(sender, payload) => match Notification::decode(&payload) {
+                    Ok(notification) => self.on_message(now, sender, &notification, out),
+                    Err(error) => {
+                        let bytes = payload.len();
+                        tracing::warn!(
+                            server = %sender, bytes,
+                            "election: closing, a message makes no sense: {error}"
+                        );
+                        self.links.hang_up(now, sender, out);
+                        // All that was heard at once came on that link.
+                        break;
+                    }
+                },
             }
         }
         self.heard = heard;
@@ -258,27 +270,19 @@ impl Elector {
         &mut self,
         now: Instant,
         sender: ServerId,
-        payload: &[u8],
+        notification: &Notification,
         out: &mut Vec<LinkOp>,
     ) {
-        let notification = match Notification::decode(payload) {
-            Ok(notification) => notification,
-            Err(error) => {
-                let bytes = payload.len();
-                tracing::warn!(server = %sender, bytes, "election: ignoring a message: {error}");
-                return;
-            }
-        };
         tracing::debug!(server = %sender, ?notification, "election: notification");
         if !self.config.members.is_voter(sender) {
-            self.on_stranger(now, sender, &notification, out);
+            self.on_stranger(now, sender, notification, out);
             return;
         }
         match &mut self.state {
             State::Idle => {}
-            State::Looking(_) => self.on_peer_while_looking(now, sender, &notification, out),
+            State::Looking(_) => self.on_peer_while_looking(now, sender, notification, out),
             State::Decided(decided) => {
-                if decided.is_kept(&self.config, sender, &notification) {
+                if decided.is_kept(&self.config, sender, notification) {
                     return;
                 }
                 if notification.state == PeerState::Looking {

@@ -365,6 +365,15 @@ impl Links {
         self.flush(id, out);
     }
 
+    /// Closes the link to a peer that sends what nobody can read. ZooKeeper would read on, and log
+    /// each such message: those of a stranger could keep it from everything else.
+    pub(super) fn hang_up(&mut self, now: Instant, id: ServerId, out: &mut Vec<LinkOp>) {
+        if let Some(link) = self.peers.get(&id).and_then(|peer| peer.open) {
+            self.close(link, out);
+            self.on_lost(now, id);
+        }
+    }
+
     /// We have closed the open link to this peer ourselves.
     fn on_lost(&mut self, now: Instant, id: ServerId) {
         let peer = self.peers.get_mut(&id).expect("open links have peers");

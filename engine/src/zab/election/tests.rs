@@ -370,18 +370,21 @@ fn a_voter_without_weight_never_wins() {
 }
 
 #[test]
-fn what_is_no_notification_is_ignored() {
-    let mut world = looking();
+fn whoever_sends_what_is_no_notification_is_closed_and_not_heard_any_more() {
     let mut short = payload(Look, (5, 9, 1, 1));
     short.truncate(4 + 27);
     short[3] = 27;
-    world.link(LinkEvent::Received(LinkId(11), &short));
-    world.check_sent(&[]);
     let mut state = payload(Look, (5, 9, 1, 1));
     state[7] = 4;
-    world.link(LinkEvent::Received(LinkId(11), &state));
-    world.check_sent(&[]).hear(5, Look, (5, 9, 1, 1));
-    world.check_sent(&[(OTHERS, Look, (5, 9, 1, 1))]);
+    for mut bytes in [short, state] {
+        let mut world = looking();
+        bytes.extend(payload(Look, (5, 9, 1, 1)));
+        world.link(LinkEvent::Received(LinkId(11), &bytes));
+        assert_eq!(world.out, [LinkOp::Close(LinkId(11))]);
+        world.out.clear();
+        world.link(LinkEvent::Received(LinkId(11), &payload(Look, (5, 9, 1, 1))));
+        assert_eq!(world.out, []);
+    }
 }
 
 #[test]
