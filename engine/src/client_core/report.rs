@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ClientCore;
 use super::connection::{Connection, ConnectionStats, LatencyStats};
-use crate::ids::SessionId;
+use crate::ids::{ConnectionId, SessionId};
 use crate::metrics::{Sizes, Summary, Times};
 use crate::time::Instant;
 
@@ -63,6 +63,8 @@ impl CoreStats {
 /// One connection, as `cons` shows it.
 #[derive(Clone, Debug)]
 pub struct ConnectionReport {
+    /// Which it is.
+    pub id: ConnectionId,
     /// The client's address.
     pub peer: SocketAddr,
     /// Its session, if it has one.
@@ -71,8 +73,6 @@ pub struct ConnectionReport {
     pub timeout: Duration,
     /// Requests that have no reply yet.
     pub queued: usize,
-    /// When it was accepted, as time before now.
-    pub age: Duration,
     /// Counters.
     pub stats: ConnectionStats,
     /// When it is closed if nothing is heard of it.
@@ -106,7 +106,7 @@ pub struct CoreReport {
 
 impl ClientCore {
     /// Counters and sums; with `connections`, each connection too.
-    pub fn report(&self, now: Instant, connections: bool) -> CoreReport {
+    pub fn report(&self, connections: bool) -> CoreReport {
         CoreReport {
             stats: self.stats.clone(),
             outstanding: self.outstanding,
@@ -114,7 +114,7 @@ impl ClientCore {
             watches_count: self.watches.count(),
             watchers_count: self.watches.watchers_count(),
             watched_paths_count: self.watches.paths_count(),
-            connections: if connections { self.connection_reports(now) } else { Vec::new() },
+            connections: if connections { self.connection_reports() } else { Vec::new() },
         }
     }
 
@@ -141,13 +141,13 @@ impl ClientCore {
         }
     }
 
-    fn connection_reports(&self, now: Instant) -> Vec<ConnectionReport> {
+    fn connection_reports(&self) -> Vec<ConnectionReport> {
         let report = |connection: &Connection| ConnectionReport {
+            id: connection.id,
             peer: connection.peer,
             session: connection.session,
             timeout: connection.timeout,
             queued: connection.queue.len(),
-            age: now.since(connection.established),
             stats: connection.stats,
             deadline: self.deadline_of(connection),
             reads: !connection.paused,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use engine::client_core::{ClientCore, Input, Output};
 use engine::ids::{ConnectionId, CoreId};
 use engine::order::Batch;
-use engine::time::Instant;
+use engine::time::{Instant, WallTime};
 
 use super::failure::CoreError;
 use super::mailbox::{Shared, ToCore, ToOrdering};
@@ -44,8 +44,8 @@ pub(super) struct Events {
     batch: u64,
     /// Messages that wait behind batches that are not published yet.
     messages: Vec<ToCore>,
-    /// Who is on the other side, to count the connection out.
-    peers: HashMap<u32, IpAddr>,
+    /// Who is on the other side, to count the connection out, and since when.
+    peers: HashMap<u32, (IpAddr, WallTime)>,
     accepted: Vec<(OwnedFd, SocketAddr)>,
     /// Frames of the log that are done; on the ordering core only.
     pub(super) written: Vec<Written>,
@@ -280,8 +280,13 @@ impl Events {
 
     /// A connection is gone: one less here and from its address.
     fn count_out(&mut self, slot: u32) {
-        if let Some(address) = self.peers.remove(&slot) {
+        if let Some((address, _)) = self.peers.remove(&slot) {
             self.shared.admission.leave(address);
+    /// When a connection was accepted.
+    pub(super) fn since(&self, id: ConnectionId) -> Option<WallTime> {
+        self.peers.get(&id.slot).map(|(_, since)| *since)
+    }
+
             self.shared.mailbox(self.id).connections.fetch_sub(1, Relaxed);
         }
     }

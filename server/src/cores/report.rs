@@ -3,6 +3,7 @@
 //! The core that got the word sends a [`Collector`] to all cores; the one that adds the last part
 //! composes the text and sends it back. Nobody waits.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,6 +58,8 @@ pub(crate) struct Collector {
 #[derive(Debug, Default)]
 struct Parts {
     cores: Vec<CoreReport>,
+    /// When the connections of the cores were accepted.
+    established: BTreeMap<ConnectionId, WallTime>,
     deadlines: Vec<(Instant, Vec<SessionId>)>,
     /// Connections that were refused.
     rejected: u64,
@@ -143,8 +146,10 @@ pub(super) fn add_part(
         word.needs(),
         Needs::ServerAndConnections | Needs::Connections | Needs::Dump | Needs::Watches
     );
-    let part = events.clients.report(events.clock.instant(), detailed);
+    let part = events.clients.report(detailed);
     let mut parts = collector.parts.lock().unwrap_or_else(PoisonError::into_inner);
+    let established = |connection: &Connection| Some((connection.id, events.since(connection.id)?));
+    parts.established.extend(part.connections.iter().filter_map(established));
     parts.cores.push(part);
     if let Some(ordering) = ordering {
         parts.ordering = Some(ordering.report());
@@ -184,7 +189,7 @@ fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
         return text;
     }
     let server = || server_report(published, parts);
-    let connections = || connection_reports(published, parts);
+    let connections = || connection_reports(parts);
     match word {
         Word::Srvr => text::srvr(&server()),
         Word::Stat => text::stat(&server(), &connections()),
@@ -273,8 +278,8 @@ fn connections(parts: &Parts) -> impl Iterator<Item = &Connection> {
     parts.cores.iter().flat_map(|core| &core.connections)
 }
 
-fn connection_reports(published: &Published<'_>, parts: &Parts) -> Vec<ConnectionReport> {
-    let now = published.clock.now();
+fn connection_reports(parts: &Parts) -> Vec<ConnectionReport> {
+    let established = |id| parts.established.get(&id).copied().unwrap_or_default();
     let report = |connection: &Connection| ConnectionReport {
         peer: connection.peer,
         reads: connection.reads,
@@ -282,19 +287,21 @@ fn connection_reports(published: &Published<'_>, parts: &Parts) -> Vec<Connectio
         queued: connection.queued as u64,
         received: connection.stats.received,
         sent: connection.stats.sent,
-        session: connection.session.map(|id| session_report(id, connection, now.wall)),
+        session: connection
+            .session
+            .map(|id| session_report(id, connection, established(connection.id))),
     };
     connections(parts).map(report).collect()
 }
 
-fn session_report(id: SessionId, connection: &Connection, now: WallTime) -> SessionReport {
+fn session_report(id: SessionId, connection: &Connection, established: WallTime) -> SessionReport {
     let stats = &connection.stats;
     let operation = stats.last_op.and_then(OpCode::from_wire).map_or("NA", text::operation);
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
     SessionReport {
         id,
         last_operation: operation,
-        established: WallTime(now.0 - ms(connection.age).cast_signed()),
+        established,
         timeout_ms: i32::try_from(connection.timeout.as_millis()).unwrap_or(i32::MAX),
         last_xid: engine::ids::Xid(stats.last_xid),
         last_zxid: Zxid(stats.last_zxid),
@@ -334,7 +341,7 @@ fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
             ephemerals.push((session, paths));
         }
     }
-    let mut by_deadline = std::collections::BTreeMap::<_, Vec<_>>::new();
+    let mut by_deadline = BTreeMap::<_, Vec<_>>::new();
     for connection in connections(parts) {
         // Compat: ExpiryQueue.roundToNextInterval, by the clock that expiry goes by
         let deadline = connection.deadline.as_millis();
