@@ -38,6 +38,7 @@ use crate::time::Instant;
 use crate::watch::WatchTable;
 
 pub use connection::{ConnectionStats, LatencyStats};
+pub use receive::TELNET_CLOSE;
 pub use report::{ConnectionReport, CoreReport, CoreStats};
 
 use connection::{Connection, Phase};

@@ -12,6 +12,8 @@ pub mod text;
 
 use std::collections::BTreeSet;
 
+use engine::client_core::TELNET_CLOSE;
+
 /// A word that the server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Word {
@@ -116,8 +118,7 @@ impl Word {
     /// The four bytes on the wire.
     pub fn bytes(self) -> [u8; 4] {
         match self {
-            // Interrupt, then "do timing mark", in telnet's code.
-            Self::TelnetClose => [0xff, 0xf4, 0xff, 0xfd],
+            Self::TelnetClose => TELNET_CLOSE,
             word => {
                 let name = word.name().as_bytes();
                 *name.first_chunk().expect("all other names have four letters")

@@ -14,12 +14,22 @@ use crate::order::{Order, Request, Service};
 use crate::records::{self, AuthPacket, OpClass, op_class};
 use crate::time::Instant;
 
+/// What telnet sends when its user interrupts it: interrupt, then "do timing mark".
+///
+// Compat: FourLetterCommands.telnetCloseCmd
+pub const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+
 /// What became of a frame.
 enum Taken {
     /// It is dealt with.
     Done,
     /// Nothing more may be taken from this connection.
     Stop,
+}
+
+/// Whether a connection that begins so asks for a four-letter word.
+fn is_word(bytes: [u8; 4]) -> bool {
+    bytes.iter().all(u8::is_ascii_lowercase) || bytes == TELNET_CLOSE
 }
 
 impl ClientCore {
@@ -129,7 +139,7 @@ impl ClientCore {
             let Some((prefix, _)) = rest.split_first_chunk::<4>() else {
                 return taken;
             };
-            if connection.phase == Phase::New && prefix.iter().all(u8::is_ascii_lowercase) {
+            if connection.phase == Phase::New && is_word(*prefix) {
                 connection.phase = Phase::Admin;
                 connection.stats.received += 1;
                 out.push(Output::FourLetter(connection.id, *prefix, rest[4..].to_vec()));
