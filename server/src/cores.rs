@@ -26,7 +26,7 @@ mod watchdog;
 
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::btree::Version;
@@ -45,6 +45,7 @@ use crate::ensemble::Apparatus;
 use crate::memory::Memory;
 use crate::ring::{self, Backend, Ring, Waker};
 use crate::snapshots::Snapshots;
+use crate::threads;
 
 pub use admission::Limits;
 pub use failure::{CoreError, CoreFailure};
@@ -185,7 +186,7 @@ impl Cores {
             };
             let reporter = Reporter::new(core, reporting.clone());
             let run = move || reporter.report(seed.grow());
-            let thread = thread::Builder::new().name(format!("core-{}", core.0)).spawn(run);
+            let thread = threads::start(format!("core-{}", core.0), run);
             threads.push(thread.map_err(|error| CoreFailure { core, error: error.into() })?);
         }
         drop(wakers);

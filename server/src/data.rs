@@ -16,7 +16,6 @@ use std::hash::BuildHasher;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
 use engine::btree::Version;
 use engine::disk::{Damage, SegmentId, StorageError};
@@ -31,6 +30,7 @@ use crate::disk::data_dir::DataDir;
 use crate::disk::volume::Directory;
 use crate::snapshots::{self, Snapshots};
 use crate::storage::Files;
+use crate::threads;
 
 /// The first segment of a new log.
 const SEGMENT_FIRST: SegmentId = SegmentId(1);
@@ -113,7 +113,7 @@ impl Data {
                 }
             }
         };
-        thread::Builder::new().name("data".to_owned()).spawn(work)?;
+        threads::start("data", work)?;
         Ok(Self { jobs, finished })
     }
 

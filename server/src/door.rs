@@ -26,6 +26,9 @@ use engine::zxid::Zxid;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
+use crate::ring::ACCEPT_PAUSE;
+use crate::threads;
+
 /// The name of the socket in our directory.
 pub const NAME: &str = "door";
 /// The only question so far.
@@ -62,9 +65,7 @@ impl Door {
         }
         let listener = at(directory, UnixListener::bind)?;
         let door = Self { path };
-        thread::Builder::new()
-            .name("door".to_owned())
-            .spawn(move || answer_all(listener, state))?;
+        threads::start("door", move || answer_all(listener, state))?;
         Ok(door)
     }
 }
@@ -87,10 +88,22 @@ fn at<T>(directory: &Path, open: impl Fn(PathBuf) -> io::Result<T>) -> io::Resul
 }
 
 fn answer_all(listener: UnixListener, state: impl State) {
+    let mut is_short = false;
     for stream in listener.incoming() {
-        let answered = stream.and_then(|mut stream| answer(&mut stream, &state));
-        if let Err(error) = answered {
-            tracing::warn!("a tool that asked for a snapshot did not get all of it: {error}");
+        match stream {
+            Ok(mut stream) => {
+                is_short = false;
+                if let Err(error) = answer(&mut stream, &state) {
+                    tracing::warn!("a tool that asked for a snapshot did not get all: {error}");
+                }
+            }
+            // Descriptors or memory ran out: it fails again at once, and is said once.
+            Err(error) => {
+                if !std::mem::replace(&mut is_short, true) {
+                    tracing::warn!("no tool can ask for a snapshot for a while: {error}");
+                }
+                thread::sleep(ACCEPT_PAUSE);
+            }
         }
     }
 }

@@ -22,4 +22,5 @@ pub mod signals;
 pub mod snapshots;
 pub mod storage;
 pub mod tools;
+pub mod threads;
 pub mod version;

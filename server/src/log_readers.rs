@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
 use engine::ids::LinkId;
 use engine::zab::history::Place;
 use engine::zab::log_reading::{LogDone, LogOp, Stretch, feed, locate};
 
 use crate::disk::volume::Directory;
+use crate::threads;
 
 /// All of them, as the ordering core sees them.
 pub struct LogReaders {
@@ -76,7 +76,7 @@ impl LogReaders {
         self.tokens.insert(stretch.link, sender);
         let (directory, answering) = (self.directory.again(), self.answering.clone());
         let work = move || read(&directory, &stretch, &tokens, &answering);
-        let started = thread::Builder::new().name("log-reader".to_owned()).spawn(work);
+        let started = threads::start("log-reader", work);
         if let Err(error) = started {
             tracing::warn!("the log cannot be read for a learner: {error}");
             self.answering.tell(LogDone::Failed(stretch.link));

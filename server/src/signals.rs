@@ -3,11 +3,12 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
+
+use crate::threads;
 
 /// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub fn watch(mut on_stop: impl FnMut(Stop) -> ControlFlow<()> + Send + 'static) 
             stop = Stop::Now;
         }
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    threads::start("signals", wait)?;
     Ok(())
 }
 

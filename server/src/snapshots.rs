@@ -22,6 +22,7 @@ use engine::zxid::Zxid;
 
 use crate::cores::Completions;
 use crate::storage::check_snapshot;
+use crate::threads;
 
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -60,7 +61,7 @@ impl Snapshots {
         let ends = Arc::new(AtomicBool::new(false));
         let worker = Worker { directory, several, ends: Arc::clone(&ends) };
         let work = move || worker.run(&inbox, &done);
-        let thread = thread::Builder::new().name("snapshots".to_owned()).spawn(work)?;
+        let thread = threads::start("snapshots", work)?;
         Ok(Self { versions: Some(versions), ends, thread: Some(thread) })
     }
 

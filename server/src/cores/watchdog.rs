@@ -26,6 +26,7 @@ use engine::time::Instant;
 use super::failure::{CoreError, Report};
 use super::mailbox::Shared;
 use crate::clock::Clock;
+use crate::threads;
 
 /// What a core that has ended answers for ever.
 const ENDED: u64 = u64::MAX;
@@ -136,7 +137,7 @@ pub(super) fn start(
     let judge = Judge::new(patience, shared.cores_count(), clock.instant());
     let shared = Arc::downgrade(shared);
     let watch = move || watch(judge, clock, &shared, &reports);
-    thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+    threads::start("watchdog", watch).map(drop)
 }
 
 fn watch(mut judge: Judge, clock: Clock, shared: &Weak<Shared>, reports: &mpsc::Sender<Report>) {

@@ -15,6 +15,7 @@ use engine::txnlog::format::segment_name;
 use engine::txnlog::segments;
 
 use super::volume::Directory;
+use crate::threads;
 
 /// Bytes per second that a file is filled with when nobody waits for it.
 const FILL_RATE: u64 = 128 << 20;
@@ -66,18 +67,17 @@ impl DiskThread {
         let (jobs, inbox) = mpsc::channel();
         let (outbox, finished) = mpsc::channel();
         let worker = Arc::clone(&signals);
-        let handle = std::thread::Builder::new()
-            .name("disk".to_owned())
-            .spawn(move || {
-                for job in inbox {
-                    let result = run(&mut directory, job);
-                    worker.hurry.store(false, Ordering::Relaxed);
-                    if outbox.send(result).is_err() {
-                        break;
-                    }
-                    wake();
+        let work = move || {
+            for job in inbox {
+                let result = run(&mut directory, job);
+                worker.hurry.store(false, Ordering::Relaxed);
+                if outbox.send(result).is_err() {
+                    break;
                 }
-            })
+                wake();
+            }
+        };
+        let handle = threads::start("disk", work)
             .map_err(|error| StorageError::io(path, "start the thread for", &error))?;
         Ok(Self { jobs: Some(jobs), finished, signals, outstanding: 0, handle: Some(handle) })
     }

@@ -9,10 +9,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
 use engine::ids::{LinkId, ServerId};
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::threads;
 
 /// Names or addresses, with ports.
 pub(super) type Hosts = Vec<(String, u16)>;
@@ -84,7 +85,7 @@ impl Resolver {
         let (answering, signal) = (self.answering.clone(), Arc::clone(&self.signal));
         let work = move || run(&inbox, &answering, &signal);
         // Nobody waits for its end: a lookup under way cannot be ended.
-        thread::Builder::new().name(format!("resolver-{peer}")).spawn(work)?;
+        threads::start(format!("resolver-{peer}"), work)?;
         self.workers.insert(peer, jobs.clone());
         Ok(jobs)
     }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::ring::{Durability, FileWrite, Waker};
+use crate::threads;
 
 type Done = (FileWrite, io::Result<()>);
 
@@ -31,9 +32,7 @@ impl Writer {
                 waker.wake();
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("ring-files".into())
-            .spawn(run)
+        let thread = threads::start("ring-files", run)
             .expect("a thread can be started while the server starts");
         Self { requests: Some(requests), done, thread: Some(thread) }
     }
