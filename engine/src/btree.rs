@@ -22,13 +22,14 @@ mod write;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 
 pub use check::{CheckError, Problem, TreeStats};
 pub use cursor::Cursor;
 pub(crate) use file::{FilePage, check_file_page, write_node, write_overflow};
 pub use node::KEY_BYTES_MAX;
 
-use crate::pages::{Growth, HoldRef, Loader, PageStats, Store};
+use crate::pages::{self, Growth, HoldRef, Loader, PageStats, Store};
 use crate::snapshot::Snapshot;
 use crate::zxid::Zxid;
 use root::Root;
@@ -58,6 +59,12 @@ impl Map {
     /// An empty map.
     pub fn new() -> Self {
         Self { tree: Tree::new(Store::new(None)) }
+    }
+
+    /// Whether the kernel has addresses for a map. It is asked again, and must have them, whenever
+    /// a map needs more of them.
+    pub fn check_room() -> io::Result<()> {
+        pages::check_room()
     }
 
     /// The map of a snapshot. Its blocks should have been checked: a damaged page that is met

@@ -97,6 +97,11 @@ impl Growth {
     }
 }
 
+/// Whether the kernel has addresses for pages.
+pub(crate) fn check_room() -> io::Result<()> {
+    arena::check_room()
+}
+
 /// The writer's side of a page store.
 pub(crate) struct Store {
     writer: Writer,

@@ -24,6 +24,7 @@ use crate::cores::{
     Plan,
 };
 use crate::data::{Data, MemberData};
+use crate::descriptors::{self, Shares};
 use crate::disk::Disk;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDir};
 use crate::disk::volume::Directory;
@@ -120,6 +121,8 @@ impl RunError {
 /// Serves until a signal asks for the end.
 pub fn run(config: &Config) -> Result<(), RunError> {
     tracing::info!("ringkeeper {}", version::RINGKEEPER);
+    descriptors::raise_limit();
+    memory::check().map_err(RunError::System)?;
     let backend = choose_backend(config)?;
     let place = Place {
         data_dir: &config.data_dir,
@@ -127,6 +130,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         mode: owner_mode(config),
     };
     let group_bytes = replica::group_bytes_most(replica::GROUP_BYTES, &rules(config));
+    let cores = cores_count(config);
+    let limits = limits(config, cores)?;
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
     let storage = Storage::open(&place, history_bytes(config))?;
@@ -148,7 +153,6 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     if let Some(membership) = &membership {
         membership.config.members.write_into(&mut tree, now.wall);
     }
-    let cores = cores_count(config);
     let last = log.durable();
     let mut replica = Replica::new(replica_config(config, cores), tree, log, now);
     replica.replayed(now, report.txns, report.bytes);
@@ -169,7 +173,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         Ok(Background { disk, snapshots, beside })
     });
     let duty = Duty { peer, pending, background, listeners };
-    let running = Cores::start(plan(config, cores, backend, port, opening), clock, duty)?;
+    let plan = plan(config, cores, backend, port, opening, limits);
+    let running = Cores::start(plan, clock, duty)?;
     let _door = open_door(config, &running);
     let stopper = running.stopper();
     let watching = signals::watch(move |stop| match stop {
@@ -330,7 +335,28 @@ fn history_bytes(config: &Config) -> usize {
 /// Log after which a snapshot is due, bytes. It bounds the replay after a crash.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
 
-fn plan(config: &Config, cores: u16, backend: Backend, port: u16, opening: OpeningTimes) -> Plan {
+/// How many connections there may be; an error where there are too few descriptors for any.
+fn limits(config: &Config, cores: u16) -> Result<Limits, RingError> {
+    let limit = descriptors::limit();
+    let shares = Shares::of(limit, usize::from(cores), config.is_distributed());
+    if shares.clients == 0 {
+        return Err(RingError::Descriptors);
+    }
+    Ok(Limits {
+        per_address: config.client_cnxns_max.map_or(0, |max| max as usize),
+        total: config.cnxns_max.map_or(0, |max| max as usize),
+        descriptors: shares.clients,
+    })
+}
+
+fn plan(
+    config: &Config,
+    cores: u16,
+    backend: Backend,
+    port: u16,
+    opening: OpeningTimes,
+    limits: Limits,
+) -> Plan {
     let per_core = (config.outstanding_max as usize).div_ceil(usize::from(cores));
     Plan {
         cores,
@@ -344,10 +370,7 @@ fn plan(config: &Config, cores: u16, backend: Backend, port: u16, opening: Openi
             outstanding_max: per_core.max(1),
             sessionless_timeout: config.sessionless_timeout,
         },
-        limits: Limits {
-            per_address: config.client_cnxns_max.map_or(0, |max| max as usize),
-            total: config.cnxns_max.map_or(0, |max| max as usize),
-        },
+        limits,
         facts: Facts {
             whitelist: config.whitelist.clone(),
             config: config_report(config, port),

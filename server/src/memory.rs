@@ -8,6 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use engine::btree::Map;
+use rustix::process::{Resource, getrlimit};
+
+use crate::threads;
 
 /// How much is kept ready ahead of the writer, bytes.
 const AHEAD_BYTES: usize = 16 << 20;
@@ -25,6 +28,22 @@ impl Drop for Memory {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether there is room for a tree at all.
+pub fn check() -> io::Result<()> {
+    if let Some(bytes) = getrlimit(Resource::As).current {
+        tracing::warn!(
+            bytes,
+            "the addresses of the process are limited (ulimit -v): the server ends where its data \
+             needs more"
+        );
+    }
+    Map::check_room().map_err(|error| {
+        let reason = "the tree reserves addresses by the GiB, and the system gives none";
+        let advice = "raise the limit (ulimit -v), or allow overcommitting memory";
+        io::Error::new(error.kind(), format!("{reason}: {error}; {advice}"))
+    })
 }
 
 /// Starts the thread for this map.
@@ -52,6 +71,6 @@ pub fn start(map: &Map) -> io::Result<Memory> {
             }
         }
     };
-    thread::Builder::new().name("memory".to_owned()).spawn(work)?;
+    threads::start("memory", work)?;
     Ok(memory)
 }

@@ -20,6 +20,7 @@
 //! * a link is in `links` as long as it has a socket or an attempt under way; its number is the
 //!   epoll's key, and never comes again
 
+mod accepted;
 mod dial;
 mod link;
 mod ports;
@@ -42,6 +43,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::config::ensemble::PeerAddress;
+use crate::descriptors;
+use accepted::{Accepted, Place};
 use dial::Dial;
 use link::{Link, Read};
 use ports::Ports;
@@ -51,14 +54,15 @@ pub use ports::{BindError, bind, listen_addresses};
 
 /// How long a link that the machine has closed may take to send what was sent on it.
 const LEAVE_TIME: Duration = Duration::from_secs(3);
-/// Links that others have opened; more are refused.
-const ACCEPTED_MAX: usize = 1024;
 /// Most descriptors that one turn hears of.
 const EVENTS_MAX: usize = 256;
 /// Bytes that one read takes.
 const READ_BYTES: usize = 256 << 10;
 /// Reads of one link in one turn, so that a fast one does not keep the others waiting.
 const READS_PER_TURN: u32 = 4;
+
+/// Ports that others connect to: of the election, and of learners.
+const PORTS: usize = 2;
 
 /// Epoll keys with this bit are those of ports, the others those of links.
 const PORT_KEY: u64 = 1 << 63;
@@ -85,9 +89,7 @@ pub struct Peers {
     links: BTreeMap<LinkId, Link>,
     ports: Ports,
     resolver: Resolver,
-    /// The number of the next link that somebody else opens.
-    next_accepted: LinkId,
-    accepted: usize,
+    accepted: Accepted,
     /// What has happened and was not told yet.
     events: VecDeque<Happened>,
     /// Links that can be read, each with the reads that it has left in this turn.
@@ -124,8 +126,7 @@ impl Peers {
             links: BTreeMap::new(),
             ports,
             resolver,
-            next_accepted: LinkId(1),
-            accepted: 0,
+            accepted: Accepted::new(descriptors::peers_most(descriptors::limit()) / PORTS),
             events: VecDeque::new(),
             readable: VecDeque::new(),
             unsent: Vec::new(),
@@ -210,6 +211,7 @@ impl Peers {
                     if count == self.buffer.len() && reads > 1 {
                         self.readable.push_front((id, reads - 1));
                     }
+                    self.accepted.received(id, count);
                     if is_open {
                         return Some(LinkEvent::Received(id, &self.buffer[..count]));
                     }
@@ -277,7 +279,7 @@ impl Peers {
 
     fn remove(&mut self, id: LinkId) -> Option<Link> {
         let link = self.links.remove(&id)?;
-        self.accepted -= usize::from(is_accepted(id));
+        self.accepted.leave(id);
         Some(link)
     }
 
@@ -309,19 +311,26 @@ impl Peers {
         let Self { ports, epoll, .. } = self;
         let accepted = ports.accept(epoll, key, now);
         for (socket, plane) in accepted {
-            if self.accepted >= ACCEPTED_MAX {
-                tracing::warn!(?plane, "connection refused: too many are open");
-                continue;
+            match self.accepted.place(plane, now) {
+                Place::Free => {}
+                Place::InsteadOf(silent) => self.end(silent),
+                Place::None(said) => {
+                    if let Some(unsaid) = said {
+                        tracing::warn!(?plane, unsaid, "connection refused: too many are open");
+                    }
+                    continue;
+                }
             }
-            let id = self.next_accepted;
+            let id = self.accepted.enter(plane);
             match Link::open(&self.epoll, id, socket) {
                 Ok(link) => {
-                    self.next_accepted = LinkId(id.0 + 2);
                     self.links.insert(id, link);
-                    self.accepted += 1;
                     self.events.push_back(Happened::Accepted(id, plane));
                 }
-                Err(error) => tracing::warn!(?plane, "connection dropped: {error}"),
+                Err(error) => {
+                    self.accepted.leave(id);
+                    tracing::warn!(?plane, "connection dropped: {error}");
+                }
             }
         }
     }

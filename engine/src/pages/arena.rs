@@ -93,6 +93,11 @@ impl Extent {
     }
 }
 
+/// Reserves an extent for a moment.
+pub(super) fn check_room() -> io::Result<()> {
+    Extent::reserve(0).map(drop)
+}
+
 /// All pages of a map: those of the snapshot file that it was opened from, and its own.
 pub(crate) struct Memory {
     extents: Box<[OnceLock<Extent>]>,

@@ -19,6 +19,7 @@ use super::ordering::{Ordering, Written};
 use super::report;
 use crate::clock::Clock;
 use crate::disk::FrameWrite;
+use crate::logging::Rarely;
 use crate::ring::{AlignedBuffer, Durability, Handler, ListenerId, Ring, Slot};
 
 /// One core.
@@ -28,6 +29,7 @@ pub(super) struct Core {
     listeners: Vec<ListenerId>,
     /// The round of a collection that is answered once the sockets have been looked at.
     collecting: Option<u64>,
+    refusals: Rarely,
 }
 
 /// The part of a core that a turn of the ring may use.
@@ -80,7 +82,7 @@ impl Core {
             stopping: false,
             interested: false,
         };
-        Self { ring, events, listeners: Vec::new(), collecting: None }
+        Self { ring, events, listeners: Vec::new(), collecting: None, refusals: Rarely::default() }
     }
 
     pub(super) fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
@@ -184,7 +186,9 @@ impl Core {
         for (socket, peer) in std::mem::take(&mut self.events.accepted) {
             let shared = Arc::clone(&self.events.shared);
             if let Err(refusal) = shared.admission.enter(peer.ip()) {
-                tracing::warn!(client = %peer, ?refusal, "connection refused");
+                if let Some(unsaid) = self.refusals.say(self.events.now) {
+                    tracing::warn!(client = %peer, unsaid, "connection refused: {refusal}");
+                }
                 continue;
             }
             let core = shared.least_loaded();
@@ -201,7 +205,7 @@ impl Core {
         match self.ring.adopt(socket) {
             Ok(slot) => {
                 let id = self.events.connection_of(slot);
-                self.events.peers.insert(id.slot, peer.ip());
+                self.events.peers.insert(id.slot, (peer.ip(), self.events.clock.now().wall));
                 self.events.step(Input::Accepted(id, peer));
             }
             Err(err) => {
@@ -278,15 +282,15 @@ impl Events {
         ConnectionId { core: self.id, slot: slot.index() as u32, generation: slot.generation() }
     }
 
-    /// A connection is gone: one less here and from its address.
-    fn count_out(&mut self, slot: u32) {
-        if let Some((address, _)) = self.peers.remove(&slot) {
-            self.shared.admission.leave(address);
     /// When a connection was accepted.
     pub(super) fn since(&self, id: ConnectionId) -> Option<WallTime> {
         self.peers.get(&id.slot).map(|(_, since)| *since)
     }
 
+    /// A connection is gone: one less here and from its address.
+    fn count_out(&mut self, slot: u32) {
+        if let Some((address, _)) = self.peers.remove(&slot) {
+            self.shared.admission.leave(address);
             self.shared.mailbox(self.id).connections.fetch_sub(1, Relaxed);
         }
     }

@@ -7,6 +7,7 @@ use engine::error_code::ErrorCode;
 use engine::ids::Xid;
 use engine::op::OpCode;
 use engine::records::ConnectRequest;
+use tempfile::TempDir;
 
 use super::client::{Client, PERSISTENT, new_node, new_session, path_watch, set_data};
 use super::server::{DEADLINE, Server, Setup};
@@ -215,4 +216,34 @@ fn pipeline_large_reads(client: &mut Client) {
         assert!(replies.iter().all(|reply| reply.err == 0));
         assert_eq!(replies[5].body[4], value, "a read sees its session's writes before it only");
     }
+}
+
+#[test]
+fn clients_do_not_get_the_descriptors_that_the_server_needs() {
+    for backend in ["io_uring", "epoll"] {
+        let folder = TempDir::new().unwrap();
+        let setup = Setup::new(backend, 1, folder.path()).with("maxClientCnxns=0");
+        let mut server = setup.with("snapCount=100").under("ulimit -n 120").start();
+        let mut client = server.client();
+        let crowd: Vec<_> = (0..150).map(|_| server.stream()).collect();
+        let refused = server.wait_for("connection refused");
+        assert!(refused.contains("raise it (ulimit -n)"), "{refused}");
+        for number in 0..250 {
+            assert_eq!(client.create(&format!("/{number}"), b"", PERSISTENT).err, 0);
+        }
+        server.wait_for("snapshot written");
+        drop(crowd);
+        server.terminate();
+    }
+}
+
+#[test]
+fn a_telnet_that_is_interrupted_is_answered_as_a_word() {
+    let (server, _folder) = Server::fresh("epoll", 1);
+    let mut stream = server.stream();
+    stream.write_all(&[0xff, 0xf4, 0xff, 0xfd]).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let expect = "telnet close is not executed because it is not in the whitelist.";
+    assert_eq!(answer.trim_end(), expect);
 }

@@ -24,11 +24,13 @@ pub(crate) struct Setup {
     cores: u16,
     data: PathBuf,
     arguments: Vec<String>,
+    /// What a shell does before it becomes the server.
+    limits: &'static str,
 }
 
 impl Setup {
     pub(crate) fn new(backend: &'static str, cores: u16, data: &Path) -> Self {
-        Self { backend, cores, data: data.to_owned(), arguments: Vec::new() }
+        Self { backend, cores, data: data.to_owned(), arguments: Vec::new(), limits: ":" }
     }
 
     /// The same with a setting, as `-D` takes it.
@@ -37,9 +39,16 @@ impl Setup {
         self
     }
 
+    /// The same under limits of the system, as `ulimit` sets them.
+    pub(crate) fn under(self, limits: &'static str) -> Self {
+        Self { limits, ..self }
+    }
+
     /// Starts a server, and does not wait for anything.
     pub(crate) fn spawn(&self) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringkeeper"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{} && exec \"$@\"", self.limits), "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_ringkeeper"));
         command.args(["--listen", "127.0.0.1:0", "--backend", self.backend]);
         command.args(["--cores", &self.cores.to_string()]).arg("--data-dir").arg(&self.data);
         command.args(&self.arguments).stderr(Stdio::piped());

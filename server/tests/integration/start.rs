@@ -187,3 +187,13 @@ fn a_wrong_setting_is_named() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
 }
+
+#[test]
+fn limits_of_the_system_that_are_too_low_refuse_the_start_and_say_which() {
+    for (limit, advice) in [("ulimit -n 60", "ulimit -n"), ("ulimit -v 700000", "ulimit -v")] {
+        let folder = TempDir::new().unwrap();
+        let (code, log) = Setup::new("epoll", 1, folder.path()).under(limit).refused();
+        assert_eq!(code, 7, "{log}");
+        assert!(log.contains(advice), "{log}");
+    }
+}
