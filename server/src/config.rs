@@ -195,20 +195,22 @@ pub enum ConfigError {
         /// Where and why.
         error: parse::BadEscape,
     },
-    /// Settings are wrong.
-    #[error("{}", Lines(.0))]
-    Invalid(Vec<Problem>),
+    /// Settings are wrong; keys that nobody knows may be meant for what is missing.
+    #[error("{}", Lines(.0, .1))]
+    Invalid(Vec<Problem>, Vec<Note>),
 }
 
-struct Lines<'a>(&'a [Problem]);
+struct Lines<'a>(&'a [Problem], &'a [Note]);
 
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        let problems = self.0.iter().map(|problem| problem as &dyn fmt::Display);
+        let notes = self.1.iter().map(|note| &note.text as &dyn fmt::Display);
+        for (index, line) in problems.chain(notes).enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            problem.fmt(f)?;
+            line.fmt(f)?;
         }
         Ok(())
     }
@@ -251,9 +253,10 @@ impl Config {
         }
         checker.check_whole(&mut config);
         if !checker.problems.is_empty() {
-            return Err(ConfigError::Invalid(checker.problems));
+            return Err(ConfigError::Invalid(checker.problems, checker.unknown));
         }
         config.notes = checker.notes;
+        config.notes.append(&mut checker.unknown);
         Ok(config)
     }
 
@@ -295,6 +298,10 @@ fn read_my_id(data_dir: &Path) -> Result<Option<i64>, Problem> {
         value: None,
         reason,
     };
+    // Reading a pipe would wait for whoever writes to it.
+    if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(complain("must be a file".to_owned()));
+    }
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -51,12 +51,14 @@ pub(super) struct Checker<'a> {
     is_trial: bool,
     pub(super) problems: Vec<Problem>,
     pub(super) notes: Vec<Note>,
+    /// About keys that nobody knows: one of them may be what a complaint misses.
+    pub(super) unknown: Vec<Note>,
 }
 
 impl<'a> Checker<'a> {
     pub(super) fn new(settings: &'a Settings, is_trial: bool) -> Self {
         let notes = settings.notes.clone();
-        Self { settings, is_trial, problems: Vec::new(), notes }
+        Self { settings, is_trial, problems: Vec::new(), notes, unknown: Vec::new() }
     }
 
     /// The configuration; worth something only if no problem was found.
@@ -111,7 +113,7 @@ impl<'a> Checker<'a> {
     fn check_each(&mut self) {
         for setting in self.settings.iter() {
             let Some(key) = keys::find(&setting.key) else {
-                self.notes.push(effects::unknown(setting));
+                self.unknown.push(effects::unknown(setting));
                 continue;
             };
             if let Err(allowed) = key.kind.check(&setting.value) {
@@ -176,7 +178,7 @@ impl<'a> Checker<'a> {
         let given = self.settings.get(key).filter(|setting| {
             keys::find(key).is_some_and(|key| key.kind.check(&setting.value).is_ok())
         });
-        given.and_then(|setting| setting.value.parse().ok()).unwrap_or(default)
+        given.and_then(|setting| keys::number(&setting.value)).unwrap_or(default)
     }
 
     fn ms(&self, key: &str, default: i64) -> Duration {
@@ -212,7 +214,9 @@ impl<'a> Checker<'a> {
             return self.is_trial.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         };
         // Compat: QuorumPeerConfig.parseProperties takes the first address of a name.
-        let found = (setting.value.as_str(), 0).to_socket_addrs();
+        let host = setting.value.as_str();
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let found = (bracketed.unwrap_or(host), 0).to_socket_addrs();
         match found.map(|mut addresses| addresses.next()) {
             Ok(Some(address)) => return Some(address.ip()),
             Ok(None) => self.problems.push(setting.problem("the name has no address")),
@@ -430,7 +434,8 @@ impl<'a> Checker<'a> {
                     self.problems.push(Problem::missing(key, "is not set"));
                 }
             }
-            if config.server_id.is_none() {
+            let is_wrong = self.problems.iter().any(|problem| problem.key == "myid");
+            if config.server_id.is_none() && !is_wrong {
                 let path = config.data_dir.join("myid");
                 let reason = format!("is missing: {} must hold this server's id", path.display());
                 self.problems.push(Problem::missing("myid", reason));

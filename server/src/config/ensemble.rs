@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::keys;
 use super::settings::{Problem, Setting, Settings};
 
 /// Who is in the ensemble. An empty one means that no `server.N` line was there.
@@ -50,15 +51,40 @@ impl Ensemble {
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut ensemble = Self { version, ..Self::default() };
-        let servers = settings.family("server.").filter(|setting| number_of(setting).is_some());
+        let servers = || settings.family("server.").filter(|key| !keys::is_name(&key.key));
         let others = settings.family("group").chain(settings.family("weight"));
-        for setting in servers.chain(others) {
+        for setting in servers().chain(others) {
             if let Err(reason) = ensemble.add(setting, several_addresses) {
                 problems.push(setting.problem(reason));
             }
         }
+        ensemble.check_addresses(servers(), problems);
         ensemble.check_groups(problems);
         ensemble
+    }
+
+    /// No two members may be at one address: whoever connects there would meet the wrong one.
+    fn check_addresses<'a>(
+        &self,
+        servers: impl Iterator<Item = &'a Setting>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut taken = BTreeMap::<(&str, u16), &Setting>::new();
+        for setting in servers {
+            let member = number_of(setting).and_then(|number| self.members.get(&number));
+            let addresses = member.map_or(&[][..], |member| &member.addresses);
+            for PeerAddress { host, quorum_port, election_port } in addresses {
+                for port in [*quorum_port, *election_port] {
+                    let Some(other) = taken.insert((host, port), setting) else { continue };
+                    if other.key == setting.key {
+                        continue;
+                    }
+                    let Setting { key, origin, .. } = other;
+                    let reason = format!("{host}:{port} is that of {key} already ({origin})");
+                    problems.push(setting.problem(reason));
+                }
+            }
+        }
     }
 
     fn add(&mut self, setting: &Setting, several_addresses: bool) -> Result<(), String> {

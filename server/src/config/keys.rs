@@ -7,6 +7,8 @@
 
 use engine::limits::PACKET_BYTES_MOST;
 
+use crate::cores::CORES_MAX;
+
 /// One known setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -64,7 +66,7 @@ impl Kind {
     pub fn check(self, value: &str) -> Result<(), String> {
         let (fits, allowed) = match self {
             Self::Int(min, max) => {
-                let fits = value.parse::<i64>().is_ok_and(|number| min <= number && number <= max);
+                let fits = number(value).is_some_and(|number| min <= number && number <= max);
                 (fits, format!("a whole number from {min} to {max}"))
             }
             Self::Hexadecimal => (hexadecimal(value).is_some(), "a hexadecimal number".to_owned()),
@@ -106,7 +108,7 @@ const FULL: Effect = Effect::Full;
 const TLS: Effect = Effect::Missing("TLS");
 const SASL: Effect = Effect::Missing("SASL");
 const HTTP: Effect = Effect::Missing("the HTTP admin server");
-const METRICS: Effect = Effect::Missing("the Prometheus exporter; use mntr");
+const METRICS: Effect = Effect::Missing("the Prometheus exporter (mntr has the numbers)");
 const AUDIT: Effect = Effect::Missing("the audit log");
 const THROTTLE: Effect = Effect::Missing("the connection and request throttles");
 const LIMITS: Effect = Effect::Missing("the limit on large requests in flight");
@@ -215,7 +217,7 @@ pub const KEYS: &[Key] = keys! {
         "standaloneEnabled": BOOL,
         "dynamicConfigFile": TEXT,
         "version": Kind::Hexadecimal,
-        "ringkeeper.cores": Kind::Int(0, 1_024),
+        "ringkeeper.cores": Kind::Int(0, CORES_MAX as i64),
         "ringkeeper.backend": Kind::OneOf(&["auto", "io_uring", "epoll"]),
         "ringkeeper.logLevel": TEXT,
         "ringkeeper.memoryLimitMb": Kind::Int(0, 1 << 30),
@@ -433,6 +435,29 @@ const PROPERTY_PREFIX: &str = "zookeeper.";
 /// The name of a setting without the prefix that system properties have.
 pub fn plain(name: &str) -> &str {
     name.strip_prefix(PROPERTY_PREFIX).unwrap_or(name)
+}
+
+/// A whole number, decimal or, behind `0x` or `#`, hexadecimal. Java takes both for a system
+/// property, but an octal number behind a mere 0 as well, which is decimal here.
+// Compat: java.lang.Long.decode
+pub fn number(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let prefix = ["0x", "0X", "#"].into_iter().find_map(|prefix| digits.strip_prefix(prefix));
+    match prefix {
+        Some(digits) if !digits.starts_with(['+', '-']) => {
+            i64::from_str_radix(&format!("{sign}{digits}"), 16).ok()
+        }
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
+}
+
+/// Whether this is the whole name of a setting, and not only one of a family.
+pub fn is_name(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name == name)
 }
 
 /// The number that these hexadecimal digits are, if it fits Java's long.

@@ -425,3 +425,43 @@ fn random_bytes_are_read_or_refused_but_never_a_panic() {
         }
     }
 }
+
+#[test]
+fn two_servers_at_one_address_and_one_without_a_number_are_errors_that_name_the_line() {
+    let text = "initLimit=1\nsyncLimit=1\nserver.1=a:1:2\nserver.2=b:2:1\nserver.3=a:2:3";
+    let text = format!("{text}\nserver.x=c:1:2\nserver.principal=zk");
+    let error = load_with_id(&format!("clientPort=0\n{text}"), Some("1")).unwrap_err();
+    let expect = [
+        "FOLDER/zoo.cfg, line 8: server.x=c:1:2: a number must follow the dot in the key",
+        "FOLDER/zoo.cfg, line 7: server.3=a:2:3: a:2 is that of server.1 already \
+         (FOLDER/zoo.cfg, line 5)",
+    ];
+    assert_eq!(error.lines().collect::<Vec<_>>(), expect);
+}
+
+#[test]
+fn what_was_meant_is_said_beside_what_is_missing() {
+    let error = load("clientport=2181").unwrap_err();
+    let [missing, hint] = error.lines().collect::<Vec<_>>()[..] else { panic!("{error}") };
+    assert!(missing.contains("clientPort is not set"), "{missing}");
+    assert!(hint.contains("line 2") && hint.contains("did you mean clientPort?"), "{hint}");
+}
+
+#[test]
+fn a_myid_that_is_wrong_is_one_complaint() {
+    let members = "clientPort=0\ninitLimit=1\nsyncLimit=1\nserver.1=a:1:2\nserver.2=b:1:2";
+    let error = load_with_id(members, Some("one")).unwrap_err();
+    assert_eq!(error, "FOLDER/myid, line 1: myid must be a number in the first line");
+    let folder = Folder::new();
+    fs::create_dir(folder.0.path().join("myid")).unwrap();
+    let error = read_my_id(folder.0.path()).unwrap_err().to_string();
+    assert!(error.ends_with("myid must be a file"), "{error}");
+}
+
+#[test]
+fn an_address_in_brackets_and_a_hexadecimal_number_are_what_java_makes_of_them() {
+    let config = load("clientPort=1\nclientPortAddress=[::1]\njute.maxbuffer=0xfffff").unwrap();
+    let host = Some("::1".parse().unwrap());
+    assert_eq!(config.listen, Some(Listen { host, port: 1 }));
+    assert_eq!(config.packet_bytes_max, 0xf_ffff);
+}

@@ -386,7 +386,7 @@ fn an_election_port_that_somebody_has_is_tried_again() {
         .with("syncLimit=5")
         .with("multiAddress.enabled=true")
         .with(&format!("server.1=127.0.0.1:1:{port}|127.0.0.2:1:{port}"))
-        .with("server.2=127.0.0.1:1:2")
+        .with("server.2=127.0.0.1:3:2")
         .with("electionPortBindRetry=0");
     let mut server = setup.spawn();
     let line = server.wait_for("the election port cannot be opened");

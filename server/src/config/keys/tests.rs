@@ -15,6 +15,10 @@ fn values_must_be_of_their_kind() {
     check("clientPort", "", Err("a whole number from 0 to 65535"));
     check("clientPort", "21 81", Err("a whole number from 0 to 65535"));
     check("minSessionTimeout", "-1", Ok(()));
+    check("snapCount", "0xfffff", Ok(()));
+    check("clientPort", "0xfffff", Err("a whole number from 0 to 65535"));
+    check("snapCount", "0x-1", Err("a whole number from -2147483648 to 2147483647"));
+    check("ringkeeper.cores", "257", Err("a whole number from 0 to 256"));
     check("extendedTypesEnabled", "True", Ok(()));
     check("extendedTypesEnabled", "yes", Err("true or false"));
     check("skipACL", "true", Err("yes or no"));
@@ -25,6 +29,13 @@ fn values_must_be_of_their_kind() {
     check("snapshotSizeFactor", "nan", Err("a number"));
     check("dataDir", "", Err("some text"));
     check("4lw.commands.whitelist", "", Ok(()));
+}
+
+#[test]
+fn numbers_are_decimal_or_hexadecimal() {
+    let decoded = ["010", "-0x10", "#1F", "+0X1f", "+7"].map(number);
+    assert_eq!(decoded, [Some(10), Some(-16), Some(31), Some(31), Some(7)]);
+    assert_eq!(["", "0x", "#-1", "--1", "1f", "0x8000000000000000"].map(number), [None; 6]);
 }
 
 #[test]
