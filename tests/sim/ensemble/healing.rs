@@ -154,9 +154,11 @@ impl World {
         }
     }
 
-    /// Whether those that are healed can elect a leader and commit what it proposes.
+    /// Whether those that are healed can elect a leader and commit what it proposes; and, as one
+    /// voter may weigh enough for that, whether somebody serves clients where leaders don't.
     fn can_do_without_the_ill(&self) -> bool {
-        self.is_quorum(|host| host.ailment.is_none() && host.votes())
+        let is_served = self.options.leader_serves || self.healed().count() > 1;
+        is_served && self.is_quorum(|host| host.ailment.is_none() && host.votes())
     }
 
     /// Whether the voters that are picked are a quorum.
