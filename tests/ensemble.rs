@@ -9,7 +9,7 @@ use engine::metrics::Summary;
 use engine::op::OpCode;
 use engine::quorum_peer::{MemberStats, RoleKind};
 use engine::tree;
-use engine::zab::packet::PacketKind::{Ack, UpToDate};
+use engine::zab::packet::PacketKind::{Ack, Ping, UpToDate};
 use engine::zxid::Epoch;
 use tests::sim::members::{Counts, World};
 use tests::sim::script::{A, B, C, D, Ensemble, Settings};
@@ -365,4 +365,28 @@ fn a_leader_times_the_acks_of_each_follower() {
     assert_eq!(acks_of_a.count, before_a.count + 1, "one at a time");
     assert!((40_000..45_000).contains(&acks_of_a.max), "{acks_of_a:?}");
     assert_eq!(acks(&e, C).count, 0, "its own disk is no follower");
+}
+
+#[test]
+fn a_sync_that_a_leader_has_not_proven_when_it_is_lost_is_never_answered() {
+    let mut e = Ensemble::led_by_c();
+    let (client, other) = (e.connect(C), e.connect(A));
+    e.write(client, "/x");
+    e.hold(C, A, Ping);
+    e.hold(C, B, Ping);
+    let sync = e.sync(client);
+    e.run_ms(10);
+    e.cut(C, A);
+    e.cut(C, B);
+    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    e.write(other, "/y");
+    assert!(!e.is_connected(client) && !e.has(C, "/y"));
+    for server in [A, B] {
+        e.release(C, server);
+        e.heal(C, server);
+    }
+    e.run_until("C follows", |e| e.follows(C, B) && e.has(C, "/y"));
+    // Its state was published before the one that the client should have seen.
+    assert_eq!(e.answer(client, sync), None);
+    e.all_agree();
 }

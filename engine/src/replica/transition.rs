@@ -49,13 +49,11 @@ impl Replica {
     pub fn wait(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.mode == Mode::Leading {
             self.drop_unlogged();
+            self.drop_unproven();
         }
         self.flush_proposals(now, out);
         self.proposals.clear();
         self.log_held = None;
-        // Syncs that are answered later are answered by the next leader's word.
-        self.syncs_asked = 0;
-        self.syncs_proven = u64::MAX;
         self.mode = Mode::Waiting;
     }
 
@@ -68,6 +66,22 @@ impl Replica {
         for connection in waiting {
             self.answer(connection, ReplyKind::Close);
         }
+    }
+
+    /// There may be a newer leader, and its writes are not in the state that these syncs wait for:
+    /// whoever waits for one, or for an answer that would go out with it, loses the connection.
+    fn drop_unproven(&mut self) {
+        let proven = self.syncs_proven;
+        for group in &mut self.sealed {
+            if std::mem::take(&mut group.sync) <= proven {
+                continue;
+            }
+            let items = group.batch.segments.iter_mut().flat_map(|segment| &mut segment.items);
+            for reply in items.filter_map(|item| item.reply.as_mut()) {
+                reply.kind = ReplyKind::Close;
+            }
+        }
+        (self.syncs_asked, self.syncs_proven) = (0, 0);
     }
 
     /// Whether everything that was logged is durable, so that a vote may name the log's end.
@@ -98,10 +112,6 @@ impl Replica {
     /// A quorum has the leader's history: all of it is committed, and clients are served.
     pub fn establish(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Output>) {
         self.mode = Mode::Leading;
-        self.syncs_proven = 0;
-        for group in &mut self.sealed {
-            group.sync = 0;
-        }
         self.committed = self.log.durable();
         self.seal_rest(now, out);
         let version = self.tree.freeze_at(Zxid::new(epoch, 0));

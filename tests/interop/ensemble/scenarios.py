@@ -1,14 +1,17 @@
 """What is played with ensembles of both kinds of servers."""
 
+import contextlib
 import signal
+import struct
 
 from checks import check, got
 from cluster import JAVA, RINGKEEPER, SUPER, Cluster, Failure, wait_for
 from configured import configured
+from exchange import text
 from joins import joins_under_writes, slow_learner
 from load import Load
 from operations import exercise
-from wire import CREATE, Pipe, create_body, read_tree
+from wire import CREATE, GET_DATA, SET_DATA, SYNC, Pipe, create_body, read_tree
 
 
 def write(server, prefix, count, data=b"x"):
@@ -183,5 +186,39 @@ def killed_leaders(settings):
         yield "leaders are killed under load, two of ZooKeeper", lambda: killed(cluster, 4)
 
 
-SMALL = [led_by_ringkeeper, led_by_java, slow_learner, joins_under_writes, configured]
+def paused_leaders(settings):
+    kinds = {number: RINGKEEPER for number in range(1, 4)}
+    options = "tickTime=200\ninitLimit=50\nsyncLimit=5\n"
+    with Cluster(settings, "paused-leaders", kinds, options=options) as cluster:
+        cluster.start()
+        yield "no sync at a leader that was left tells of before", lambda: left(cluster, 5)
+
+
+def left(cluster, times):
+    """A leader stands still until there is another. What a client has asked it for meanwhile, it
+    finds when it goes on, and it may not know yet that it leads no more."""
+    for number in range(times):
+        leader = cluster.wait_formed()
+        others = [server for server in cluster if server is not leader]
+        path = f"/left-{number}"
+        pipe = Pipe(leader.port)
+        pipe.create(path, b"before")
+        leader.pause()
+        roles = lambda: {server.role() for server in others}
+        wait_for("another leads", lambda: roles() == {"leader", "follower"})
+        writer = Pipe(others[0].port)
+        writer.must(SET_DATA, text(path) + text(b"after") + struct.pack(">i", -1))
+        writer.close()
+        pipe.tell_all([(SYNC, text("/")), (GET_DATA, text(path) + b"\0")])
+        leader.tell(signal.SIGCONT)
+        with contextlib.suppress(EOFError, ConnectionError):
+            pipe.receive()
+            if b"before" in pipe.receive():
+                raise Failure(f"{leader} answers a sync, and does not know what came before")
+    cluster.wait_formed()
+    check(cluster)
+
+
+SMALL = [led_by_ringkeeper, led_by_java, slow_learner, joins_under_writes]
+SMALL += [configured, paused_leaders]
 FULL = [*SMALL, ringkeeper_observes, java_observes, rolling, killed_leaders]

@@ -86,6 +86,11 @@ impl Ensemble {
         self.ask(client, OpCode::Create, &create_body(path, b"", EPHEMERAL), None)
     }
 
+    /// Whether the server has not closed the connection.
+    pub fn is_connected(&self, client: Client) -> bool {
+        self.at_client(client).is_alive
+    }
+
     /// Asks for a sync; the number of the request.
     pub fn sync(&mut self, client: Client) -> i32 {
         let mut body = Vec::new();
