@@ -212,8 +212,9 @@ impl Leader {
             LinkEvent::Received(link, bytes) => self.on_bytes(now, link, bytes, replica, out),
             LinkEvent::Drained(link) => self.go_on_sending(now, link, replica, out),
             LinkEvent::Closed(link) => {
-                if let Some(handler) = self.remove(link, out) {
-                    tracing::info!(server = ?handler.server, "a learner is gone");
+                // One of those who have not said who they are need not be told of.
+                if let Some(server) = self.remove(link, out).and_then(|handler| handler.server) {
+                    tracing::info!(%server, "a learner is gone");
                 }
             }
             LinkEvent::Accepted { .. } | LinkEvent::Connected(_) | LinkEvent::Failed { .. } => {}

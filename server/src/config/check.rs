@@ -407,9 +407,20 @@ impl<'a> Checker<'a> {
             self.problems.push(Problem::missing("server.N", reason));
         }
         let me = config.server_id.and_then(|id| config.ensemble.members.get(&id));
-        if let (None, Some((host, port))) = (config.listen, me.and_then(|me| me.client.as_ref())) {
-            let host = (host.as_str(), *port).to_socket_addrs().ok().and_then(|mut all| all.next());
-            config.listen = host.map(|host| Listen { host: Some(host.ip()), port: *port });
+        match (config.listen, me.and_then(|me| me.client.as_ref())) {
+            (None, Some((host, port))) => {
+                let address = (host.as_str(), *port).to_socket_addrs();
+                let host = address.ok().and_then(|mut all| all.next());
+                config.listen = host.map(|host| Listen { host: Some(host.ip()), port: *port });
+            }
+            // Compat: QuorumPeerConfig.setupClientPort
+            (Some(listen), Some((_, port))) if listen.port != *port => {
+                if let Some(setting) = self.settings.get("clientPort") {
+                    let reason = format!("the line server.N of this server says {port}");
+                    self.problems.push(setting.problem(reason));
+                }
+            }
+            _ => {}
         }
         if config.listen.is_none() && self.problems.is_empty() {
             self.problems.push(match self.settings.get("secureClientPort") {

@@ -465,3 +465,14 @@ fn an_address_in_brackets_and_a_hexadecimal_number_are_what_java_makes_of_them()
     assert_eq!(config.listen, Some(Listen { host, port: 1 }));
     assert_eq!(config.packet_bytes_max, 0xf_ffff);
 }
+
+#[test]
+fn a_client_port_that_is_said_twice_is_the_same() {
+    let with = |port| {
+        let members = "server.1=127.0.0.1:1:2;127.0.0.1:2181\nserver.2=b:1:2;2181";
+        load_with_id(&format!("clientPort={port}\ninitLimit=1\nsyncLimit=1\n{members}"), Some("1"))
+    };
+    assert_eq!(with(2181).unwrap().listen.map(|listen| listen.port), Some(2181));
+    let error = with(2182).unwrap_err();
+    assert!(error.contains("line 2") && error.contains("of this server says 2181"), "{error}");
+}
