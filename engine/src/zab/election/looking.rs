@@ -233,12 +233,14 @@ impl Elector {
             changed = true;
         }
         looking.received.insert(sender, Cast::of(vote, notification));
-        let differs = looking.proposal != Some(vote);
+        let convinces = |ours: Vote| members.weight(ours.leader) > 0 && ours.rank() > vote.rank();
+        let lags = looking.proposal.is_some_and(convinces);
         if changed {
             self.tell_all(now, out);
-        } else if differs {
+        } else if lags {
             // What we told it may have come before it began to look, and then it counted for
-            // nothing. ZooKeeper leaves it to the next repetition, 200 ms later.
+            // nothing. ZooKeeper leaves it to the next repetition, 200 ms later. Nothing is said
+            // that it won't take: it would be answered, without end.
             self.tell(now, sender, out);
         }
     }

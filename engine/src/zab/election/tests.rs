@@ -358,15 +358,30 @@ fn an_observer_proposes_nobody_and_follows_the_voters() {
 
 #[test]
 fn a_voter_without_weight_never_wins() {
-    let groups = Groups {
-        groups: vec![(1, [1, 2, 3, 4, 5].map(ServerId).to_vec())],
-        weights: vec![(ServerId(5), 0)],
+    let look = |id, last| {
+        let groups = Groups {
+            groups: vec![(1, [1, 2, 3, 4, 5].map(ServerId).to_vec())],
+            weights: vec![(ServerId(5), 0)],
+        };
+        let members = members(&[1, 2, 3, 4, 5], &[9]);
+        let hierarchy = Members::hierarchical(&members, &groups, 0).unwrap();
+        let mut world = World::of(id, hierarchy);
+        world.look(own(1, Some(last)));
+        if id == ME {
+            return world.connect();
+        }
+        for other in 1..=4 {
+            world.link(LinkEvent::Connected(LinkId(4 * other)));
+        }
+        world.out.clear();
+        world
     };
-    let hierarchy = Members::hierarchical(&members(&[1, 2, 3, 4, 5], &[9]), &groups, 0).unwrap();
-    let mut world = World::of(ME, hierarchy);
-    world.look(own(1, Some(7)));
-    world = world.connect();
-    world.hear(5, Look, (5, 9, 9, 1)).check_sent(&[(&[5], Look, (ME, 7, 1, 1))]);
+    // Its vote is better, and so neither takes the other's: they don't answer without end.
+    look(ME, 7).hear(5, Look, (5, 9, 1, 1)).check_sent(&[]);
+    look(5, 9).hear(3, Look, (3, 7, 1, 1)).check_sent(&[]);
+    // Its vote is worse: it is told, and takes the better one.
+    look(ME, 7).hear(5, Look, (5, 6, 1, 1)).check_sent(&[(&[5], Look, (ME, 7, 1, 1))]);
+    look(5, 6).hear(3, Look, (3, 7, 1, 1)).check_sent(&[(&[1, 2, 3, 4], Look, (3, 7, 1, 1))]);
 }
 
 #[test]
