@@ -184,7 +184,8 @@ fn a_connection_that_is_not_read_ends_with_its_session() {
         let setup = Setup::new(backend, cores, folder.path());
         let setup = setup.with("tickTime=100").with("4lw.commands.whitelist=mntr");
         let server = setup.with("nio.sessionlessCnxnTimeout=500").start();
-        let request = ConnectRequest { timeout_ms: 200, ..new_session() };
+        // Long enough for a busy machine to take the large write.
+        let request = ConnectRequest { timeout_ms: 2_000, ..new_session() };
         let mut client = Client::connect(server.address, &request).unwrap();
         assert_eq!(client.create("/large", &vec![0; 1_000_000], PERSISTENT).err, 0);
         for _ in 0..24 {
