@@ -48,14 +48,18 @@ fn synchronize_b(e: &mut Ensemble) -> usize {
     link
 }
 
+fn acknowledge_leader(e: &mut Ensemble, link: usize) {
+    e.puppet_acks(link, NEW_LEADER);
+    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+}
+
 #[test]
 fn pings_that_a_learner_lets_pass_hold_up_no_sync() {
     // Compat: Learner.syncWithLeader - a PING in front of UPTODATE is not answered.
     let (mut e, client, link) = b_is_synchronized();
     e.run_ms(1_000);
     let mut answered = e.sent(C, B, Ping).len();
-    e.puppet_acks(link, NEW_LEADER);
-    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    acknowledge_leader(&mut e, link);
     e.crash(A);
     let (sync, began) = (e.sync(client), e.ms());
     while e.answer(client, sync).is_none() {
@@ -83,8 +87,7 @@ fn an_ack_of_a_proposal_is_none_of_newleader() {
     e.run_ms(5);
     assert!(e.sent(C, B, UpToDate).is_empty());
     assert_eq!(e.answer(client, y), None);
-    e.puppet_acks(link, NEW_LEADER);
-    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    acknowledge_leader(&mut e, link);
     e.run_until("it is committed", |e| e.answer(client, y) == Some(0));
     e.all_agree();
 }
@@ -94,8 +97,7 @@ fn an_ack_of_a_proposal_is_none_of_newleader() {
 fn is_given_up_if_it_lags(most_ms: u64) -> bool {
     let (mut e, client, link) = b_is_synchronized();
     let mut answered = e.sent(C, B, Ping).len();
-    e.puppet_acks(link, NEW_LEADER);
-    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    acknowledge_leader(&mut e, link);
     let (mut proposed, mut acked) = (Vec::new(), 0);
     for round in 0..400 {
         if round % 5 == 0 {
@@ -196,8 +198,7 @@ fn a_tree_may_be_ahead_of_its_zxid_and_proposals_behind_it() {
 #[test]
 fn a_learner_that_lies_costs_its_own_link_alone() {
     let (mut e, client, link) = b_is_synchronized();
-    e.puppet_acks(link, NEW_LEADER);
-    e.run_until("it is up to date", |e| !e.sent(C, B, UpToDate).is_empty());
+    acknowledge_leader(&mut e, link);
     let closed = |e: &Ensemble| e.sent(C, B, Kind::Closed).len();
     // It acknowledges what nobody has proposed.
     e.puppet_acks(link, Zxid::new(Epoch(1), 1_000_000));

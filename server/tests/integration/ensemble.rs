@@ -318,13 +318,7 @@ fn what_a_dead_leader_had_logged_alone_is_cut_when_it_comes_back() {
     let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
     let mut client = ensemble.server(leader).client();
     write(&mut client, 0..20);
-    // They get the proposal, and never look at it.
-    for other in &others {
-        ensemble.server(*other).freeze();
-    }
-    client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
-    client.flush();
-    until_logged(&ensemble.data(leader), b"/tail");
+    log_alone(&ensemble, leader, &mut client);
     (0..3).for_each(|index| ensemble.kill(index));
     for other in &others {
         ensemble.servers[*other] = Some(ensemble.setups[*other].start());
@@ -348,16 +342,21 @@ fn a_server_that_has_lost_its_quorum_stops_with_writes_under_way() {
     let leader = ensemble.leader();
     let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
     let mut client = ensemble.server(leader).client();
-    for other in &others {
-        ensemble.server(*other).freeze();
-    }
-    client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
-    client.flush();
-    until_logged(&ensemble.data(leader), b"/tail");
+    log_alone(&ensemble, leader, &mut client);
     for other in &others {
         ensemble.kill(*other);
     }
     ensemble.servers[leader].take().unwrap().terminate();
+}
+
+/// The leader logs a znode `/tail`; the others get the proposal, and do not look at it.
+fn log_alone(ensemble: &Ensemble, leader: usize, client: &mut Client) {
+    for other in (0..ensemble.servers.len()).filter(|index| *index != leader) {
+        ensemble.server(other).freeze();
+    }
+    client.put(OpCode::Create, |writer| new_node("/tail", b"", PERSISTENT).write(writer));
+    client.flush();
+    until_logged(&ensemble.data(leader), b"/tail");
 }
 
 /// Waits until these bytes are in the beginning of some file of a server's log.

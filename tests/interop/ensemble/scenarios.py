@@ -6,7 +6,7 @@ import struct
 
 from checks import check, got
 from cluster import JAVA, RINGKEEPER, SUPER, Cluster, Failure, wait_for
-from configured import configured
+from configured import configured, killed_and_back
 from exchange import text
 from joins import joins_under_writes, slow_learner
 from load import Load
@@ -119,12 +119,7 @@ def killed(cluster, wanted):
     """The leader dies again and again under load."""
     with Load(cluster) as load:
         for _ in range(wanted):
-            load.runs_on()
-            leader = cluster.leader()
-            leader.end(signal.SIGKILL)
-            load.runs_on()
-            leader.start()
-            cluster.wait_formed()
+            killed_and_back(cluster, load)
     check(cluster)
     load.judge()
 
