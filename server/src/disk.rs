@@ -19,6 +19,7 @@
 
 pub mod data_dir;
 pub mod lock;
+mod read_ahead;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -27,23 +27,40 @@ use crate::threads;
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Bytes per second at which a snapshot is written when there is time: the log, which writes to the
+/// same device, is hardly held up.
+const CALM_RATE: u64 = 256 << 20;
+
+/// And at most.
+const RATE_MAX: u64 = 1 << 30;
+
+/// Every so many parts of a second, what was written is made durable.
+const SYNCS_PER_SECOND: u64 = 256;
+
 /// How fast a snapshot is written.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pace {
     bytes_per_second: u64,
-    /// After so many bytes, they are made durable.
+    /// After so many bytes, they are made durable: one sync at the end of a large file would hold
+    /// up the log.
     sync_bytes: usize,
 }
 
-/// Usually there is time: the log, which writes to the same device, is hardly held up.
-const CALM: Pace = Pace { bytes_per_second: 256 << 20, sync_bytes: 1 << 20 };
+impl Pace {
+    const CALM: Self = Self::new(CALM_RATE);
 
-/// When one snapshot is due right behind the other, what is written meanwhile would have to be
-/// replayed at a restart: then the sooner it is done, the better.
-const HURRIED: Pace = Pace { bytes_per_second: 1 << 30, sync_bytes: 4 << 20 };
+    const fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, sync_bytes: (bytes_per_second / SYNCS_PER_SECOND) as usize }
+    }
 
-/// A snapshot that is asked for this soon after the last one was due before that was done.
-const RIGHT_BEHIND: Duration = Duration::from_millis(50);
+    /// When `bytes` were written at last, and that began so long ago. Under load it takes at most
+    /// half of the time in which the next snapshot becomes due: what is logged until a snapshot
+    /// is done has to be replayed at a restart.
+    fn after(bytes: u64, since: Duration) -> Self {
+        let per_second = 2.0 * bytes as f64 / since.as_secs_f64();
+        Self::new((per_second as u64).clamp(CALM_RATE, RATE_MAX))
+    }
+}
 
 /// The thread, as the ordering core sees it. When this has been dropped, nothing is written any
 /// more: a snapshot that is under way fails.
@@ -59,7 +76,7 @@ impl Snapshots {
     pub fn start(directory: PathBuf, several: usize, done: Completions) -> io::Result<Self> {
         let (versions, inbox) = mpsc::channel();
         let ends = Arc::new(AtomicBool::new(false));
-        let worker = Worker { directory, several, ends: Arc::clone(&ends) };
+        let worker = Worker { directory, several, ends: Arc::clone(&ends), last: None };
         let work = move || worker.run(&inbox, &done);
         let thread = threads::start("snapshots", work)?;
         Ok(Self { versions: Some(versions), ends, thread: Some(thread) })
@@ -85,20 +102,19 @@ struct Worker {
     directory: PathBuf,
     several: usize,
     ends: Arc<AtomicBool>,
+    /// When the last snapshot was begun, and how many bytes it has.
+    last: Option<(Instant, u64)>,
 }
 
 impl Worker {
-    fn run(&self, inbox: &Receiver<(Version, Kept)>, done: &Completions) {
-        let mut ended: Option<Instant> = None;
+    fn run(mut self, inbox: &Receiver<(Version, Kept)>, done: &Completions) {
         let mut was_full = false;
         while let Ok((version, kept)) = inbox.recv() {
             let zxid = version.zxid();
             let began = Instant::now();
-            let hurries = ended.is_some_and(|ended| began - ended < RIGHT_BEHIND);
-            let pace = if hurries { HURRIED } else { CALM };
             let result = match kept {
-                Kept::Several => self.write(&version, pace).and_then(|()| self.purge()),
-                Kept::Newest => self.make_room(&version, pace),
+                Kept::Several => self.write(&version).and_then(|()| self.purge()),
+                Kept::Newest => self.make_room(&version),
             };
             let took = began.elapsed();
             let is_full = result.as_ref().is_err_and(is_full);
@@ -110,13 +126,13 @@ impl Worker {
                 tracing::error!(%zxid, "snapshot failed, the log keeps growing: {error}");
             }
             was_full = is_full;
-            ended = Some(Instant::now());
             done.snapshot(result.map_err(|_| zxid), took);
         }
     }
 
-    fn write(&self, version: &Version, pace: Pace) -> io::Result<()> {
+    fn write(&mut self, version: &Version) -> io::Result<()> {
         let (zxid, began) = (version.zxid(), Instant::now());
+        let pace = self.last.map_or(Pace::CALM, |(at, bytes)| Pace::after(bytes, began - at));
         let mut writer = SnapshotWriter::new(version.clone());
         let bytes = write_named(&self.directory, zxid, pace, |chunk| {
             if self.ends.load(Ordering::Relaxed) {
@@ -124,6 +140,7 @@ impl Worker {
             }
             Ok(writer.fill(chunk, CHUNK_BYTES))
         })?;
+        self.last = Some((began, bytes));
         tracing::info!(%zxid, bytes, took_ms = began.elapsed().as_millis(), "snapshot written");
         Ok(())
     }
@@ -136,13 +153,13 @@ impl Worker {
 
     /// Makes room on a full disk: writes a snapshot, if there is room for it, and removes all but
     /// the newest. What is removed may be what makes room for it.
-    fn make_room(&self, version: &Version, pace: Pace) -> io::Result<SnapshotWritten> {
-        let Err(error) = self.write(version, pace) else { return self.keep_newest() };
+    fn make_room(&mut self, version: &Version) -> io::Result<SnapshotWritten> {
+        let Err(error) = self.write(version) else { return self.keep_newest() };
         if !is_full(&error) || self.list()?.is_empty() {
             return Err(error);
         }
         let older = self.keep_newest()?;
-        match self.write(version, pace) {
+        match self.write(version) {
             Err(error) if is_full(&error) => Ok(older),
             result => result.and_then(|()| self.keep_newest()),
         }
@@ -190,13 +207,13 @@ fn is_full(error: &io::Error) -> bool {
 pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     let zxid = version.zxid();
     let mut writer = SnapshotWriter::new(version);
-    write_named(directory, zxid, CALM, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
+    write_named(directory, zxid, Pace::CALM, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
 }
 
 /// Writes what comes from `source` as the snapshot file of `zxid`, in the same way. Whether it is
 /// one is for the caller to see.
 pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io::Result<u64> {
-    write_named(directory, zxid, CALM, |chunk| {
+    write_named(directory, zxid, Pace::CALM, |chunk| {
         let limit = CHUNK_BYTES as u64;
         Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
     })
@@ -236,7 +253,6 @@ fn write_file(
         file.write_all(&chunk)?;
         unsynced += chunk.len();
         if unsynced >= pace.sync_bytes {
-            // Written out as we go: one sync at the end of a large file would hold up the log.
             file.sync_data()?;
             unsynced = 0;
         }
@@ -276,7 +292,7 @@ mod tests {
         fn new() -> Self {
             let folder = TempDir::new().unwrap();
             let directory = folder.path().to_owned();
-            let worker = Worker { directory, several: 3, ends: Arc::default() };
+            let worker = Worker { directory, several: 3, ends: Arc::default(), last: None };
             Self { map: Map::new(), worker, _folder: folder }
         }
 
@@ -289,14 +305,14 @@ mod tests {
         fn write(&mut self, zxids: &[u64]) {
             for zxid in zxids {
                 let version = self.version(*zxid);
-                self.worker.write(&version, CALM).unwrap();
+                self.worker.write(&version).unwrap();
             }
         }
 
         /// Writes a snapshot on a full disk: where it is, and where the log is needed from.
         fn make_room(&mut self, zxid: u64) -> io::Result<(u64, u64)> {
             let version = self.version(zxid);
-            let written = self.worker.make_room(&version, CALM)?;
+            let written = self.worker.make_room(&version)?;
             Ok((written.zxid.0, written.log_needed_after.0))
         }
 
@@ -309,6 +325,16 @@ mod tests {
         fn found(&self) -> Vec<u64> {
             self.worker.list().unwrap().iter().map(|zxid| zxid.0).collect()
         }
+    }
+
+    #[test]
+    fn a_snapshot_takes_half_of_the_time_until_the_next_one_if_need_be() {
+        let rate = |mib: u64, ms| Pace::after(mib << 20, Duration::from_millis(ms));
+        assert_eq!(rate(200, 1000), Pace::new(400 << 20));
+        assert_eq!(rate(100, 1000), Pace::CALM, "there is time");
+        assert_eq!(rate(100, 1), Pace::new(RATE_MAX));
+        assert_eq!(rate(100, 0), Pace::new(RATE_MAX));
+        assert_eq!((Pace::CALM.sync_bytes, Pace::new(RATE_MAX).sync_bytes), (1 << 20, 4 << 20));
     }
 
     #[test]
