@@ -240,16 +240,16 @@ impl World {
         sum
     }
 
-    /// Whether those that are healed follow one leader and have all the same, and every client was
-    /// served since the healing.
+    /// Whether those that are healed follow one leader and have all that it has, and every client
+    /// was served since the healing. One that is slow may lead, and be the first to have something.
     fn is_well(&self) -> bool {
         let mut leaders = self.healed().map(leader);
-        let first = leaders.next().flatten();
-        first.is_some_and(|leader| self.hosts[leader].leads())
-            && leaders.all(|leader| leader == first)
+        let Some(Some(first)) = leaders.next() else { return false };
+        let leads = self.hosts[first].leads() && leaders.all(|leader| leader == Some(first));
+        let mut judged = self.healed().chain([&self.hosts[first]]);
+        leads
             && self.clients.iter().all(Client::has_proof)
-            && self.healed().all(Host::is_idle)
-            && self.healed().all(|host| digest(host) == self.healed().next().and_then(digest))
+            && judged.all(|host| host.is_idle() && digest(host) == digest(&self.hosts[first]))
     }
 
     fn check_end(&mut self) {
