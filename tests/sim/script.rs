@@ -57,8 +57,12 @@ pub struct Settings {
     pub servers: usize,
     /// So many of them, the last ones, only observe.
     pub observers: usize,
+    /// The first one does, too.
+    pub first_observes: bool,
     /// How much of the log is kept in memory for learners.
     pub history_bytes: usize,
+    /// What memory lacks is asked of the log's files. Nobody answers: who needs it waits.
+    pub asks_for_log: bool,
     /// A snapshot is taken after so many transactions.
     pub snapshot_txns: u64,
     /// An epoch ends at this counter.
@@ -97,14 +101,16 @@ impl Settings {
         Self {
             servers,
             observers: 0,
+            first_observes: false,
             history_bytes: 1 << 20,
+            asks_for_log: false,
             snapshot_txns: u64::MAX,
             rollover_counter: 1 << 30,
         }
     }
 
     fn is_observer(&self, index: usize) -> bool {
-        index + self.observers >= self.servers
+        index + self.observers >= self.servers || index == 0 && self.first_observes
     }
 }
 

@@ -204,6 +204,16 @@ impl Ensemble {
         self.delivered.iter().filter(of_learners).map(|passed| passed.kind).collect()
     }
 
+    /// The kinds of packets that a server has sent another, in order.
+    pub fn said(&self, from: usize, to: usize) -> Vec<PacketKind> {
+        let between = |passed: &&Passed| (passed.from, passed.to) == (from, to);
+        let kind = |passed: &Passed| match passed.kind {
+            Kind::Packet(kind) => Some(kind),
+            _ => None,
+        };
+        self.sent.iter().filter(between).filter_map(kind).collect()
+    }
+
     /// Forgets what was sent and delivered until now.
     pub fn forget_packets(&mut self) {
         self.sent.clear();
@@ -288,7 +298,7 @@ impl Ensemble {
         }
     }
 
-    fn push(&mut self, pipe: usize, end: usize, kind: Kind, zxid: Zxid, bytes: Vec<u8>) {
+    pub(super) fn push(&mut self, pipe: usize, end: usize, kind: Kind, zxid: Zxid, bytes: Vec<u8>) {
         let ends = self.pipes[pipe].ends;
         let (from, to) = (ends[1 - end].0, ends[end].0);
         self.sent.push(Passed { from, to, kind, zxid });

@@ -6,12 +6,14 @@ use engine::jute::Writer;
 use engine::zab::hello::Hello;
 use engine::zab::link::Plane;
 use engine::zab::notification::{Notification, PeerState};
-use engine::zab::packet::{self, LearnerInfo, PROTOCOL_VERSION, PacketKind, SNAP_SIGNATURE};
+use engine::zab::packet::{
+    self, LearnerInfo, PROTOCOL_VERSION, Packet, PacketKind, SNAP_SIGNATURE,
+};
 use engine::zab::vote::{ElectionRound, Vote};
 use engine::zookeeper_files::TreeWriter;
 use engine::zxid::{Epoch, Zxid};
 
-use super::Ensemble;
+use super::{Ensemble, Kind};
 
 impl Ensemble {
     /// From now on the script speaks for this server, which does not run.
@@ -56,6 +58,37 @@ impl Ensemble {
         pipe
     }
 
+    /// The puppet connects to a leader, and says nothing yet; the link.
+    pub fn puppet_opens(&mut self, puppet: usize, leader: usize) -> usize {
+        self.puppet_dials(puppet, leader, Plane::Learner)
+    }
+
+    /// A puppet sends a packet, whatever it is, on a link that it has opened.
+    pub fn puppet_says_as_learner(&mut self, link: usize, packet: &Packet) {
+        self.puppet_pushes(link, 1, packet);
+    }
+
+    /// The puppet sends a packet, whatever it is, to who has dialled it last.
+    pub fn puppet_says_as_leader(&mut self, puppet: usize, packet: &Packet) {
+        let link = self.last_link_to(puppet).expect("somebody has dialled it");
+        let txn = match packet.kind {
+            PacketKind::Proposal | PacketKind::Inform => &packet.data[..],
+            PacketKind::InformAndActivate => &packet.data[8..],
+            _ => &[],
+        };
+        if !txn.is_empty() {
+            self.checks.puppet_proposes(Zxid(packet.zxid as u64), txn);
+        }
+        self.puppet_pushes(link, 0, packet);
+    }
+
+    fn puppet_pushes(&mut self, link: usize, end: usize, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet::write(packet.kind, packet.zxid, Some(&packet.data), &mut bytes);
+        self.run_ms(1);
+        self.push(link, end, Kind::Packet(packet.kind), Zxid::ZERO, bytes);
+    }
+
     /// The puppet, which follows, acknowledges the epoch that it was told.
     pub fn puppet_acks_epoch(&mut self, link: usize, current: Epoch, last: Zxid) {
         let mut bytes = Vec::new();
@@ -89,12 +122,15 @@ impl Ensemble {
 
     /// Two puppets tell a server that one of them leads, until it has introduced itself there.
     pub fn puppets_elect(&mut self, leader: usize, other: usize, to: usize) {
-        let before = self.sent(to, leader, PacketKind::FollowerInfo).len();
+        let introductions = |e: &Self| {
+            let of = |kind: PacketKind| e.sent(to, leader, kind).len();
+            of(PacketKind::FollowerInfo) + of(PacketKind::ObserverInfo)
+        };
+        let before = introductions(self);
         let last = Zxid::new(Epoch(1), 1);
         self.puppet_votes(leader, to, leader, last);
         self.puppet_votes(other, to, leader, last);
-        let sent = |e: &Self| e.sent(to, leader, PacketKind::FollowerInfo).len();
-        self.run_until("it follows", |e| sent(e) > before);
+        self.run_until("it introduces itself", |e| introductions(e) > before);
     }
 
     /// The puppet, which leads, says something to who has dialled it last.

@@ -413,7 +413,9 @@ impl Ensemble {
                     self.servers[index].data.push_back(op);
                     self.at_server(index, DISK, Event::DataDone);
                 }
-                Output::Log(_) => unreachable!("schedules are about memory and trees"),
+                Output::Log(_) => {
+                    assert!(self.settings.asks_for_log, "memory and trees are enough")
+                }
                 Output::Service(_) => {}
             }
         }
@@ -447,7 +449,7 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
         snapshot_txns: settings.snapshot_txns,
         snapshot_log_bytes: u64::MAX,
         history_bytes: settings.history_bytes,
-        log_share: None,
+        log_share: settings.asks_for_log.then_some(f64::INFINITY),
         rollover_counter: settings.rollover_counter,
         group_bytes: GROUP_BYTES,
         names_committed: false,
