@@ -22,6 +22,8 @@ mod hostile;
 mod largest;
 #[path = "integration/library.rs"]
 mod library;
+#[path = "integration/limits.rs"]
+mod limits;
 #[path = "integration/server.rs"]
 mod server;
 #[path = "integration/sessions.rs"]

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Instant;
 
 use engine::acl::{ALL, Acl, AclBytes, Id};
 use engine::ids::{SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::records::{
-    ConnectRequest, ConnectResponse, MultiHeader, NOTIFICATION_XID, NewNodeRequest, PING_XID,
-    PathWatch, ReplyHeader, RequestHeader, SetData, VersionedPath, WatchEvent, multi::MultiOp,
+    AUTH_XID, AuthPacket, ConnectRequest, ConnectResponse, MultiHeader, NOTIFICATION_XID,
+    NewNodeRequest, PING_XID, PathWatch, ReplyHeader, RequestHeader, SetData, VersionedPath,
+    WatchEvent, multi::MultiOp,
 };
 
 use super::server::DEADLINE;
@@ -120,6 +122,12 @@ impl Client {
         self.put_as(PING_XID, OpCode::Ping.to_wire(), |_| {});
     }
 
+    /// Keeps an auth packet for [`Client::flush`]; its reply has [`AUTH_XID`].
+    pub(crate) fn put_auth(&mut self, scheme: &str, auth: &[u8]) {
+        let packet = AuthPacket { scheme: Some(scheme.into()), auth: Some(auth) };
+        self.put_as(AUTH_XID, OpCode::Auth.to_wire(), |writer| packet.write(writer));
+    }
+
     /// Sends what was put; whether the server took it.
     pub(crate) fn try_flush(&mut self) -> bool {
         let sent = self.stream.write_all(&self.output).is_ok();
@@ -160,6 +168,14 @@ impl Client {
 
     pub(crate) fn create(&mut self, path: &str, data: &[u8], flags: i32) -> Reply {
         self.call(OpCode::Create, |writer| new_node(path, data, flags).write(writer))
+    }
+
+    /// Tries to create a znode until that is not refused any more.
+    pub(crate) fn create_until_accepted(&mut self, path: &str, data: &[u8]) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.create(path, data, PERSISTENT).err != 0 {
+            assert!(Instant::now() < deadline, "there is no room for ever");
+        }
     }
 
     pub(crate) fn set_data(&mut self, path: &str, data: &[u8]) -> Reply {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use engine::error_code::ErrorCode;
 use tempfile::TempDir;
 
-use super::client::{Client, PERSISTENT};
+use super::client::PERSISTENT;
 use super::server::{DEADLINE, Setup};
 
 /// A small file system; unmounted when dropped.
@@ -53,14 +53,6 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         drop(Command::new("umount").arg("-l").arg(self.path()).output());
-    }
-}
-
-/// Tries to create a znode until that is not refused any more.
-fn create_until_accepted(client: &mut Client, path: &str) {
-    let deadline = Instant::now() + DEADLINE;
-    while client.create(path, b"", PERSISTENT).err != 0 {
-        assert!(Instant::now() < deadline, "the disk is full for ever");
     }
 }
 
@@ -112,7 +104,7 @@ fn a_full_disk_refuses_what_grows_until_there_is_room() {
         let mut other = server.client();
         assert_eq!(other.exists("/kept", false).err, 0, "new sessions can make room");
         disk.make_room();
-        create_until_accepted(&mut client, "/again");
+        client.create_until_accepted("/again", b"");
         assert_eq!(client.set_data("/kept", b"1234567").err, 0);
         server.terminate();
         let server = setup.start();
@@ -140,7 +132,7 @@ fn clients_that_delete_make_room_on_a_full_disk() {
         for number in 0..created {
             assert_eq!(client.delete(&format!("/large{number}")).err, 0);
         }
-        create_until_accepted(&mut client, &format!("/again{round}"));
+        client.create_until_accepted(&format!("/again{round}"), b"");
         if round == 1 {
             // What is left is enough to start from.
             server.killer()();

@@ -14,7 +14,7 @@ use super::client::{Client, EPHEMERAL, PERSISTENT, new_node, new_session};
 use super::server::{DEADLINE, Server, Setup};
 
 /// An ensemble; some of its servers may not run.
-struct Ensemble {
+pub(crate) struct Ensemble {
     setups: Vec<Setup>,
     servers: Vec<Option<Server>>,
     folder: TempDir,
@@ -27,7 +27,12 @@ impl Ensemble {
     }
 
     /// The same with settings, as `-D` takes them.
-    fn start_with(backend: &'static str, count: usize, voters: usize, settings: &[&str]) -> Self {
+    pub(crate) fn start_with(
+        backend: &'static str,
+        count: usize,
+        voters: usize,
+        settings: &[&str],
+    ) -> Self {
         let mut ensemble = Self::prepare(backend, count, voters, settings);
         ensemble.start_all();
         ensemble
@@ -76,7 +81,7 @@ impl Ensemble {
         self.folder.path().join(index.to_string())
     }
 
-    fn server(&self, index: usize) -> &Server {
+    pub(crate) fn server(&self, index: usize) -> &Server {
         self.servers[index].as_ref().unwrap()
     }
 
@@ -112,7 +117,7 @@ impl Ensemble {
         }
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let is_leader = |index: &usize| {
             self.servers[*index].is_some() && self.mode(*index).as_deref() == Some("leader")
         };

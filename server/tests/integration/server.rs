@@ -156,7 +156,7 @@ impl Server {
         move || send_signal(pid, Signal::KILL)
     }
 
-    /// Stops the process where it is: it does nothing more before it is killed.
+    /// Stops the process where it is: it does nothing more before it is killed or goes on.
     pub(crate) fn freeze(&self) {
         send_signal(self.pid(), Signal::STOP);
         let is_frozen = |task: &Path| {
@@ -168,6 +168,11 @@ impl Server {
             assert!(Instant::now() < deadline, "it goes on");
             thread::park_timeout(Duration::from_millis(1));
         }
+    }
+
+    /// Lets a process go on that was stopped.
+    pub(crate) fn thaw(&self) {
+        send_signal(self.pid(), Signal::CONT);
     }
 
     /// The names of its threads.
