@@ -15,8 +15,7 @@
 //! synchronizes, and so do its follower, observer and leader when they are up to date; here the
 //! link is given up: what such a peer means is not known, and a new link begins with what is.
 //! Before that, ZooKeeper gives up, too, or exits. But it knows leaders from before 3.4, which send
-//! NEWLEADER in LEADERINFO's place and then UPTODATE, and its own leader takes no PING before the
-//! ACK of NEWLEADER.
+//! NEWLEADER in LEADERINFO's place and then UPTODATE.
 //!
 // Compat: Learner.registerWithLeader, syncWithLeader; Follower.processPacket,
 // Observer.processPacket; LearnerHandler.run
@@ -344,16 +343,16 @@ Waiting         x  t  x  .  .  .  .  t  .  x  x  >  x  x  x  x  x  x  t
 Active          x  t  x  .  a  .  .  t  .  x  x  x  x  x  x  x  x  x  t
 ";
 
-/// The same for followers and observers. PING may come at any time: a learner's clients are alive,
-/// however far it is. REQUEST and REVALIDATE wait for UPTODATE in learners of both kinds.
+/// The same for followers and observers. PING answers that of a leader, who sends none before the
+/// ACK of NEWLEADER; REQUEST and REVALIDATE wait for UPTODATE in learners of both kinds.
 const LEADER: &str = "
                 Rq Pr Ak Co Pi Rv Sy In CA NL FI UD Df Tr Sn OI LI AE IA
-Introducing     x  x  x  x  .  x  x  x  x  x  >  x  x  x  x  >  x  x  x
-Introduced      x  x  x  x  .  x  x  x  x  x  x  x  x  x  x  x  x  x  x
-AckingEpoch     x  x  x  x  .  x  x  x  x  x  x  x  x  x  x  x  x  >  x
-Waiting         x  x  x  x  .  x  x  x  x  x  x  x  x  x  x  x  x  x  x
-Reading         x  x  x  x  .  x  x  x  x  x  x  x  x  x  x  x  x  x  x
-AckingLeader    x  x  >  x  .  x  x  x  x  x  x  x  x  x  x  x  x  x  x
+Introducing     x  x  x  x  x  x  x  x  x  x  >  x  x  x  x  >  x  x  x
+Introduced      x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x
+AckingEpoch     x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  >  x
+Waiting         x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x
+Reading         x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x
+AckingLeader    x  x  >  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x  x
 Synchronized    x  x  .  x  .  x  x  x  x  x  x  x  x  x  x  x  x  x  x
 Active          a  x  .  x  .  a  x  x  x  x  x  x  x  x  x  x  x  x  x
 ";
@@ -383,16 +382,16 @@ fn advance(
 ) -> bool {
     use Leading::*;
     let steps = [
-        (Introducing, introduction, None),
-        (Introduced, Ping, Some(LeaderInfo)),
-        (AckingEpoch, AckEpoch, None),
-        (Waiting, Ping, Some(NewLeader)),
-        (AckingLeader, Ack, None),
-        (Synchronized, Ping, Some(UpToDate)),
+        (Introducing, Some(introduction), None),
+        (Introduced, None, Some(LeaderInfo)),
+        (AckingEpoch, Some(AckEpoch), None),
+        (Waiting, None, Some(NewLeader)),
+        (AckingLeader, Some(Ack), None),
+        (Synchronized, None, Some(UpToDate)),
     ];
     let range = way.0 as usize..way.1 as usize;
     for (_, kind, needs) in steps.into_iter().filter(|it| range.contains(&(it.0 as usize))) {
-        learn(e, link, kind);
+        kind.into_iter().for_each(|kind| learn(e, link, kind));
         e.run_ms(5);
         if !e.sent(E, A, Kind::Closed).is_empty() {
             return false;

@@ -322,7 +322,7 @@ impl Leader {
                 packet::write_revalidated(session, valid, &mut bytes);
                 handler.send(link, bytes, out);
             }
-            (_, PacketKind::Ping) => {
+            (Step::Synchronized | Step::Active, PacketKind::Ping) => {
                 handler.on_pong();
                 for (session, _) in packet::read_sessions(&packet.data) {
                     replica.touch_forwarded(now, session);
