@@ -135,13 +135,13 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
     let storage = Storage::open(&place, history_bytes(config))?;
+    let memory = memory::start(storage.tree.view()).map_err(RunError::System)?;
     let clock = Clock::start();
     let now = clock.now();
     let mut pending = Vec::new();
     let log = storage.open_log(group_bytes, now.instant, &mut pending);
     let Storage {
         mut tree,
-        memory,
         report,
         history,
         opening,
@@ -150,7 +150,6 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         snapshots,
         data_dir,
     } = storage;
-    memory.load();
     if let Some(membership) = &membership {
         membership.config.members.write_into(&mut tree, now.wall);
     }

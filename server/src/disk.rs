@@ -19,7 +19,6 @@
 
 pub mod data_dir;
 pub mod lock;
-mod read_ahead;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -210,7 +210,6 @@ impl Apparatus {
     /// Starts what provides memory for another tree than before.
     pub fn provide_memory(&mut self, tree: &Tree) -> io::Result<()> {
         self.memory = memory::start(tree.view())?;
-        self.memory.load();
         Ok(())
     }
 

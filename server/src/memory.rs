@@ -21,26 +21,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Keeps the thread going; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Memory {
-    signals: Arc<Signals>,
-}
-
-#[derive(Debug, Default)]
-struct Signals {
-    loads: AtomicBool,
-    ends: AtomicBool,
-}
-
-impl Memory {
-    /// From now on, the snapshot's pages are moved, too: while the log is replayed, that would take
-    /// the processor and the memory's bandwidth from whoever waits for it.
-    pub fn load(&self) {
-        self.signals.loads.store(true, Ordering::Relaxed);
-    }
+    ends: Arc<AtomicBool>,
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.signals.ends.store(true, Ordering::Relaxed);
+        self.ends.store(true, Ordering::Relaxed);
     }
 }
 
@@ -60,21 +46,21 @@ pub fn check() -> io::Result<()> {
     })
 }
 
-/// Starts the thread for this map; it does not load yet.
+/// Starts the thread for this map.
 pub fn start(map: &Map) -> io::Result<Memory> {
     let (growth, mut loader) = (map.growth(), map.loader());
-    let memory = Memory { signals: Arc::default() };
-    let signals = Arc::clone(&memory.signals);
+    let ends = Arc::new(AtomicBool::new(false));
+    let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
-        let mut is_loaded = false;
-        while !signals.ends.load(Ordering::Relaxed) {
+        let mut loading = true;
+        while !ends.load(Ordering::Relaxed) {
             match growth.grow(AHEAD_BYTES) {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => tracing::warn!("the kernel gives no memory ahead: {error}"),
             }
-            if signals.loads.load(Ordering::Relaxed) && !is_loaded {
-                is_loaded = !loader.step().unwrap_or_else(|error| {
+            if loading {
+                loading = loader.step().unwrap_or_else(|error| {
                     // The snapshot's file was changed under a running server. What is in memory
                     // is good, what is not cannot be trusted any more.
                     tracing::error!("{error}; the server stops, restart it to recover");

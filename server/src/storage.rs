@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::BuildHasher;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,7 +28,6 @@ use crate::disk::data_dir::{
 };
 use crate::disk::volume::Directory;
 use crate::exit::ExitCode;
-use crate::memory::{self, Memory};
 
 /// Where ZooKeeper keeps its data below the same directories.
 pub const ZOOKEEPER_FOLDER: &str = "version-2";
@@ -66,19 +64,12 @@ pub enum OpenError {
     /// There is nothing to read.
     #[error("{} holds no data of a ringkeeper", .0.display())]
     Nothing(PathBuf),
-    /// The system refuses a thread.
-    #[error(transparent)]
-    System(io::Error),
 }
 
 impl OpenError {
     /// What the process tells whoever started it.
     pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::System(_) => ExitCode::System,
-            error if error.is_damage() => ExitCode::Damaged,
-            _ => ExitCode::DataDir,
-        }
+        if self.is_damage() { ExitCode::Damaged } else { ExitCode::DataDir }
     }
 
     /// Whether it is the data that is wrong, and not the access to it.
@@ -91,8 +82,7 @@ impl OpenError {
             | Self::ZooKeeperData(_)
             | Self::UnfinishedImport(_)
             | Self::Exported(_)
-            | Self::Nothing(_)
-            | Self::System(_) => false,
+            | Self::Nothing(_) => false,
         }
     }
 }
@@ -113,8 +103,6 @@ pub struct Place<'a> {
 pub struct Storage {
     /// The state after the log's last transaction.
     pub tree: Tree,
-    /// Provides memory for it.
-    pub memory: Memory,
     /// What recovery has done.
     pub report: Report,
     /// The last of the log, for a member's learners.
@@ -148,21 +136,17 @@ impl Storage {
         refuse_zookeeper_data(place)?;
         let data_dir = DataDir::open(place.data_dir, place.data_log_dir)?;
         let (mut snapshots, mut log) = (data_dir.snapshots()?, data_dir.logs()?);
-        let files = Files::new(snapshots.path(), place.mode);
-        let mut source = Provided { files, memory: None };
+        let mut source = Files::new(snapshots.path(), place.mode);
         let began = time::Instant::now();
         let recovered = recovery::recover(&mut snapshots, &mut log, &mut source, history_bytes)?;
         let Recovered { tree, log: log_end, history, report } = recovered;
         log_report(&report, &tree);
-        let memory = source.memory.expect("it is started with the tree");
-        let memory = memory.map_err(OpenError::System)?;
-        let loading = source.files.loading;
         let opening = OpeningTimes {
-            snapshot_us: micros(loading),
-            log_us: micros(began.elapsed().saturating_sub(loading)),
+            snapshot_us: micros(source.loading),
+            log_us: micros(began.elapsed().saturating_sub(source.loading)),
             txns: report.txns,
         };
-        Ok(Self { tree, memory, report, history, opening, log_end, log, snapshots, data_dir })
+        Ok(Self { tree, report, history, opening, log_end, log, snapshots, data_dir })
     }
 
     /// The log's writer, for groups of up to this many bytes.
@@ -276,30 +260,6 @@ impl recovery::Source for Files {
 
     fn fresh(&mut self) -> Tree {
         Tree::new(self.mode)
-    }
-}
-
-/// The same for a server that starts: the tree has memory ahead of it while the log is applied.
-struct Provided {
-    files: Files,
-    memory: Option<io::Result<Memory>>,
-}
-
-impl Provided {
-    fn provide(&mut self, tree: Tree) -> Tree {
-        self.memory = Some(memory::start(tree.view()));
-        tree
-    }
-}
-
-impl recovery::Source for Provided {
-    fn load(&mut self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
-        self.files.load(name, zxid).map(|tree| self.provide(tree))
-    }
-
-    fn fresh(&mut self) -> Tree {
-        let tree = self.files.fresh();
-        self.provide(tree)
     }
 }
 

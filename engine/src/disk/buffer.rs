@@ -28,11 +28,6 @@ impl AlignedBuf {
         Self { bytes, start, len: 0 }
     }
 
-    /// A buffer of `len` zeros.
-    pub fn zeroed(len: usize) -> Self {
-        Self { len, ..Self::with_capacity(len) }
-    }
-
     /// Appends `more`; grows by doubling if there is no room.
     pub fn extend_from_slice(&mut self, more: &[u8]) {
         let end = self.len + more.len();
@@ -103,13 +98,6 @@ mod tests {
             assert_eq!(buffer.as_slice()[buffer.len() - 1], round);
         }
         assert_eq!((buffer.len(), buffer.as_slice()[0]), (40_000, 1));
-    }
-
-    #[test]
-    fn zeros_are_as_many_as_were_asked_for() {
-        for len in [0, 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 7] {
-            assert_eq!(AlignedBuf::zeroed(len).as_slice(), vec![0; len]);
-        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use engine::disk::{AlignedBuf, BLOCK_BYTES, StorageError, Volume};
 
-use super::read_ahead::Reading;
 use crate::threads;
 
 /// How much is written at once when a file is filled.
@@ -20,7 +19,7 @@ pub type Pace = Box<dyn FnMut(usize) -> bool + Send>;
 /// A directory, and the file of it that was read last.
 pub struct Directory {
     path: PathBuf,
-    reading: RefCell<Option<Box<Reading>>>,
+    reading: RefCell<Option<(String, File)>>,
     pace: Option<Pace>,
 }
 
@@ -87,7 +86,14 @@ impl Directory {
     }
 
     fn open_direct(&self, name: &str, options: &OpenOptions) -> Result<File, StorageError> {
-        self.checked(name, "open", open_direct(&self.path.join(name), options))
+        let path = self.path.join(name);
+        let direct = options.clone().custom_flags(libc::O_DIRECT).open(&path);
+        // Some file systems have no direct I/O; what is synced is synced all the same.
+        let opened = match direct {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(&path),
+            opened => opened,
+        };
+        self.checked(name, "open", opened)
     }
 
     fn checked<T>(
@@ -102,7 +108,8 @@ impl Directory {
     }
 
     fn fill(&mut self, name: &str, file: &File, bytes: u64) -> Result<(), StorageError> {
-        let zeros = AlignedBuf::zeroed(FILL_BYTES);
+        let mut zeros = AlignedBuf::with_capacity(FILL_BYTES);
+        zeros.extend_from_slice(&vec![0; FILL_BYTES]);
         let mut offset = 0;
         while offset < bytes {
             let count = FILL_BYTES.min(usize::try_from(bytes - offset).unwrap_or(FILL_BYTES));
@@ -115,15 +122,6 @@ impl Directory {
             }
         }
         Ok(())
-    }
-}
-
-/// Opens a file for direct I/O, if the file system has that; what is synced is synced all the same.
-pub(super) fn open_direct(path: &Path, options: &OpenOptions) -> io::Result<File> {
-    let direct = options.clone().custom_flags(libc::O_DIRECT).open(path);
-    match direct {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(path),
-        opened => opened,
     }
 }
 
@@ -149,13 +147,23 @@ impl Volume for Directory {
 
     fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<usize, StorageError> {
         let mut reading = self.reading.borrow_mut();
-        let open = reading.take().filter(|open| open.is_of(name));
-        let mut open = match open {
+        let open = reading.take().filter(|(open, _)| open == name);
+        let (open, file) = match open {
             Some(open) => open,
-            None => Box::new(self.checked(name, "open", Reading::open(&self.path, name))?),
+            None => {
+                let file = self.checked(name, "open", File::open(self.path.join(name)))?;
+                (name.to_owned(), file)
+            }
         };
-        let count = self.checked(name, "read", open.read_at(offset, into))?;
-        *reading = Some(open);
+        let mut count = 0;
+        while count < into.len() {
+            let read = file.read_at(&mut into[count..], offset + count as u64);
+            match self.checked(name, "read", read)? {
+                0 => break,
+                read => count += read,
+            }
+        }
+        *reading = Some((open, file));
         Ok(count)
     }
 
