@@ -34,7 +34,7 @@ const CALM_RATE: u64 = 256 << 20;
 /// And at most.
 const RATE_MAX: u64 = 1 << 30;
 
-/// Every so many parts of a second, what was written is made durable.
+/// So many times a second, what was written is made durable.
 const SYNCS_PER_SECOND: u64 = 256;
 
 /// How fast a snapshot is written.
