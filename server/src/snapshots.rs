@@ -41,16 +41,15 @@ const SYNCS_PER_SECOND: u64 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pace {
     bytes_per_second: u64,
-    /// After so many bytes, they are made durable: one sync at the end of a large file would hold
-    /// up the log.
-    sync_bytes: usize,
 }
 
 impl Pace {
-    const CALM: Self = Self::new(CALM_RATE);
+    const CALM: Self = Self { bytes_per_second: CALM_RATE };
 
-    const fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, sync_bytes: (bytes_per_second / SYNCS_PER_SECOND) as usize }
+    /// After so many bytes, they are made durable: one sync at the end of a large file would hold
+    /// up the log.
+    fn sync_bytes(self) -> usize {
+        (self.bytes_per_second / SYNCS_PER_SECOND) as usize
     }
 
     /// When `bytes` were written at last, and that began so long ago. Under load it takes at most
@@ -58,7 +57,7 @@ impl Pace {
     /// is done has to be replayed at a restart.
     fn after(bytes: u64, since: Duration) -> Self {
         let per_second = 2.0 * bytes as f64 / since.as_secs_f64();
-        Self::new((per_second as u64).clamp(CALM_RATE, RATE_MAX))
+        Self { bytes_per_second: (per_second as u64).clamp(CALM_RATE, RATE_MAX) }
     }
 }
 
@@ -252,7 +251,7 @@ fn write_file(
         let more = fill(&mut chunk)?;
         file.write_all(&chunk)?;
         unsynced += chunk.len();
-        if unsynced >= pace.sync_bytes {
+        if unsynced >= pace.sync_bytes() {
             file.sync_data()?;
             unsynced = 0;
         }
@@ -330,11 +329,12 @@ mod tests {
     #[test]
     fn a_snapshot_takes_half_of_the_time_until_the_next_one_if_need_be() {
         let rate = |mib: u64, ms| Pace::after(mib << 20, Duration::from_millis(ms));
-        assert_eq!(rate(200, 1000), Pace::new(400 << 20));
+        let fastest = Pace { bytes_per_second: RATE_MAX };
+        assert_eq!(rate(200, 1000), Pace { bytes_per_second: 400 << 20 });
         assert_eq!(rate(100, 1000), Pace::CALM, "there is time");
-        assert_eq!(rate(100, 1), Pace::new(RATE_MAX));
-        assert_eq!(rate(100, 0), Pace::new(RATE_MAX));
-        assert_eq!((Pace::CALM.sync_bytes, Pace::new(RATE_MAX).sync_bytes), (1 << 20, 4 << 20));
+        assert_eq!(rate(100, 1), fastest);
+        assert_eq!(rate(100, 0), fastest);
+        assert_eq!((Pace::CALM.sync_bytes(), fastest.sync_bytes()), (1 << 20, 4 << 20));
     }
 
     #[test]

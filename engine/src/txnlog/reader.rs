@@ -8,11 +8,8 @@ use crate::disk::{
     BLOCK_BYTES, Damage, SegmentId, SegmentPlan, StorageError, StorageErrorKind, Volume,
 };
 
-/// How much is read at once, or a multiple of it: whole blocks, as direct I/O wants them.
+/// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// And at first: often only the first frame is of interest.
-const FIRST_BYTES: usize = 128 << 10;
 
 /// A segment being read.
 #[derive(Debug)]
@@ -20,10 +17,7 @@ pub(super) struct Reader<'v, V> {
     volume: &'v V,
     name: String,
     pub(super) plan: SegmentPlan,
-    /// What was read, and how much of it counts.
     chunk: Vec<u8>,
-    filled: usize,
-    /// Where in the file it begins.
     chunk_at: u64,
 }
 
@@ -49,7 +43,7 @@ impl<'v, V: Volume> Reader<'v, V> {
         // A file that was cut short lacks frames, which the scan notices.
         let bytes = header.segment_bytes.min(volume.len(&name)?);
         let plan = SegmentPlan { segment, incarnation: header.incarnation, bytes };
-        Ok(Self { volume, name, plan, chunk: Vec::new(), filled: 0, chunk_at: 0 })
+        Ok(Self { volume, name, plan, chunk: Vec::new(), chunk_at: 0 })
     }
 
     /// The frame at `offset`, header and all, if there is one and its checksum is right.
@@ -98,35 +92,14 @@ impl<'v, V: Volume> Reader<'v, V> {
     fn bytes_at(&mut self, offset: u64, count: usize) -> Result<&[u8], StorageError> {
         let left = usize::try_from(self.plan.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = count.min(left);
-        let chunk_end = self.chunk_at + self.filled as u64;
+        let chunk_end = self.chunk_at + self.chunk.len() as u64;
         if offset < self.chunk_at || offset + count as u64 > chunk_end {
-            self.fill(offset, count, left)?;
+            self.chunk.resize(count.max(CHUNK_BYTES).min(left), 0);
+            let read = self.volume.read_at(&self.name, offset, &mut self.chunk)?;
+            self.chunk.truncate(read);
+            self.chunk_at = offset;
         }
-        let from = self.index_of(offset);
-        Ok(&self.chunk[from..self.filled.min(from + count)])
-    }
-
-    /// Reads at least `count` bytes from `offset` on, if there are so many, and `left` at most.
-    /// What is there already stays: a file that is read from front to back is read once.
-    fn fill(&mut self, offset: u64, count: usize, left: usize) -> Result<(), StorageError> {
-        let chunk = self.chunk_at..self.chunk_at + self.filled as u64;
-        let skipped = if chunk.contains(&offset) { self.index_of(offset) } else { self.filled };
-        self.chunk.copy_within(skipped..self.filled, 0);
-        let kept = self.filled - skipped;
-        self.chunk_at = offset;
-        let unit = if self.filled == 0 { FIRST_BYTES } else { CHUNK_BYTES };
-        let more = (count - kept).next_multiple_of(unit);
-        let end = (kept + more).min(left);
-        if self.chunk.len() < end {
-            self.chunk.resize(end, 0);
-        }
-        let at = offset + kept as u64;
-        let read = self.volume.read_at(&self.name, at, &mut self.chunk[kept..end])?;
-        self.filled = kept + read;
-        Ok(())
-    }
-
-    fn index_of(&self, offset: u64) -> usize {
-        usize::try_from(offset - self.chunk_at).expect("it is within the chunk")
+        let from = usize::try_from(offset - self.chunk_at).expect("it is within the chunk");
+        Ok(&self.chunk[from..self.chunk.len().min(from + count)])
     }
 }
