@@ -9,7 +9,7 @@ use engine::metrics::Summary;
 use engine::op::OpCode;
 use engine::quorum_peer::{MemberStats, RoleKind};
 use engine::tree;
-use engine::zab::packet::PacketKind::{Ack, Ping, UpToDate};
+use engine::zab::packet::PacketKind::{Ack, Commit, Ping, UpToDate};
 use engine::zxid::Epoch;
 use tests::sim::members::{Counts, World};
 use tests::sim::script::{A, B, C, D, Ensemble, Settings};
@@ -388,5 +388,41 @@ fn a_sync_that_a_leader_has_not_proven_when_it_is_lost_is_never_answered() {
     e.run_until("C follows", |e| e.follows(C, B) && e.has(C, "/y"));
     // Its state was published before the one that the client should have seen.
     assert_eq!(e.answer(client, sync), None);
+    e.all_agree();
+}
+
+#[test]
+fn every_member_takes_a_snapshot_when_nothing_is_written_any_more() {
+    let mut e =
+        Ensemble::with(Settings { observers: 1, snapshot_txns: 60, ..Settings::of(4) }).stand();
+    let client = e.connect(A);
+    for path in ["/a", "/b", "/c", "/d"] {
+        e.write(client, path);
+    }
+    e.run_until("D has all of it", |e| e.has(D, "/d"));
+    let last = e.published(C);
+    (A..=D).for_each(|server| assert_ne!(e.snapshot(server), Some(last), "too early"));
+    e.run_ms(1_100);
+    (A..=D).for_each(|server| assert_eq!(e.snapshot(server), Some(last), "{server}"));
+    e.all_agree();
+}
+
+#[test]
+fn a_learner_takes_no_snapshot_while_it_knows_of_what_is_not_committed() {
+    let mut e = Ensemble::with(Settings { snapshot_txns: 20, ..Settings::of(3) }).stand();
+    let client = e.connect(C);
+    e.write(client, "/a");
+    e.run_ms(1_100);
+    let before = e.snapshot(A);
+    assert_eq!(before, Some(e.published(A)));
+    e.hold(C, A, Commit);
+    e.create(client, "/b");
+    e.run_until("it is in the log of A", |e| e.log_end(A) > e.published(A));
+    e.run_ms(1_500);
+    assert!(e.follows(A, C));
+    assert_eq!(e.snapshot(A), before);
+    e.release(C, A);
+    e.run_ms(1_100);
+    assert_eq!(e.snapshot(A), Some(e.published(C)));
     e.all_agree();
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::disk::{DiskDone, DiskOp};
+use engine::disk::{BLOCK_BYTES, DiskDone, DiskOp};
 use engine::error_code::ErrorCode;
 use engine::ids::{ConnectionId, CoreId, SessionId, Xid};
 use engine::jute::Writer;
@@ -54,7 +54,7 @@ impl World {
     fn with(segments: usize, snapshot_txns: u64) -> Self {
         let now = Now { instant: Instant::ZERO, wall: WallTime(1) };
         let mut pending = Vec::new();
-        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
+        let config = LogConfig::with_segments(SEGMENT_BYTES);
         assert!(SEGMENT_BYTES > group_bytes_most(GROUP_BYTES, &Rules::default()) as u64);
         let log = TxnLog::open(config, LogEnd::default(), now.instant, &mut pending);
         let config = Config {
@@ -248,6 +248,26 @@ fn no_snapshot_is_taken_of_what_has_had_no_transaction() {
         world.wait(10);
         assert_eq!(world.snapshots, [Zxid(2)], "snapCount {snapshot_txns}");
     }
+}
+
+#[test]
+fn a_log_that_is_longer_than_the_tree_is_large_makes_a_snapshot_due() {
+    const LONG: u64 = 64 << 20;
+    let mut world = World::with(usize::MAX, u64::MAX);
+    // Each of these takes a block of the log.
+    world.write(LONG / BLOCK_BYTES as u64 - 1);
+    assert_eq!(world.snapshots, []);
+    world.write(2);
+    assert_eq!(world.snapshots.len(), 1);
+    world.finish_snapshot();
+    let tree = LONG as usize + LARGE_BYTES;
+    for number in 0..tree / LARGE_BYTES {
+        assert_eq!(world.create(number), 0);
+    }
+    assert_eq!(world.snapshots.len(), 1, "the tree is as large");
+    world.replica.replayed(world.now, 1, LONG);
+    world.write(1);
+    assert_eq!(world.snapshots.len(), 2);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Memory {
     fn open() -> Self {
         let mut ops = Vec::new();
         // One segment that lasts for the whole measurement.
-        let config = LogConfig { segment_bytes: 1 << 50, ..LogConfig::default() };
+        let config = LogConfig::with_segments(1 << 50);
         let log = TxnLog::open(config, LogEnd::default(), Instant::ZERO, &mut ops);
         let mut memory = Self { log, ops, next: 1 };
         memory.answer();

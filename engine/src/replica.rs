@@ -240,12 +240,10 @@ impl Replica {
 
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let log = self.log.next_timeout();
-        if !self.orders() {
-            return log;
-        }
-        let others = [self.sessions.next_timeout(), log];
-        others.into_iter().flatten().chain([self.housekeeping.next_timeout()]).min()
+        let snapshot = self.housekeeping.idle_at().filter(|_| self.can_snapshot());
+        let containers = self.orders().then(|| self.housekeeping.container_check());
+        let sessions = self.sessions.next_timeout().filter(|_| self.orders());
+        [self.log.next_timeout(), snapshot, containers, sessions].into_iter().flatten().min()
     }
 
     /// Whether transactions are made here.
@@ -458,13 +456,14 @@ impl Replica {
         out.extend(ops.into_iter().map(Output::Disk));
         // On a full disk, the log looks each second whether there is room.
         self.request_snapshot(now, out);
+        self.request_idle_snapshot(now, out);
         if !self.orders() {
             return;
         }
         if let Some(round) = self.sessions.begin_collection(now.instant) {
             out.push(Output::Collect(round));
         }
-        self.keep_house(now, out);
+        self.check_containers(now, out);
     }
 }
 

@@ -12,8 +12,8 @@
 //! it and all before it have completed, since a flush covers only what was written before it.
 //!
 //! Segments are prepared ahead, so that an append writes to blocks that exist and were written
-//! before. The last one that is ready is the *reserve*: it is begun only when the disk is full, so
-//! that deletions still find room. See `docs/format.md` for the bytes and the argument.
+//! before. The last of those that are ready are the *reserve*: they are begun only when the disk is
+//! full, so that deletions still find room. See `docs/format.md` for the bytes and the argument.
 //!
 //! Invariants:
 //!
@@ -37,16 +37,21 @@ use crate::zxid::Zxid;
 use batch::{Batch, Batches, Place};
 use format::{FRAME_HEADER_BYTES, FRAMES_START, FrameKind};
 
-/// Segments that are kept ready, the reserve included.
-const READY_WANTED: usize = 2;
-/// Segments that are ready and not begun unless the disk is full.
-const RESERVE: usize = 1;
+/// The length of a segment, unless a group needs more. A restart reads on average half of one for
+/// nothing at either end of the log, so they are short.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+/// What deletions have on a full disk, at least.
+const RESERVE_BYTES: u64 = 64 << 20;
 
 /// What does not change while a log is open.
 #[derive(Clone, Copy, Debug)]
 pub struct LogConfig {
     /// The length of a segment; a group of transactions must fit in one.
     pub segment_bytes: u64,
+    /// How many segments are ready ahead of the log, beside the reserve.
+    pub ahead: usize,
+    /// How many segments are ready and not begun unless the disk is full.
+    pub reserve: usize,
     /// Transactions are gathered into frames of up to about this.
     pub frame_bytes_max: usize,
     /// How many frames may be on their way to the disk.
@@ -139,7 +144,9 @@ struct InFlight {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES,
+            ahead: 2,
+            reserve: reserve_of(SEGMENT_BYTES),
             frame_bytes_max: 1 << 20,
             writes_in_flight_max: 2,
             backlog_bytes_max: 64 << 20,
@@ -156,13 +163,22 @@ impl LogConfig {
         let usual = Self::default();
         let needed = FRAMES_START + (FRAME_HEADER_BYTES + bytes) as u64;
         let segment_bytes = usual.segment_bytes.max(needed.next_multiple_of(FRAMES_START));
-        Self { segment_bytes, ..usual }
+        Self { segment_bytes, reserve: reserve_of(segment_bytes), ..usual }
+    }
+
+    /// With segments of this length, one ahead and one in reserve: for tests, which fill them.
+    pub fn with_segments(segment_bytes: u64) -> Self {
+        Self { segment_bytes, ahead: 1, reserve: 1, ..Self::default() }
     }
 
     /// Bytes of a segment that frames can have.
     fn capacity(&self) -> usize {
         usize::try_from(self.segment_bytes - FRAMES_START).unwrap_or(usize::MAX)
     }
+}
+
+fn reserve_of(segment_bytes: u64) -> usize {
+    RESERVE_BYTES.div_ceil(segment_bytes) as usize
 }
 
 impl TxnLog {
@@ -314,7 +330,7 @@ impl TxnLog {
         match self.ready.len() {
             _ if !self.full => Space::Ample,
             0 if self.batches.front().is_some() => Space::None,
-            ready if ready <= RESERVE => Space::Low,
+            ready if ready <= self.config.reserve => Space::Low,
             _ => Space::Ample,
         }
     }
@@ -400,7 +416,7 @@ impl TxnLog {
         if self.current.as_ref().is_some_and(fits) {
             return true;
         }
-        if self.ready.len() <= RESERVE && !self.full && self.current.is_some() {
+        if self.ready.len() <= self.config.reserve && !self.full && self.current.is_some() {
             return false;
         }
         let Some(plan) = self.ready.pop_front() else { return false };
@@ -434,7 +450,7 @@ impl TxnLog {
     }
 
     fn prepare(&mut self, out: &mut Vec<DiskOp>) {
-        let enough = self.ready.len() >= READY_WANTED;
+        let enough = self.ready.len() >= self.config.ahead + self.config.reserve;
         if enough || self.preparing.is_some() || self.retry_at.is_some() {
             return;
         }

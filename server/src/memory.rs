@@ -53,6 +53,7 @@ pub fn start(map: &Map) -> io::Result<Memory> {
     let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
         let mut loading = true;
+        thread::sleep(Duration::from_millis(100));
         while !ends.load(Ordering::Relaxed) {
             match growth.grow(AHEAD_BYTES) {
                 Ok(true) => continue,

@@ -35,7 +35,7 @@ pub struct Config {
     pub memory_bytes_max: Option<u64>,
     /// A snapshot is due after this many transactions.
     pub snapshot_txns: u64,
-    /// A snapshot is due after this many bytes of log.
+    /// A snapshot is due after this many bytes of log; sooner where the tree is smaller.
     pub snapshot_log_bytes: u64,
     /// How much of the log is kept in memory for learners, bytes.
     pub history_bytes: usize,

@@ -8,7 +8,7 @@ use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
 use crate::tree::Effects;
-use crate::txnlog::format;
+use crate::txnlog::format::{self, FRAME_HEADER_BYTES};
 use crate::zab::history::Run;
 use crate::zxid::Zxid;
 
@@ -216,7 +216,8 @@ impl Replica {
         let mut ops = Vec::new();
         self.log.append(now.instant, (run.first, run.last), &run.txns, &mut ops);
         out.extend(ops.into_iter().map(Output::Disk));
-        let (txns, bytes) = (run.last.0 - run.first.0 + 1, run.txns.len() as u64);
+        let txns = run.last.0 - run.first.0 + 1;
+        let bytes = format::stride(FRAME_HEADER_BYTES + run.txns.len());
         self.housekeeping.logged(&self.config, now.instant, txns, bytes);
         self.stats.frame_txns.record(txns);
         if self.mode == Mode::Leading {

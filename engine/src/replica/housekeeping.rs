@@ -19,6 +19,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The part of a full interval that is worth a snapshot when idle.
 const IDLE_PART: u64 = 20;
 
+/// A snapshot is due when the log behind the last one is as long as the tree is large, for then it
+/// takes as long to read at a restart. But a log shorter than this is short, bytes.
+const LOG_BYTES_MIN: u64 = 64 << 20;
+
 /// While the log's disk is full, at least this long lies between two snapshots.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -74,8 +78,14 @@ impl Housekeeping {
         }
     }
 
-    pub(super) fn next_timeout(&self) -> Instant {
-        self.idle_at.map_or(self.container_check, |at| at.min(self.container_check))
+    /// When containers are looked at, which is for who orders.
+    pub(super) fn container_check(&self) -> Instant {
+        self.container_check
+    }
+
+    /// When a snapshot is due if nothing more is written.
+    pub(super) fn idle_at(&self) -> Option<Instant> {
+        self.idle_at
     }
 
     /// The state is another one: a snapshot under way is none of it.
@@ -87,7 +97,8 @@ impl Housekeeping {
         self.alone = None;
     }
 
-    /// Counts what went to the log, or what was replayed from it.
+    /// Counts what went to the log, or what was replayed from it: transactions, and bytes of frames
+    /// with their padding.
     pub(super) fn logged(&mut self, config: &Config, now: Instant, txns: u64, bytes: u64) {
         self.txns_since_snapshot += txns;
         self.bytes_since_snapshot += bytes;
@@ -99,14 +110,20 @@ impl Housekeeping {
 }
 
 impl Replica {
-    pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// Looks at containers and TTL znodes if it is time to.
+    pub(super) fn check_containers(&mut self, now: Now, out: &mut Vec<Output>) {
         if now.instant >= self.housekeeping.container_check {
             self.housekeeping.container_check =
                 now.instant.after(self.config.container_check_interval);
             self.delete_containers(now, out);
         }
-        if self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
-            if self.is_idle() && self.housekeeping.running.is_none() {
+    }
+
+    /// Asks for a snapshot if enough was logged before nothing was any more.
+    pub(super) fn request_idle_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.can_snapshot() && self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
+            let is_idle = self.log.submitted() <= self.published.zxid();
+            if is_idle && self.housekeeping.running.is_none() {
                 self.begin_snapshot(now, out);
             } else {
                 // The disk takes its time.
@@ -166,11 +183,15 @@ impl Replica {
         candidates
     }
 
+    /// Whether what is in the log stays there: of what may have to go again there is no snapshot.
+    pub(super) fn can_snapshot(&self) -> bool {
+        !matches!(self.mode, Mode::Waiting | Mode::Synchronizing)
+    }
+
     /// Asks for a snapshot of what is published if enough has been logged since the last one, or
     /// if it makes room on a full disk.
     pub(super) fn request_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
-        if matches!(self.mode, Mode::Waiting | Mode::Synchronizing) {
-            // What is in the log may have to go again.
+        if !self.can_snapshot() {
             return;
         }
         if self.log.space() == Space::Ample {
@@ -178,12 +199,17 @@ impl Replica {
         }
         // What was logged first may not be published yet: there is nothing to take one of.
         let has_some = self.published.zxid() != Zxid::ZERO;
-        let much = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns
-            || self.housekeeping.bytes_since_snapshot >= self.config.snapshot_log_bytes;
-        let due = has_some && much;
+        let many = self.housekeeping.txns_since_snapshot >= self.config.snapshot_txns;
+        let due = has_some && (many || self.has_long_log());
         if (due || self.snapshot_makes_room(now)) && self.housekeeping.running.is_none() {
             self.begin_snapshot(now, out);
         }
+    }
+
+    /// Whether the log behind the last snapshot takes long to read in comparison with it.
+    fn has_long_log(&self) -> bool {
+        let bytes = self.housekeeping.bytes_since_snapshot;
+        bytes >= LOG_BYTES_MIN && bytes >= self.config.snapshot_log_bytes.min(self.tree_bytes())
     }
 
     /// Whether the log's disk is full, and a snapshot would be the end of log or of snapshots that

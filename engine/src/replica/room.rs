@@ -27,9 +27,13 @@ impl Replica {
     ///
     // Compat: ZKDatabase.calculateTxnLogSizeLimit, which takes the size of the newest snapshot
     pub fn log_bytes_worth_reading(&self) -> Option<u64> {
+        Some((self.tree_bytes() as f64 * self.config.log_share?) as u64)
+    }
+
+    /// How large the tree is, bytes: a snapshot of it, too.
+    pub(super) fn tree_bytes(&self) -> u64 {
         let pages = self.tree.view().page_stats();
-        let tree = (pages.used - pages.waiting) * PAGE_BYTES;
-        Some((tree as f64 * self.config.log_share?) as u64)
+        ((pages.used - pages.waiting) * PAGE_BYTES) as u64
     }
 
     /// Whether this write is to be refused now.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::disk::{AlignedBuf, BLOCK_BYTES};
 use crate::zxid::Zxid;
 
@@ -45,7 +45,7 @@ pub(super) struct Place {
 impl Batch {
     /// Blocks that its frame takes, in bytes.
     pub(super) fn padded_bytes(&self) -> u64 {
-        self.frame.len().next_multiple_of(BLOCK_BYTES) as u64
+        format::stride(self.frame.len())
     }
 
     /// The last zxid before it.

@@ -242,8 +242,13 @@ impl FrameHeader {
 
     /// How far behind this frame the next one is.
     pub fn stride(&self) -> u64 {
-        self.frame_bytes().next_multiple_of(BLOCK_BYTES) as u64
+        stride(self.frame_bytes())
     }
+}
+
+/// How much of a segment a frame of this length takes, bytes.
+pub fn stride(frame_bytes: usize) -> u64 {
+    frame_bytes.next_multiple_of(BLOCK_BYTES) as u64
 }
 
 /// The name of a segment's file.

@@ -8,8 +8,9 @@ use crate::disk::{
     BLOCK_BYTES, Damage, SegmentId, SegmentPlan, StorageError, StorageErrorKind, Volume,
 };
 
-/// How much is read at once.
-const CHUNK_BYTES: usize = 1 << 20;
+/// How much is read at once: little at first, for of most segments only the beginning is wanted.
+const CHUNK_BYTES_MIN: usize = 8 << 10;
+const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// A segment being read.
 #[derive(Debug)]
@@ -94,7 +95,8 @@ impl<'v, V: Volume> Reader<'v, V> {
         let count = count.min(left);
         let chunk_end = self.chunk_at + self.chunk.len() as u64;
         if offset < self.chunk_at || offset + count as u64 > chunk_end {
-            self.chunk.resize(count.max(CHUNK_BYTES).min(left), 0);
+            let chunk = (2 * self.chunk.len()).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+            self.chunk.resize(count.max(chunk).min(left), 0);
             let read = self.volume.read_at(&self.name, offset, &mut self.chunk)?;
             self.chunk.truncate(read);
             self.chunk_at = offset;

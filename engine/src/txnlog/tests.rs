@@ -74,7 +74,7 @@ impl Driver {
 }
 
 fn small() -> LogConfig {
-    LogConfig { segment_bytes: 5 * FRAMES_START, ..LogConfig::default() }
+    LogConfig::with_segments(5 * FRAMES_START)
 }
 
 #[test]

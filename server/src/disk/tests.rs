@@ -53,7 +53,7 @@ struct Server {
 }
 
 fn config(seed: u64) -> LogConfig {
-    LogConfig { segment_bytes: 256 << 10, seed, ..LogConfig::default() }
+    LogConfig { seed, ..LogConfig::with_segments(256 << 10) }
 }
 
 impl Server {

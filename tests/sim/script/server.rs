@@ -120,10 +120,9 @@ impl Ensemble {
         let found = server.store.open(0).unwrap();
         server.epochs = found.epochs;
         let log = LogConfig {
-            segment_bytes: SEGMENT_BYTES,
             frame_bytes_max: 16 << 10,
             seed: u64::from(server.life),
-            ..LogConfig::default()
+            ..LogConfig::with_segments(SEGMENT_BYTES)
         };
         let mut ops = Vec::new();
         let writer = TxnLog::open(log, found.recovered.log, now.instant, &mut ops);
@@ -302,6 +301,11 @@ impl Ensemble {
     /// A server's epochs, as they are on its disk.
     pub fn epochs(&self, index: usize) -> Epochs {
         self.servers[index].epochs
+    }
+
+    /// The last transaction of the snapshot that a server would start with.
+    pub fn snapshot(&self, index: usize) -> Option<Zxid> {
+        self.servers[index].store.clone().look().unwrap().recovered.report.snapshot
     }
 
     /// Whether a server shows this znode.
