@@ -308,7 +308,7 @@ fn a_full_disk_holds_up_appends_and_loses_nothing() {
     let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
     disk.capacity = Some(3 * SEGMENT_BYTES + 1000);
     let end = LogEnd { next_segment: 1.into(), ..LogEnd::default() };
-    let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
+    let config = LogConfig::with_segments(SEGMENT_BYTES);
     let mut writer = LogWriter::open(config, end, None);
     for _ in 0..200 {
         if writer.log.space() != engine::txnlog::Space::None {
@@ -448,7 +448,7 @@ fn write_golden(folder: &Path) {
     let mut disk = SimDisk::default();
     let mut random = Random::new(1);
     let bytes = 8 * FRAMES_START;
-    let config = LogConfig { segment_bytes: bytes, seed: 3, ..LogConfig::default() };
+    let config = LogConfig { seed: 3, ..LogConfig::with_segments(bytes) };
     for (first, last) in [(0x1_0000_0001_u64, 0x1_0000_0004_u64), (0x2_0000_0001, 0x2_0000_0002)] {
         let (report, _) = scan_all(&disk).unwrap();
         let mut writer = LogWriter::open(config, report.end, None);

@@ -18,6 +18,9 @@ const AHEAD_BYTES: usize = 16 << 20;
 /// How long to wait when there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long the thread leaves the processors, and the lock of the address space, to the start.
+const START_PAUSE: Duration = Duration::from_millis(100);
+
 /// Keeps the thread going; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Memory {
@@ -53,7 +56,8 @@ pub fn start(map: &Map) -> io::Result<Memory> {
     let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
         let mut loading = true;
-        thread::sleep(Duration::from_millis(100));
+        // What is needed until the server serves is little, and the processors have other work.
+        thread::sleep(START_PAUSE);
         while !ends.load(Ordering::Relaxed) {
             match growth.grow(AHEAD_BYTES) {
                 Ok(true) => continue,

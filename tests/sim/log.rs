@@ -65,11 +65,10 @@ pub struct LogWriter {
 /// A configuration with small segments.
 pub fn config(random: &mut Random) -> LogConfig {
     LogConfig {
-        segment_bytes: SEGMENT_BYTES,
         frame_bytes_max: [1, 16 << 10, 1 << 20][random.below(3)],
         writes_in_flight_max: 1 + random.below(4),
         seed: random.any(),
-        ..LogConfig::default()
+        ..LogConfig::with_segments(SEGMENT_BYTES)
     }
 }
 

@@ -187,9 +187,8 @@ impl World {
             grace: Duration::from_secs(1),
             mode: OwnerMode::Plain,
             log: LogConfig {
-                segment_bytes: SEGMENT_BYTES,
                 seed: self.count + index as u64,
-                ..LogConfig::default()
+                ..LogConfig::with_segments(SEGMENT_BYTES)
             },
         };
         let Found { recovered, epochs, has_data } =

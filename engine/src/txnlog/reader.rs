@@ -8,8 +8,9 @@ use crate::disk::{
     BLOCK_BYTES, Damage, SegmentId, SegmentPlan, StorageError, StorageErrorKind, Volume,
 };
 
-/// How much is read at once: little at first, for of most segments only the beginning is wanted.
+/// How much is read at first: of most segments, only the beginning is wanted.
 const CHUNK_BYTES_MIN: usize = 8 << 10;
+/// And then, in the end: each time twice as much, up to this.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// A segment being read.

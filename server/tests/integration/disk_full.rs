@@ -12,12 +12,15 @@ use tempfile::TempDir;
 use super::client::PERSISTENT;
 use super::server::{DEADLINE, Setup};
 
+/// The segment that is written, two ahead, and four in reserve.
+const SEGMENTS: usize = 7;
+
 /// A small file system; unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// One of so many MiB, of which three segments of the log take 192; none where this user may
-    /// not mount.
+    /// One of so many MiB, of which the first segments of the log take 112; none where this user
+    /// may not mount.
     fn mount(megabytes: u64) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let options = format!("size={megabytes}m");
@@ -56,7 +59,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Waits until the log has its three segments: what is full then is not full by chance.
+/// Waits until the log has its first segments: what is full then is not full by chance.
 fn wait_for_segments(data: &Path) {
     let deadline = Instant::now() + DEADLINE;
     let is_segment = |name: &str| name.starts_with("log.");
@@ -66,7 +69,7 @@ fn wait_for_segments(data: &Path) {
             .filter(|entry| is_segment(&entry.as_ref().unwrap().file_name().to_string_lossy()))
             .count()
     };
-    while count() < 3 {
+    while count() < SEGMENTS {
         assert!(Instant::now() < deadline, "the log has no segments");
     }
 }

@@ -58,10 +58,9 @@ impl World {
         }
         let now = host.time(self.now);
         let log = LogConfig {
-            segment_bytes: SEGMENT_BYTES,
             frame_bytes_max: 16 << 10,
             seed,
-            ..LogConfig::default()
+            ..LogConfig::with_segments(SEGMENT_BYTES)
         };
         let mut ops = Vec::new();
         let log_end = found.recovered.log;
