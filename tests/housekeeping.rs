@@ -251,7 +251,7 @@ fn no_snapshot_is_taken_of_what_has_had_no_transaction() {
 }
 
 #[test]
-fn a_log_that_is_longer_than_the_tree_is_large_makes_a_snapshot_due() {
+fn a_log_that_is_half_as_long_as_the_tree_makes_a_snapshot_due() {
     const LONG: u64 = 64 << 20;
     let mut world = World::with(usize::MAX, u64::MAX);
     // Each of these takes a block of the log.
@@ -260,14 +260,26 @@ fn a_log_that_is_longer_than_the_tree_is_large_makes_a_snapshot_due() {
     world.write(2);
     assert_eq!(world.snapshots.len(), 1);
     world.finish_snapshot();
-    let tree = LONG as usize + LARGE_BYTES;
-    for number in 0..tree / LARGE_BYTES {
-        assert_eq!(world.create(number), 0);
+    let long = LONG as usize / LARGE_BYTES;
+    let mut number = 0;
+    let mut grow = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            assert_eq!(world.create(number), 0);
+            number += 1;
+        }
+    };
+    for _ in 0..2 {
+        let before = world.snapshots.len();
+        grow(&mut world, long + 1);
+        assert_eq!(world.snapshots.len(), before + 1);
+        world.finish_snapshot();
     }
-    assert_eq!(world.snapshots.len(), 1, "the tree is as large");
+    let before = world.snapshots.len();
+    grow(&mut world, long + 1);
+    assert_eq!(world.snapshots.len(), before, "the tree is three times as large");
     world.replica.replayed(world.now, 1, LONG);
     world.write(1);
-    assert_eq!(world.snapshots.len(), 2);
+    assert_eq!(world.snapshots.len(), before + 1);
 }
 
 #[test]

@@ -19,8 +19,11 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The part of a full interval that is worth a snapshot when idle.
 const IDLE_PART: u64 = 20;
 
-/// A snapshot is due when the log behind the last one is as long as the tree is large, for then it
-/// takes as long to read at a restart. But a log shorter than this is short, bytes.
+/// A snapshot is due when the log behind the last one is longer than this part of the tree: at a
+/// restart, it would take longer to read and to apply than the snapshot takes to check.
+const LOG_SHARE: u64 = 2;
+
+/// But a log shorter than this is short, bytes.
 const LOG_BYTES_MIN: u64 = 64 << 20;
 
 /// While the log's disk is full, at least this long lies between two snapshots.
@@ -209,7 +212,8 @@ impl Replica {
     /// Whether the log behind the last snapshot takes long to read in comparison with it.
     fn has_long_log(&self) -> bool {
         let bytes = self.housekeeping.bytes_since_snapshot;
-        bytes >= LOG_BYTES_MIN && bytes >= self.config.snapshot_log_bytes.min(self.tree_bytes())
+        bytes >= LOG_BYTES_MIN
+            && bytes >= self.config.snapshot_log_bytes.min(self.tree_bytes() / LOG_SHARE)
     }
 
     /// Whether the log's disk is full, and a snapshot would be the end of log or of snapshots that
