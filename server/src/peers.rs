@@ -108,6 +108,7 @@ enum Happened {
     Failed(LinkId, bool),
     Drained(LinkId),
     Closed(LinkId),
+    Reset(LinkId),
 }
 
 impl Peers {
@@ -216,7 +217,8 @@ impl Peers {
                         return Some(LinkEvent::Received(id, &self.buffer[..count]));
                     }
                 }
-                Read::End => self.end(id),
+                Read::End => self.end(id, Happened::Closed(id)),
+                Read::Reset => self.end(id, Happened::Reset(id)),
             }
         }
     }
@@ -237,7 +239,7 @@ impl Peers {
         if link.unsent() > self.plan.unsent_bytes_max {
             let bytes = link.unsent();
             tracing::warn!(link = id.0, bytes, "a member does not take what it is sent");
-            link.spoil();
+            link.spoil(false);
             self.read_later(id);
         }
     }
@@ -261,18 +263,18 @@ impl Peers {
                 }
             }
             // What the other side sent before is still told.
-            Err(_) => {
-                link.spoil();
+            Err(errno) => {
+                link.spoil(errno == Errno::CONNRESET);
                 self.read_later(id);
             }
         }
     }
 
     /// Nothing more will come on the link.
-    fn end(&mut self, id: LinkId) {
+    fn end(&mut self, id: LinkId, how: Happened) {
         let Some(link) = self.links.get(&id) else { return };
         if link.is_open() {
-            self.events.push_back(Happened::Closed(id));
+            self.events.push_back(how);
         }
         self.remove(id);
     }
@@ -313,7 +315,7 @@ impl Peers {
         for (socket, plane) in accepted {
             match self.accepted.place(plane, now) {
                 Place::Free => {}
-                Place::InsteadOf(silent) => self.end(silent),
+                Place::InsteadOf(silent) => self.end(silent, Happened::Closed(silent)),
                 Place::None(said) => {
                     if let Some(unsaid) = said {
                         tracing::warn!(?plane, unsaid, "connection refused: too many are open");
@@ -427,7 +429,8 @@ impl Happened {
             | Self::Failed(link, _)
             | Self::Connected(link)
             | Self::Drained(link)
-            | Self::Closed(link) => link,
+            | Self::Closed(link)
+            | Self::Reset(link) => link,
         }
     }
 
@@ -438,6 +441,7 @@ impl Happened {
             Self::Failed(link, refused) => LinkEvent::Failed { link, refused },
             Self::Drained(link) => LinkEvent::Drained(link),
             Self::Closed(link) => LinkEvent::Closed(link),
+            Self::Reset(link) => LinkEvent::Reset(link),
         }
     }
 }
@@ -457,13 +461,13 @@ impl Room {
 }
 
 /// Watches the socket of a link for input, and for `room`.
-fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
-    Ok(epoll::add(epoll, socket, EventData::new_u64(id.0), room.flags())?)
+fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> Result<(), Errno> {
+    epoll::add(epoll, socket, EventData::new_u64(id.0), room.flags())
 }
 
 /// Changes for what the socket of a link is watched.
-fn watch_again(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
-    Ok(epoll::modify(epoll, socket, EventData::new_u64(id.0), room.flags())?)
+fn watch_again(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> Result<(), Errno> {
+    epoll::modify(epoll, socket, EventData::new_u64(id.0), room.flags())
 }
 
 impl fmt::Debug for Peers {

@@ -76,7 +76,8 @@ impl QuorumPeer {
             | LinkEvent::Failed { link, .. }
             | LinkEvent::Received(link, _)
             | LinkEvent::Drained(link)
-            | LinkEvent::Closed(link) => link,
+            | LinkEvent::Closed(link)
+            | LinkEvent::Reset(link) => link,
         };
         if member.elector.owns(link) {
             return member.elector.on_link(now.instant, event, &mut out.links);

@@ -211,7 +211,7 @@ impl Leader {
             }
             LinkEvent::Received(link, bytes) => self.on_bytes(now, link, bytes, replica, out),
             LinkEvent::Drained(link) => self.go_on_sending(now, link, replica, out),
-            LinkEvent::Closed(link) => {
+            LinkEvent::Closed(link) | LinkEvent::Reset(link) => {
                 // One of those who have not said who they are need not be told of.
                 if let Some(server) = self.remove(link, out).and_then(|handler| handler.server) {
                     tracing::info!(%server, "a learner is gone");

@@ -187,7 +187,9 @@ impl Learner {
                 self.reader.stream.push(bytes);
                 self.go_on(now, replica, out)
             }
-            LinkEvent::Closed(_) => Err(Lost("the leader has closed the link")),
+            LinkEvent::Closed(_) | LinkEvent::Reset(_) => {
+                Err(Lost("the leader has closed the link"))
+            }
             LinkEvent::Failed { .. } => Err(Lost("the leader cannot be reached")),
             LinkEvent::Accepted { .. } | LinkEvent::Drained(_) => Ok(Progress::None),
         }

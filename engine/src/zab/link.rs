@@ -8,7 +8,8 @@
 //! Invariants:
 //!
 //!   * per link, events come in order: at first `Accepted` or `Connected` (or `Failed`, and then
-//!     nothing more), then bytes, and at last `Closed`, unless the machine has closed it
+//!     nothing more), then bytes, and at last `Closed` or `Reset`, unless the machine has closed
+//!     it
 //!   * after [`LinkOp::Close`] no event names the link, and what was sent before still goes out
 //!   * bytes that are sent go out in order and whole, or the link closes
 
@@ -77,4 +78,7 @@ pub enum LinkEvent<'a> {
     Drained(LinkId),
     /// The link is gone: closed by the other side or broken.
     Closed(LinkId),
+    /// The link is gone, and what was sent last was not read: so it is with one that a dying server
+    /// had not accepted yet.
+    Reset(LinkId),
 }

@@ -30,6 +30,8 @@ pub(super) struct Link {
     out: Out,
     /// A write has failed: nothing more comes when what is there is read.
     is_spoilt: bool,
+    /// The other side has thrown away what it was sent, as a write has told.
+    is_reset: bool,
 }
 
 #[derive(Debug)]
@@ -62,11 +64,13 @@ pub(super) enum Read {
     Bytes(usize),
     /// The link is over.
     End,
+    /// And what was sent last was not read.
+    Reset,
 }
 
 impl Link {
     fn new(phase: Phase, socket: Option<OwnedFd>) -> Self {
-        Self { phase, socket, out: Out::default(), is_spoilt: false }
+        Self { phase, socket, out: Out::default(), is_spoilt: false, is_reset: false }
     }
 
     /// A link that is to be connected.
@@ -144,14 +148,15 @@ impl Link {
         }
     }
 
-    /// The socket takes nothing more.
-    pub(super) fn spoil(&mut self) {
+    /// The socket takes nothing more: whether it has been reset.
+    pub(super) fn spoil(&mut self, is_reset: bool) {
         self.is_spoilt = true;
+        self.is_reset = is_reset;
         self.out = Out::default();
     }
 
     /// Writes what the socket takes; whether the machine is to hear that all is written.
-    pub(super) fn flush(&mut self, epoll: &OwnedFd, id: LinkId) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, epoll: &OwnedFd, id: LinkId) -> Result<bool, Errno> {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.is_spoilt) else {
             return Ok(false);
         };
@@ -180,6 +185,8 @@ impl Link {
         match rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT) {
             Ok((count @ 1.., _)) => Read::Bytes(count),
             Err(Errno::AGAIN | Errno::INTR) if !self.is_spoilt => Read::Nothing,
+            Err(Errno::CONNRESET) => Read::Reset,
+            Ok((0, _)) | Err(_) if self.is_reset => Read::Reset,
             Ok((0, _)) | Err(_) => Read::End,
         }
     }
@@ -201,7 +208,7 @@ impl Out {
     }
 
     /// Writes until the socket takes no more; whether all is written.
-    fn write(&mut self, socket: &OwnedFd) -> io::Result<bool> {
+    fn write(&mut self, socket: &OwnedFd) -> Result<bool, Errno> {
         while let Some(buffer) = self.buffers.front() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(socket, &buffer[self.sent..], flags) {
@@ -211,7 +218,7 @@ impl Out {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Err(errno),
             }
             if self.sent == self.buffers[0].len() {
                 self.buffers.pop_front();

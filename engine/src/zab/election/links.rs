@@ -207,7 +207,8 @@ impl Links {
                     self.flush(peer, out);
                 }
             }
-            LinkEvent::Closed(link) => self.on_closed(now, link, out),
+            LinkEvent::Closed(link) => self.on_closed(now, link, false, out),
+            LinkEvent::Reset(link) => self.on_closed(now, link, true, out),
         }
     }
 
@@ -301,14 +302,15 @@ impl Links {
         }
     }
 
-    fn on_closed(&mut self, now: Instant, link: LinkId, out: &mut Vec<LinkOp>) {
+    fn on_closed(&mut self, now: Instant, link: LinkId, is_reset: bool, out: &mut Vec<LinkOp>) {
         match self.links.remove(&link) {
             None | Some(Link::Greeting { .. }) => {}
             Some(Link::Dialled(id)) => {
                 let peer = self.peers.get_mut(&id).expect("only members are dialled");
                 peer.dial = match peer.dial {
-                    // Either it dials back now, or it is dead.
-                    Dial::Reached { .. } => {
+                    // It has read the hello: either it dials back now, or it is dead. One that has
+                    // not is dying, and will refuse the next dial.
+                    Dial::Reached { .. } if !is_reset => {
                         let deadline = now.after(peer.pause().max(DIAL_BACK_MIN));
                         Dial::Reached { link: None, deadline }
                     }

@@ -28,6 +28,7 @@ pub(super) enum Told {
     Received(LinkId, Vec<u8>),
     Drained(LinkId),
     Closed(LinkId),
+    Reset(LinkId),
 }
 
 /// A server's links under test.
@@ -120,6 +121,7 @@ impl Bed {
                 }
                 LinkEvent::Drained(link) => Told::Drained(link),
                 LinkEvent::Closed(link) => Told::Closed(link),
+                LinkEvent::Reset(link) => Told::Reset(link),
             };
             self.told.push(told);
         }

@@ -136,7 +136,7 @@ fn a_reset_is_told_once_whatever_is_under_way() {
             reset(stream);
             bed.until_links(0);
             bed.settle();
-            let expected = if leaves { vec![] } else { vec![Told::Closed(link)] };
+            let expected = if leaves { vec![] } else { vec![Told::Reset(link)] };
             assert_eq!(bed.told, expected);
         }
     });
@@ -150,6 +150,21 @@ fn a_reset_before_anything_was_looked_at_is_told_too() {
         let (stream, link) = bed.accepted();
         write(&stream, b"well");
         bed.until_told(&Told::Received(link, b"well".to_vec()));
+    });
+}
+
+#[test]
+fn a_connection_that_a_dying_server_has_not_accepted_is_reset() {
+    on_both(|backend| {
+        let (listener, address) = listen();
+        let mut bed = Bed::new(backend, &[at(address)]);
+        bed.dial(2);
+        bed.until_told(&Told::Connected(LinkId(2)));
+        bed.send(LinkId(2), b"hello");
+        bed.until_told(&Told::Drained(LinkId(2)));
+        drop(listener);
+        bed.until_told(&Told::Reset(LinkId(2)));
+        bed.until_links(0);
     });
 }
 

@@ -91,6 +91,10 @@ impl World {
     }
 }
 
+fn refused(link: u64) -> LinkEvent<'static> {
+    LinkEvent::Failed { link: LinkId(link), refused: true }
+}
+
 /// Both voters connected, by links 4 (dialled) and 1 (accepted).
 fn connected() -> World {
     let mut world = World::new();
@@ -156,7 +160,6 @@ fn the_newest_message_waits_for_the_link() {
 
 #[test]
 fn refusals_count_in_the_round_of_their_dial() {
-    let refused = |link| LinkEvent::Failed { link: LinkId(link), refused: true };
     let mut world = World::new();
     world.begin_round().check(&["dial 1 4", "dial 3 8"]);
     world.event(refused(4)).check(&[]).check_heard(&[Heard::Refused(SMALLER)]);
@@ -171,6 +174,20 @@ fn refusals_count_in_the_round_of_their_dial() {
     // Who connects is there after all.
     world.accept(IN, LARGER);
     assert!(!world.links.refused(LARGER));
+}
+
+#[test]
+fn a_larger_id_that_has_read_the_hello_has_time_to_dial_back_and_one_that_has_not_is_dying() {
+    for (end, pause) in [(LinkEvent::Closed(LinkId(8)), 10), (LinkEvent::Reset(LinkId(8)), 1)] {
+        let mut world = World::new();
+        world.begin_round().check(&["dial 1 4", "dial 3 8"]);
+        world.event(refused(4));
+        world.event(LinkEvent::Connected(LinkId(8))).check(&["hello 8"]);
+        world.event(end).pass(pause - 1).check(&[]);
+        world.pass(1).check(&["dial 3 12"]);
+        world.check_heard(&[Heard::Refused(SMALLER)]);
+        world.event(refused(12)).check_heard(&[Heard::Refused(LARGER)]);
+    }
 }
 
 #[test]
