@@ -39,7 +39,7 @@ use format::{FRAME_HEADER_BYTES, FRAMES_START, FrameKind};
 
 /// The length of a segment, unless a group needs more. A restart reads on average half of one for
 /// nothing at either end of the log, so they are short.
-pub const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
 /// What deletions have on a full disk, at least.
 const RESERVE_BYTES: u64 = 64 << 20;
 
