@@ -3,8 +3,10 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::iter;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::op::OpCode;
@@ -18,6 +20,15 @@ pub(crate) struct Ensemble {
     setups: Vec<Setup>,
     servers: Vec<Option<Server>>,
     folder: TempDir,
+}
+
+/// Ports that nobody else is given: a member may need long until it binds its own. They lie below
+/// those that the kernel hands out, and each process of tests has others.
+fn free_ports(count: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 20) as u16 * 1_000;
+    let ports = iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000);
+    ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect()
 }
 
 impl Ensemble {
@@ -41,11 +52,7 @@ impl Ensemble {
     /// The same without a start.
     fn prepare(backend: &'static str, count: usize, voters: usize, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
-        // Held together, so that none comes twice.
-        let held: Vec<_> =
-            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = held.iter().map(|held| held.local_addr().unwrap().port()).collect();
-        drop(held);
+        let ports = free_ports(2 * count);
         let setup = |index: usize| {
             let data = folder.path().join(index.to_string());
             std::fs::create_dir(&data).unwrap();
