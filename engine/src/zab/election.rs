@@ -337,4 +337,6 @@ impl Elector {
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod space;
+#[cfg(test)]
 mod tests;
