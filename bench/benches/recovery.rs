@@ -23,6 +23,8 @@ const ZNODES: u32 = 1_000_000;
 const CHILDREN: u32 = 1_000;
 /// Transactions behind the snapshot.
 const REPLAYED: u32 = 100_000;
+/// One segment holds all of them.
+const SEGMENT_BYTES: u64 = 64 << 20;
 /// Transactions in a frame.
 const GROUP: u32 = 64;
 const DATA: [u8; 100] = [7; 100];
@@ -90,11 +92,12 @@ impl Sink for Ignore {
 
 /// Writes the log behind the snapshot.
 fn write_log(directory: &mut Directory, state: &mut State) {
-    let plan = plan_segment(7, SegmentId(1), LogConfig::default().segment_bytes);
+    let plan = plan_segment(7, SegmentId(1), SEGMENT_BYTES);
     segments::begin(directory, plan, Zxid(state.zxid)).expect("room in /tmp");
     let end = scan(directory, Zxid(state.zxid), &mut Ignore).expect("it was just begun").end;
     let mut ops = Vec::new();
-    let mut log = TxnLog::open(LogConfig::default(), end, Instant::ZERO, &mut ops);
+    let mut log =
+        TxnLog::open(LogConfig::with_segments(SEGMENT_BYTES), end, Instant::ZERO, &mut ops);
     for first in (0..REPLAYED).step_by(GROUP as usize) {
         let (begin, mut body) = (Zxid(state.zxid + 1), Vec::new());
         for number in first..REPLAYED.min(first + GROUP) {
