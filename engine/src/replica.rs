@@ -240,10 +240,8 @@ impl Replica {
 
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let snapshot = self.housekeeping.idle_at().filter(|_| self.can_snapshot());
-        let containers = self.orders().then(|| self.housekeeping.container_check());
         let sessions = self.sessions.next_timeout().filter(|_| self.orders());
-        [self.log.next_timeout(), snapshot, containers, sessions].into_iter().flatten().min()
+        [self.log.next_timeout(), sessions, self.house_timeout()].into_iter().flatten().min()
     }
 
     /// Whether transactions are made here.
@@ -456,14 +454,12 @@ impl Replica {
         out.extend(ops.into_iter().map(Output::Disk));
         // On a full disk, the log looks each second whether there is room.
         self.request_snapshot(now, out);
-        self.request_idle_snapshot(now, out);
-        if !self.orders() {
-            return;
-        }
-        if let Some(round) = self.sessions.begin_collection(now.instant) {
+        if self.orders()
+            && let Some(round) = self.sessions.begin_collection(now.instant)
+        {
             out.push(Output::Collect(round));
         }
-        self.check_containers(now, out);
+        self.keep_house(now, out);
     }
 }
 

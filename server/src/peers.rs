@@ -263,8 +263,8 @@ impl Peers {
                 }
             }
             // What the other side sent before is still told.
-            Err(errno) => {
-                link.spoil(errno == Errno::CONNRESET);
+            Err(error) => {
+                link.spoil(error.kind() == io::ErrorKind::ConnectionReset);
                 self.read_later(id);
             }
         }
@@ -461,13 +461,13 @@ impl Room {
 }
 
 /// Watches the socket of a link for input, and for `room`.
-fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> Result<(), Errno> {
-    epoll::add(epoll, socket, EventData::new_u64(id.0), room.flags())
+fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
+    Ok(epoll::add(epoll, socket, EventData::new_u64(id.0), room.flags())?)
 }
 
 /// Changes for what the socket of a link is watched.
-fn watch_again(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> Result<(), Errno> {
-    epoll::modify(epoll, socket, EventData::new_u64(id.0), room.flags())
+fn watch_again(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
+    Ok(epoll::modify(epoll, socket, EventData::new_u64(id.0), room.flags())?)
 }
 
 impl fmt::Debug for Peers {

@@ -81,16 +81,6 @@ impl Housekeeping {
         }
     }
 
-    /// When containers are looked at, which is for who orders.
-    pub(super) fn container_check(&self) -> Instant {
-        self.container_check
-    }
-
-    /// When a snapshot is due if nothing more is written.
-    pub(super) fn idle_at(&self) -> Option<Instant> {
-        self.idle_at
-    }
-
     /// The state is another one: a snapshot under way is none of it.
     pub(super) fn reset(&mut self) {
         self.txns_since_snapshot = 0;
@@ -113,17 +103,19 @@ impl Housekeeping {
 }
 
 impl Replica {
-    /// Looks at containers and TTL znodes if it is time to.
-    pub(super) fn check_containers(&mut self, now: Now, out: &mut Vec<Output>) {
-        if now.instant >= self.housekeeping.container_check {
+    /// When [`Replica::keep_house`] has something to do.
+    pub(super) fn house_timeout(&self) -> Option<Instant> {
+        let containers = self.orders().then_some(self.housekeeping.container_check);
+        let snapshot = self.housekeeping.idle_at.filter(|_| self.can_snapshot());
+        containers.into_iter().chain(snapshot).min()
+    }
+
+    pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.orders() && now.instant >= self.housekeeping.container_check {
             self.housekeeping.container_check =
                 now.instant.after(self.config.container_check_interval);
             self.delete_containers(now, out);
         }
-    }
-
-    /// Asks for a snapshot if enough was logged before nothing was any more.
-    pub(super) fn request_idle_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.can_snapshot() && self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
             let is_idle = self.log.submitted() <= self.published.zxid();
             if is_idle && self.housekeeping.running.is_none() {
@@ -187,7 +179,7 @@ impl Replica {
     }
 
     /// Whether what is in the log stays there: of what may have to go again there is no snapshot.
-    pub(super) fn can_snapshot(&self) -> bool {
+    fn can_snapshot(&self) -> bool {
         !matches!(self.mode, Mode::Waiting | Mode::Synchronizing)
     }
 

@@ -63,10 +63,8 @@ impl Dial {
         }
         while let Some(address) = self.rest.pop_front() {
             let share = self.deadline.since(now) / (self.rest.len() as u32 + 1);
-            let begun = ring::begin_connect(address).and_then(|socket| {
-                watch(epoll, &socket, id, Room::Wanted)?;
-                Ok(socket)
-            });
+            let begun = ring::begin_connect(address)
+                .and_then(|socket| watch(epoll, &socket, id, Room::Wanted).map(|()| socket));
             match begun {
                 Ok(socket) => {
                     self.attempt_until = now.after(share);

@@ -156,7 +156,7 @@ impl Link {
     }
 
     /// Writes what the socket takes; whether the machine is to hear that all is written.
-    pub(super) fn flush(&mut self, epoll: &OwnedFd, id: LinkId) -> Result<bool, Errno> {
+    pub(super) fn flush(&mut self, epoll: &OwnedFd, id: LinkId) -> io::Result<bool> {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.is_spoilt) else {
             return Ok(false);
         };
@@ -208,7 +208,7 @@ impl Out {
     }
 
     /// Writes until the socket takes no more; whether all is written.
-    fn write(&mut self, socket: &OwnedFd) -> Result<bool, Errno> {
+    fn write(&mut self, socket: &OwnedFd) -> io::Result<bool> {
         while let Some(buffer) = self.buffers.front() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(socket, &buffer[self.sent..], flags) {
@@ -218,7 +218,7 @@ impl Out {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(errno.into()),
             }
             if self.sent == self.buffers[0].len() {
                 self.buffers.pop_front();

@@ -1,10 +1,11 @@
 //! What must hold after each step and at the end, by what each server was told, not by what it
 //! keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::super::*;
-use super::world::World;
+use super::world::{Server, World};
 use crate::zab::vote::Rank;
 
 /// How recent the sender's own data was.
@@ -63,7 +64,7 @@ impl World {
         if vote.round > round || is_worse || votes {
             self.fail(format!("{} sends {sent:?} in {round:?}", id + 1));
         }
-        std::rc::Rc::make_mut(&mut self.servers[id]).ghost.said = Some(said);
+        Rc::make_mut(&mut self.servers[id]).ghost.said = Some(said);
     }
 
     /// A decision has a quorum of those that were heard, none of which knows better.
@@ -102,14 +103,12 @@ impl World {
 
     /// In a round one leads at most that has a quorum.
     pub(super) fn check_state(&mut self) {
-        let mut rounds = Vec::new();
+        let mut rounds = BTreeSet::new();
         for id in 0..self.servers.len() {
-            if self.leads(id) && self.supports(id) {
-                rounds.push(self.servers[id].decision.unwrap().vote.round);
+            let leads = self.leads(id) && self.supports(id);
+            if leads && !rounds.insert(self.servers[id].decision.unwrap().vote.round) {
+                self.fail("two lead in one round".to_owned());
             }
-        }
-        if rounds.windows(2).any(|two| two[0] == two[1]) {
-            self.fail("two lead in one round".to_owned());
         }
     }
 
@@ -126,9 +125,8 @@ impl World {
     pub(super) fn agreed(&self) -> Option<usize> {
         let mut living = self.servers.iter().filter(|server| server.elector.is_some());
         let leader = living.clone().find_map(|server| server.leader())?;
-        let agrees = |server: &std::rc::Rc<super::world::Server>| {
-            server.leader() == Some(leader) && server.established.is_some()
-        };
+        let agrees =
+            |server: &Rc<Server>| server.leader() == Some(leader) && server.established.is_some();
         living.all(agrees).then_some(leader)
     }
 }
