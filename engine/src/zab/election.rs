@@ -263,6 +263,8 @@ impl Elector {
         };
         if has_news && self.config.members.is_voter(id) {
             self.tell(now, id, out);
+        } else {
+            self.links.flush(id, out);
         }
     }
 

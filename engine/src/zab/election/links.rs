@@ -58,7 +58,7 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
 /// What links bring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// There is a connection to this member.
+    /// There is a connection to this member. What waits for it is not sent yet: it may be old.
     Up(ServerId),
     /// Nobody listens where this member should, and that was asked in this round.
     Refused(ServerId),
@@ -357,14 +357,16 @@ impl Links {
             Dial::Reached { link, .. } => link,
         };
         peer.refused = false;
-        if peer.is_member {
-            heard.push(Heard::Up(id));
-        }
+        let is_member = peer.is_member;
         for link in older.into_iter().chain(dialled) {
             self.close(link, out);
         }
         self.links.insert(link, Link::Open { peer: id, received, unsent: 0, since: now });
-        self.flush(id, out);
+        if is_member {
+            heard.push(Heard::Up(id));
+        } else {
+            self.flush(id, out);
+        }
     }
 
     /// Closes the link to a peer that sends what nobody can read. ZooKeeper would read on, and log
@@ -388,9 +390,10 @@ impl Links {
         }
     }
 
-    fn flush(&mut self, id: ServerId, out: &mut Vec<LinkOp>) {
-        let peer = self.peers.get_mut(&id).expect("open links have peers");
-        let link = peer.open.expect("it is open");
+    /// Sends the message that waits for this peer, if there is one, a connection and room.
+    pub(super) fn flush(&mut self, id: ServerId, out: &mut Vec<LinkOp>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(link) = peer.open else { return };
         let Some(Link::Open { unsent, .. }) = self.links.get_mut(&link) else {
             unreachable!("it is open");
         };

@@ -187,6 +187,21 @@ fn those_that_look_are_answered_by_one_that_has_decided() {
 }
 
 #[test]
+fn one_that_comes_up_is_told_what_holds_now_and_nothing_older() {
+    let vote = (2, 8, 1, 1);
+    let mut world = looking();
+    world.link(LinkEvent::Closed(LinkId(11)));
+    for id in [1, 2, 4] {
+        world.hear(id, Look, vote);
+    }
+    world.check_sent(&[(&[1, 2, 4], Look, vote)]);
+    world.pass(200).check_decided(Some((Role::Following, vote)));
+    world.link(LinkEvent::Accepted { link: LinkId(111), plane: Plane::Election });
+    world.link(LinkEvent::Received(LinkId(111), &Hello::encode(ServerId(5), "h:1")));
+    world.check_sent(&[(&[55], Following, vote)]);
+}
+
+#[test]
 fn a_decision_is_reopened_by_a_better_vote_until_discovery_is_over() {
     let better = (5, 9, 1, 1);
     let mut world = following();

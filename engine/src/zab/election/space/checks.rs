@@ -47,7 +47,8 @@ impl World {
         voters.map(last).all(|last| last.is_none_or(|last| last == Zxid::ZERO))
     }
 
-    /// A server that looks proposes in its round, better and better; without data it does not.
+    /// A server that looks proposes in its round, better and better until it decides; without data
+    /// it does not.
     pub(super) fn check_sent(&mut self, id: usize, bytes: &[u8]) {
         // The first message of a connection is no notification.
         if bytes[..4] == [0xff; 4] {
@@ -99,6 +100,7 @@ impl World {
         if !is_backed || !members.is_voter(vote.leader) || !right_role || is_empty {
             self.fail(format!("{} decides {decision:?}, having heard {:?}", id + 1, server.ghost));
         }
+        Rc::make_mut(&mut self.servers[id]).ghost.said = None;
     }
 
     /// In a round one leads at most that has a quorum.
