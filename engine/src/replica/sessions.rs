@@ -20,16 +20,28 @@ use crate::tree::{self, Tree};
 struct Session {
     /// The connection of this server that serves it now.
     connection: Option<ConnectionId>,
-    /// The learner that serves it now.
-    owner: Option<LinkId>,
+    /// Where it was attached to last.
+    owner: Owner,
+}
+
+/// The server whose requests are taken for a session. It stays so when the connection there has
+/// broken: what still comes from another one was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// Not known: whoever asks first.
+    Nobody,
+    /// This server.
+    Here,
+    /// A learner.
+    Link(LinkId),
 }
 
 impl Session {
     /// One that nobody serves yet.
-    const IDLE: Self = Self { connection: None, owner: None };
+    const IDLE: Self = Self { connection: None, owner: Owner::Nobody };
 
     fn at(connection: ConnectionId) -> Self {
-        Self { connection: Some(connection), owner: None }
+        Self { connection: Some(connection), owner: Owner::Here }
     }
 }
 
@@ -151,7 +163,8 @@ impl Sessions {
         let mut cursor = tree::sessions(tree.view());
         while let Some((session, timeout_ms)) = cursor.next_session() {
             self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
-            self.open.entry(session).or_insert(Session::IDLE).owner = None;
+            let open = self.open.entry(session).or_insert(Session::IDLE);
+            open.owner = if open.connection.is_some() { Owner::Here } else { Owner::Nobody };
         }
     }
 
@@ -189,7 +202,7 @@ impl Sessions {
 
     /// A session goes to a learner; the connection here that served it until now.
     pub(super) fn hand_to(&mut self, session: SessionId, link: LinkId) -> Option<ConnectionId> {
-        let owned = Session { connection: None, owner: Some(link) };
+        let owned = Session { connection: None, owner: Owner::Link(link) };
         self.open.insert(session, owned).and_then(|open| open.connection)
     }
 
@@ -198,10 +211,11 @@ impl Sessions {
     // Compat: SessionTrackerImpl.checkSession - who asks first owns a session that nobody does.
     pub(super) fn check(&mut self, session: SessionId, link: LinkId) -> Result<(), ErrorCode> {
         let open = self.open.get_mut(&session).ok_or(ErrorCode::SessionExpired)?;
-        if open.connection.is_some() || open.owner.is_some_and(|owner| owner != link) {
-            return Err(ErrorCode::SessionMoved);
+        match open.owner {
+            Owner::Nobody => open.owner = Owner::Link(link),
+            Owner::Link(owner) if owner == link => {}
+            Owner::Here | Owner::Link(_) => return Err(ErrorCode::SessionMoved),
         }
-        open.owner = Some(link);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 //! requests go to the next leader again.
 
 use super::{Mode, Now, Output, Replica, SealedGroup, Sessions};
+use crate::btree::Version;
 use crate::ids::ConnectionId;
 use crate::order::{Batch, Connect, ReplyKind, Request, Segment};
 use crate::tree::{Effects, Tree};
@@ -109,6 +110,12 @@ impl Replica {
         self.seal_rest(now, out);
     }
 
+    /// The state behind all of the log, which only a new leader's learners may have before it is
+    /// committed.
+    pub fn adopted(&self) -> &Version {
+        &self.sealed_version
+    }
+
     /// A quorum has the leader's history: all of it is committed, and clients are served.
     pub fn establish(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Output>) {
         self.mode = Mode::Leading;
@@ -118,7 +125,8 @@ impl Replica {
         self.push_version(now, version);
         self.sessions.lead(&self.tree, now);
         self.publish_durable(now, out);
-        self.resume(now);
+        let unanswered = self.learning.take_unanswered();
+        self.resume(now, unanswered);
     }
 
     /// Another server leads; clients wait until it says that this one is up to date.
@@ -141,13 +149,14 @@ impl Replica {
         self.apply_committed(now, out);
         self.seal_rest(now, out);
         self.publish_durable(now, out);
-        self.revalidate_all();
+        let mut unanswered = self.learning.take_unanswered();
         if !repeated {
-            for parked in self.learning.take_unanswered() {
+            for parked in unanswered.drain(..) {
                 self.answer(parked.connection(), ReplyKind::Close);
             }
         }
-        self.resume(now);
+        self.revalidate_all();
+        self.resume(now, unanswered);
     }
 
     /// The state is another one: cut, or the leader's. Its log begins or ends with it. Nobody who
@@ -182,10 +191,9 @@ impl Replica {
     }
 
     /// What was forwarded to a lost leader, then what was parked, goes where it can be decided.
-    fn resume(&mut self, now: Now) {
-        let mut parked = self.learning.take_unanswered();
-        parked.append(&mut self.parked);
-        for parked in parked {
+    fn resume(&mut self, now: Now, unanswered: Vec<Parked>) {
+        let parked = std::mem::take(&mut self.parked);
+        for parked in unanswered.into_iter().chain(parked) {
             match parked {
                 Parked::Request(request, body) => self.on_request(now, request, &body),
                 Parked::Connect(connect) => self.on_connect(now, connect),
@@ -194,7 +202,7 @@ impl Replica {
     }
 
     /// A version without a transaction of its own goes to the cores like any other.
-    fn push_version(&mut self, now: Now, version: crate::btree::Version) {
+    fn push_version(&mut self, now: Now, version: Version) {
         self.batches += 1;
         self.sealed_version = version.clone();
         let batch = Batch {

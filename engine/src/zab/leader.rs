@@ -299,9 +299,10 @@ impl Leader {
                     handler.on_synchronized(now.instant);
                     self.advance_leadership(now, replica, out);
                     self.send_up_to_date(out);
-                } else if zxid > handler.proposed && zxid.counter() != 0 {
-                    return Err(Fault::NotProposed { zxid, proposed: handler.proposed });
                 } else if zxid.counter() != 0 {
+                    if zxid > handler.proposed {
+                        return Err(Fault::NotProposed { zxid, proposed: handler.proposed });
+                    }
                     // Some of ZooKeeper's followers acknowledge proposals before NEWLEADER. What
                     // is committed by it is at the end of the turn.
                     let took = handler.on_ack(zxid, now.instant);

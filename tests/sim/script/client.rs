@@ -43,6 +43,25 @@ impl Ensemble {
     /// The same, with a timeout in milliseconds.
     #[track_caller]
     pub fn connect_for(&mut self, server: usize, timeout_ms: i32) -> Client {
+        self.attach(server, SessionId::NONE, timeout_ms)
+    }
+
+    /// A client goes to another server with its session. Nobody tells the old one.
+    #[track_caller]
+    pub fn move_to(&mut self, client: Client, server: usize) -> Client {
+        self.attach(server, client.session, TIMEOUT_MS)
+    }
+
+    /// The connection of a client breaks, and its server notices.
+    pub fn disconnect(&mut self, client: Client) {
+        let Client { server, connection, session } = client;
+        let mut submission = Submission::new(CoreId(0));
+        submission.orders.push(Order::Disconnected { connection, session });
+        self.at_server(server, HOP, Event::Submit(submission));
+    }
+
+    #[track_caller]
+    fn attach(&mut self, server: usize, session: SessionId, timeout_ms: i32) -> Client {
         self.connections += 1;
         let connection =
             ConnectionId { core: CoreId(0), slot: self.connections, generation: self.connections };
@@ -55,7 +74,6 @@ impl Ensemble {
             asked: Vec::new(),
         });
         let mut submission = Submission::new(CoreId(0));
-        let session = SessionId::NONE;
         let connect = Connect { connection, session, genuine: true, timeout_ms };
         submission.orders.push(Order::Connect(connect));
         self.at_server(server, HOP, Event::Submit(submission));

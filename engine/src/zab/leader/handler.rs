@@ -146,10 +146,12 @@ impl Handler {
         }
     }
 
-    /// It has acknowledged NEWLEADER. What it was sent before it could log it is timed from now on.
+    /// It has acknowledged NEWLEADER. What it was sent before it could log it is timed from now on;
+    /// an observer was sent nothing that it would acknowledge.
     pub(super) fn on_synchronized(&mut self, now: Instant) {
         self.step = Step::Synchronized;
-        self.timed = (self.acked < self.proposed).then_some((self.proposed, now));
+        let owes = self.acked < self.proposed && !self.is_observer;
+        self.timed = owes.then_some((self.proposed, now));
     }
 
     /// Says how long the proposal took that was timed, if this is its ACK. One at a time is: a
@@ -272,7 +274,14 @@ impl Leader {
                 zxid
             }
             Place::Unknown => {
-                let version = replica.published().clone();
+                // A leader that is not established yet brings all of its log: a learner keeps the
+                // tree for good, whatever becomes of what would follow it, and its vote must not
+                // fall behind what it may have acknowledged in an earlier epoch.
+                let version = match self.stage {
+                    Stage::Synchronizing(_) => replica.adopted(),
+                    _ => replica.published(),
+                };
+                let version = version.clone();
                 let zxid = version.zxid();
                 packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
                 out.links.push(LinkOp::Send { link, bytes: std::mem::take(&mut bytes) });

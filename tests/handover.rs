@@ -1,0 +1,114 @@
+//! What goes from one leader to the next, and from one server to another: logs that no crash may
+//! take back, learners, and sessions. In every script, C leads the first epoch.
+
+use engine::error_code::ErrorCode;
+use engine::zab::packet::PacketKind::UpToDate;
+use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Revalidate, Snap};
+use tests::sim::script::{A, B, C, D, Ensemble, Settings};
+
+#[test]
+fn a_tree_never_takes_a_server_back_behind_what_it_has_acknowledged() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.write(client, "/before");
+    e.cut(A, B);
+    e.cut(A, C);
+    // A quorum has it on disk, and its client is told. B does not hear of that.
+    e.hold(C, B, Commit);
+    e.write(client, "/x");
+    let x = e.log_end(C);
+    assert!(e.log_end(B) == x && e.published(B) < x);
+    // C leads again, with the ACK of B, logs more and is gone before B serves.
+    e.hold(C, B, UpToDate);
+    e.break_links(B, C);
+    e.release(C, B);
+    e.hold(C, B, UpToDate);
+    e.run_until("C leads", |e| e.leads(C) && e.epochs(B).current > x.epoch());
+    e.hold(C, B, Proposal);
+    e.create(client, "/more");
+    e.run_until("C logs more", |e| e.log_end(C).epoch() > x.epoch());
+    e.crash_with_all_written(C);
+    assert!(e.published(B) < x);
+    // B begins another epoch, with A, which is gone before it learns anything.
+    e.release(C, B);
+    e.hold(B, A, NewLeader);
+    e.heal(A, B);
+    let before = e.epochs(B).current;
+    e.run_until("A has promised", |e| e.epochs(B).current > before);
+    e.crash(A);
+    assert!(e.published(B) < x);
+    // C comes back, and gets the tree of B: what it had in its epoch went on nowhere.
+    e.hold(B, C, Proposal);
+    e.heal(A, C);
+    e.start(C);
+    e.run_until("C has taken it", |e| !e.sent(B, C, Snap).is_empty() && e.log_end(C) <= x);
+    assert_eq!(e.leader(), None);
+    // C and A are a quorum. Each has only what was on its disk.
+    e.crash(B);
+    e.start(A);
+    e.run_until("C leads", |e| e.leads(C) && e.follows(A, C));
+    assert!(e.has(C, "/x") && e.has(A, "/x"), "it was acknowledged");
+    e.all_agree();
+}
+
+#[test]
+fn an_observer_owes_no_ack_of_what_was_under_way_when_it_joined() {
+    let mut e = Ensemble::with(Settings { observers: 1, ..Settings::of(4) }).stand();
+    let client = e.connect(C);
+    e.crash(D);
+    e.forget_packets();
+    let before = e.log_end(C);
+    e.hold(C, A, Proposal);
+    e.hold(C, B, Proposal);
+    e.create(client, "/x");
+    e.run_until("C logs it", |e| e.log_end(C) > before);
+    e.start(D);
+    e.run_until("D observes", |e| e.observes(D, C));
+    e.release(C, A);
+    e.release(C, B);
+    e.run_ms(5_000);
+    assert!(e.stands() && e.has(D, "/x"));
+    assert_eq!(e.sent(C, D, UpToDate).len(), 1, "it was not given up meanwhile");
+}
+
+#[test]
+fn a_new_leader_is_asked_about_the_sessions_that_are_connected() {
+    let mut e = Ensemble::led_by_c();
+    let (idle, waiting) = (e.connect(A), e.connect(A));
+    e.hold(A, C, Request);
+    let xid = e.create(waiting, "/x");
+    e.run_ms(1);
+    e.crash(C);
+    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    e.run_until("it is answered", |e| e.answer(waiting, xid) == Some(0));
+    assert_eq!(e.said(A, B).iter().filter(|kind| **kind == Revalidate).count(), 2);
+    // The leader knows whose they are: nobody else may speak for them.
+    assert!(e.is_connected(idle) && e.is_connected(waiting));
+    let moved = e.move_to(idle, B);
+    e.write(moved, "/moved");
+    let late = e.create(idle, "/late");
+    e.run_until("A closes", |e| !e.is_connected(idle));
+    assert_ne!(e.answer(idle, late), Some(0));
+    assert!(e.is_connected(moved));
+}
+
+#[test]
+fn a_request_that_comes_late_is_not_done_behind_those_that_were_sent_after_it() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    // So that the numbers of the requests differ, as a client's do.
+    e.write(client, "/first");
+    e.hold(A, C, Request);
+    let late = e.create(client, "/late");
+    e.run_ms(1);
+    let moved = e.move_to(client, C);
+    e.write(moved, "/moved");
+    e.disconnect(moved);
+    e.run_ms(1);
+    e.release(A, C);
+    e.run_until("it is decided", |e| e.answer(client, late).is_some() || !e.is_connected(client));
+    let moved = ErrorCode::SessionMoved.to_wire();
+    assert_eq!(e.answer(client, late).unwrap_or(moved), moved);
+    assert!(!e.has(C, "/late"));
+    e.all_agree();
+}
