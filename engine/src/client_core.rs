@@ -16,6 +16,8 @@
 //!   * the version never goes back, and no reply or event leaves that belongs to a later version
 //!   * everything held for a connection is bounded: input by one packet and one receive buffer,
 //!     waiting requests by the outstanding limit, output by [`Config::output_bytes_max`]
+//!   * a turn is short whatever clients ask for: behind much output, the next read waits until that
+//!     is sent; behind one that counts much of the tree (a walk), the next walk waits for a turn
 
 mod connection;
 mod deliver;
@@ -154,6 +156,10 @@ pub struct ClientCore {
     released: Vec<u32>,
     /// Slots whose input waits for requests to finish.
     held: BTreeSet<u32>,
+    /// Who had the last walk, whether that was in this turn, and whether the next one waits.
+    walker: u32,
+    walked: bool,
+    walk_waits: bool,
     /// Connections without a session and connections that are being closed, soonest dropped first.
     sessionless: VecDeque<(Instant, ConnectionId)>,
     outstanding: usize,
@@ -178,6 +184,9 @@ impl ClientCore {
             dirty: Vec::new(),
             released: Vec::new(),
             held: BTreeSet::new(),
+            walker: 0,
+            walked: false,
+            walk_waits: false,
             sessionless: VecDeque::new(),
             outstanding: 0,
             spare: Vec::new(),
@@ -198,7 +207,8 @@ impl ClientCore {
 
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.sessionless.front().map(|&(deadline, _)| deadline)
+        let soonest = self.sessionless.front().map(|&(deadline, _)| deadline);
+        if self.walk_waits { Some(Instant::ZERO) } else { soonest }
     }
 
     /// Advances by one input and appends what must be done about it to `out`.
@@ -232,7 +242,9 @@ impl ClientCore {
                 continue;
             };
             connection.dirty = false;
-            if connection.backlog() > self.config.output_bytes_max() {
+            // A four-letter word has one answer, however long.
+            let is_bounded = connection.phase != Phase::Admin;
+            if is_bounded && connection.backlog() > self.config.output_bytes_max() {
                 let client = connection.peer;
                 tracing::warn!(%client, "closing: it does not read what it is sent");
                 connection.closing = true;
@@ -368,6 +380,7 @@ impl ClientCore {
     }
 
     fn on_tick(&mut self, now: Instant) {
+        (self.walked, self.walk_waits) = (false, false);
         while let Some(&(deadline, id)) = self.sessionless.front() {
             let waiting = self.connection(id).filter(|connection| connection.is_sessionless());
             if waiting.is_some() && deadline > now {
@@ -431,3 +444,6 @@ impl ClientCore {
         self.connections.iter().flatten().filter_map(|connection| connection.session)
     }
 }
+
+#[cfg(test)]
+mod tests;

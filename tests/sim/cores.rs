@@ -1,7 +1,7 @@
 //! One server of several cores in one thread: the production machines, with messages between
 //! cores and completions of the disk that take as long as a seed says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,10 @@ pub struct Server {
     disk: VecDeque<DiskOp>,
     published: Option<Arc<Batch>>,
     time: u64,
+    /// What clients have sent and the server has not read,
+    unread: BTreeMap<ConnectionId, Vec<u8>>,
+    /// and whose connections it leaves unread for now.
+    paused: BTreeSet<ConnectionId>,
     /// What clients have received, by connection, in order.
     pub received: Vec<(ConnectionId, Vec<u8>)>,
     /// Connections that the server has closed.
@@ -55,6 +59,8 @@ pub struct Server {
 }
 
 const TICK_MS: u32 = 2000;
+/// What a turn reads of a connection at most.
+const READ_BYTES: usize = 100_000;
 
 impl Server {
     /// A fresh server.
@@ -122,6 +128,8 @@ impl Server {
             disk: ops.into(),
             published: None,
             time: 0,
+            unread: BTreeMap::new(),
+            paused: BTreeSet::new(),
             received: Vec::new(),
             closed: Vec::new(),
         }
@@ -162,14 +170,32 @@ impl Server {
         id
     }
 
-    /// The server receives `bytes` from a client, in one turn of the client's core.
+    /// A client sends `bytes`. The server receives them now, unless it leaves the connection
+    /// unread; in one turn of the client's core, if they are few.
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.unread.entry(id).or_default().extend_from_slice(bytes);
+        self.read(id.core);
+    }
+
+    fn readable(&self, core: CoreId) -> Option<ConnectionId> {
+        let mut unread = self.unread.iter().filter(|(_, bytes)| !bytes.is_empty());
+        let found = unread.find(|(id, _)| id.core == core && !self.paused.contains(id));
+        found.map(|(id, _)| *id)
+    }
+
+    /// A core reads what may be read of its connections.
+    fn read(&mut self, id: CoreId) {
         let instant = self.now().instant;
-        // What is published when the bytes arrive must be visible to them.
-        self.catch_up(id.core);
-        let core = &mut self.cores[usize::from(id.core.0)];
-        core.clients.step(instant, client_core::Input::Received(id, bytes), &mut core.outputs);
-        self.finish_turn(id.core);
+        while let Some(connection) = self.readable(id) {
+            // What is published when the bytes arrive must be visible to them.
+            self.catch_up(id);
+            let unread = self.unread.get_mut(&connection).expect("it was just there");
+            let bytes: Vec<u8> = unread.drain(..unread.len().min(READ_BYTES)).collect();
+            let core = &mut self.cores[usize::from(id.0)];
+            let received = client_core::Input::Received(connection, &bytes);
+            core.clients.step(instant, received, &mut core.outputs);
+            self.finish_turn(id);
+        }
     }
 
     /// One thing happens somewhere. False if there is nothing left to happen.
@@ -225,6 +251,7 @@ impl Server {
             core.clients.step(instant, sent, &mut core.outputs);
         }
         self.finish_turn(id);
+        self.read(id);
     }
 
     fn catch_up(&mut self, id: CoreId) {
@@ -262,7 +289,12 @@ impl Server {
                 }
                 client_core::Output::Close(connection) => self.closed.push(connection),
                 client_core::Output::Submit(submission) => self.submissions.push_back(submission),
-                client_core::Output::Pause(_) | client_core::Output::Resume(_) => {}
+                client_core::Output::Pause(connection) => {
+                    assert!(self.paused.insert(connection), "it is left unread already");
+                }
+                client_core::Output::Resume(connection) => {
+                    assert!(self.paused.remove(&connection), "it is being read");
+                }
                 client_core::Output::FourLetter(connection, ..) => {
                     let answer = client_core::Input::Answer(connection, Vec::new());
                     core.clients.step(instant, answer, &mut core.outputs);

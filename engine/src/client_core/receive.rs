@@ -32,6 +32,13 @@ fn is_word(bytes: [u8; 4]) -> bool {
     bytes.iter().all(u8::is_ascii_lowercase) || bytes == TELNET_CLOSE
 }
 
+/// Whether a request asks for something short that takes going through many entries.
+fn is_walk(frame: &[u8]) -> bool {
+    let op = frame.get(4..).and_then(|rest| rest.first_chunk());
+    let op = op.and_then(|op| OpCode::from_wire(i32::from_be_bytes(*op)));
+    matches!(op, Some(OpCode::GetAllChildrenNumber | OpCode::GetEphemerals))
+}
+
 impl ClientCore {
     pub(super) fn on_received(
         &mut self,
@@ -56,7 +63,7 @@ impl ClientCore {
             connection.input.extend_from_slice(bytes);
             self.take_input(now, id.slot, out);
         }
-        self.pause_if_held(id.slot, out);
+        self.pause_or_resume(id.slot, out);
     }
 
     /// Takes frames from the connection's own buffer.
@@ -74,29 +81,34 @@ impl ClientCore {
 
     /// Lets connections whose input was held back go on, as far as there is room.
     pub(super) fn admit_held(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let mut next = 0;
-        while let Some(slot) = self.held.range(next..).next().copied() {
-            next = slot + 1;
+        if self.held.is_empty() {
+            return;
+        }
+        // From behind the last walker, so that each has its turn.
+        let (before, behind) = (..=self.walker, self.walker + 1..);
+        let held: Vec<u32> =
+            self.held.range(behind).chain(self.held.range(before)).copied().collect();
+        for slot in held {
             if !self.may_take(slot) {
                 continue;
             }
             self.held.remove(&slot);
             self.take_input(now, slot, out);
-            let connection = self.connection_at(slot);
-            if connection.paused && connection.input.len() < HELD_BYTES_MAX {
-                connection.paused = false;
-                out.push(Output::Resume(connection.id));
-            }
+            self.pause_or_resume(slot, out);
         }
     }
 
-    fn pause_if_held(&mut self, slot: u32, out: &mut Vec<Output>) {
+    /// Leaves the socket unread while what it has brought waits and is much. Input that waits for
+    /// nothing but the rest of its frame is read on, however long the frame.
+    fn pause_or_resume(&mut self, slot: u32, out: &mut Vec<Output>) {
         let held = self.held.contains(&slot);
         let connection = self.connection_at(slot);
         let waits = held || connection.phase == Phase::Connecting;
-        if waits && !connection.paused && connection.input.len() >= HELD_BYTES_MAX {
-            connection.paused = true;
-            out.push(Output::Pause(connection.id));
+        let pause = waits && connection.input.len() >= HELD_BYTES_MAX;
+        if pause != connection.paused {
+            connection.paused = pause;
+            let id = connection.id;
+            out.push(if pause { Output::Pause(id) } else { Output::Resume(id) });
         }
     }
 
@@ -121,6 +133,21 @@ impl ClientCore {
         })
     }
 
+    /// Whether this connection may have the core go through much of the tree now. In the next turn
+    /// if somebody else has; and not while it waits for a write, since all that waits behind one
+    /// is answered at once.
+    fn may_walk(&mut self, slot: u32) -> bool {
+        if !self.connection_at(slot).queue.is_empty() {
+            return false;
+        }
+        if self.walked {
+            self.walk_waits = true;
+            return false;
+        }
+        (self.walker, self.walked) = (slot, true);
+        true
+    }
+
     /// Takes whole frames from `bytes` and returns how much of it they were.
     fn take_frames(
         &mut self,
@@ -135,6 +162,7 @@ impl ClientCore {
             if connection.closing || connection.phase == Phase::Connecting {
                 return taken;
             }
+            let is_attached = connection.phase == Phase::Attached;
             let rest = &bytes[taken..];
             let Some((prefix, _)) = rest.split_first_chunk::<4>() else {
                 return taken;
@@ -167,6 +195,10 @@ impl ClientCore {
             };
             if !self.may_take(slot) {
                 self.stats.throttled += u64::from(self.held.insert(slot));
+                return taken;
+            }
+            if is_attached && is_walk(frame) && !self.may_walk(slot) {
+                self.held.insert(slot);
                 return taken;
             }
             taken += 4 + len;

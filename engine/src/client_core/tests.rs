@@ -1,0 +1,124 @@
+//! What a connection may have of its core's time, and how much may be on its way to it.
+
+use super::*;
+use crate::jute::Writer;
+use crate::op::OpCode;
+use crate::tree::{OwnerMode, Tree};
+
+const NOW: Instant = Instant::ZERO;
+
+/// A core, and what it has sent.
+struct World {
+    core: ClientCore,
+    sent: Vec<(u32, Vec<u8>)>,
+}
+
+fn id(slot: u32) -> ConnectionId {
+    ConnectionId { core: CoreId(0), slot, generation: 1 }
+}
+
+impl World {
+    /// With so many sessions, each on a connection of its own.
+    fn new(sessions: u32) -> Self {
+        let config = Config {
+            rules: Rules::default(),
+            auth: AuthRules::default(),
+            packet_bytes_max: 1 << 20,
+            session_timeouts: TimeoutLimits::of_tick(2000),
+            outstanding_max: 1000,
+            sessionless_timeout: Duration::from_secs(10),
+        };
+        let version = Tree::new(OwnerMode::Plain).freeze();
+        let core = ClientCore::new(CoreId(0), Arc::new(config), version, 0);
+        let mut world = Self { core, sent: Vec::new() };
+        for slot in 0..sessions {
+            world.accept(slot);
+            world.core.on_attached(NOW, slot, SessionId(i64::from(slot) + 1), 10_000);
+        }
+        world.finish_turn();
+        world.sent.clear();
+        world
+    }
+
+    fn accept(&mut self, slot: u32) {
+        let peer = "127.0.0.1:40000".parse().unwrap();
+        self.core.step(NOW, Input::Accepted(id(slot), peer), &mut Vec::new());
+    }
+
+    fn receive(&mut self, slot: u32, requests: &[(OpCode, &str)]) {
+        let mut bytes = Vec::new();
+        for (op, path) in requests {
+            let mut writer = Writer::new(&mut bytes);
+            let frame = writer.begin_part();
+            writer.i32(1);
+            writer.i32(op.to_wire());
+            writer.string(path);
+            writer.bool(false);
+            writer.end_part(frame);
+        }
+        self.core.step(NOW, Input::Received(id(slot), &bytes), &mut Vec::new());
+    }
+
+    fn finish_turn(&mut self) {
+        let mut out = Vec::new();
+        self.core.finish_turn(NOW, &mut out);
+        for output in out {
+            if let Output::Send(id, bytes) = output {
+                self.sent.push((id.slot, bytes));
+                self.core.step(NOW, Input::Sent(id, Vec::new()), &mut Vec::new());
+            }
+        }
+    }
+
+    /// Whom a turn sends to.
+    fn turn(&mut self) -> Vec<u32> {
+        self.core.step(NOW, Input::Tick, &mut Vec::new());
+        self.finish_turn();
+        self.sent.drain(..).map(|(slot, _)| slot).collect()
+    }
+}
+
+const WALK: (OpCode, &str) = (OpCode::GetAllChildrenNumber, "/zookeeper");
+const READ: (OpCode, &str) = (OpCode::Exists, "/zookeeper");
+
+#[test]
+fn a_turn_has_one_walk_and_walkers_take_turns() {
+    let mut world = World::new(3);
+    world.receive(0, &[WALK, WALK, WALK]);
+    world.receive(1, &[WALK, WALK]);
+    world.receive(2, &[READ, READ]);
+    world.finish_turn();
+    let mut first: Vec<u32> = world.sent.drain(..).map(|(slot, _)| slot).collect();
+    first.sort_unstable();
+    assert_eq!(first, [0, 2], "other requests do not wait");
+    for walker in [1, 0, 1, 0] {
+        assert_eq!(world.core.next_timeout(), Some(Instant::ZERO), "the next turn begins at once");
+        assert_eq!(world.turn(), [walker]);
+    }
+    assert_eq!(world.turn(), []);
+    assert_eq!(world.core.next_timeout(), None);
+}
+
+#[test]
+fn a_walk_waits_for_the_writes_in_front_of_it() {
+    let mut world = World::new(1);
+    world.receive(0, &[(OpCode::Sync, "/"), WALK, READ]);
+    assert_eq!(world.turn(), []);
+    assert_eq!(world.core.connections[0].as_ref().unwrap().queue.len(), 1);
+    assert_eq!(world.core.next_timeout(), None, "it is not its turn that it waits for");
+    // The write is answered.
+    world.core.connection_at(0).queue.clear();
+    world.core.outstanding = 0;
+    assert_eq!(world.turn(), [0]);
+}
+
+#[test]
+fn the_answer_to_a_word_may_be_long() {
+    let mut world = World::new(0);
+    world.accept(0);
+    world.core.step(NOW, Input::Received(id(0), b"wchp"), &mut Vec::new());
+    let text = vec![b'x'; OUTPUT_BYTES_MAX + 1];
+    world.core.step(NOW, Input::Answer(id(0), text.clone()), &mut Vec::new());
+    world.finish_turn();
+    assert!(world.sent == [(0, text)], "all of it");
+}
