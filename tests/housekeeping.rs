@@ -366,6 +366,20 @@ fn a_full_disk_is_not_worn_out_by_snapshots() {
 }
 
 #[test]
+fn what_waits_for_room_does_not_keep_a_server_from_stopping() {
+    let mut world = World::with_room_for(3);
+    world.fill();
+    assert!(world.replica.is_at_rest());
+    // New sessions are let in, until there is no room for them either.
+    let waits = |world: &mut World| {
+        world.write_together(1000);
+        !world.replica.is_idle()
+    };
+    assert!((0..1000).any(|_| waits(&mut world)), "the disk is small");
+    assert!(world.replica.is_at_rest());
+}
+
+#[test]
 fn a_full_disk_keeps_the_log_that_is_being_read() {
     let mut world = World::with_room_for(3);
     world.fill();

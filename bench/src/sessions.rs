@@ -1,6 +1,7 @@
 //! `sessions`: how fast sessions are opened, whether they are kept, and what one costs.
 
 use std::fmt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -11,6 +12,11 @@ use crate::load::Target;
 use crate::load::report::Latency;
 use crate::progress::Progress;
 use crate::recorder::histogram;
+
+/// Memory that has not changed for so long has settled; after the longest time it counts as it is.
+const SETTLED: Duration = Duration::from_millis(300);
+const SETTLING_MAX: Duration = Duration::from_secs(3);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The arguments of `sessions`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -50,7 +56,7 @@ pub struct SessionsReport {
 pub fn run(options: &SessionsOptions, progress: &Progress) -> anyhow::Result<SessionsReport> {
     ensure!(options.count > 0, "--count must be at least 1");
     let resident = || options.target.resident().map(|now| now.map(|now| now.all_bytes));
-    let before = resident()?;
+    let before = settled(resident)?;
     let mut open = histogram();
     let begin = Instant::now();
     let hosts = options.target.addresses()?;
@@ -74,6 +80,19 @@ pub fn run(options: &SessionsOptions, progress: &Progress) -> anyhow::Result<Ses
             .map(|(before, after)| (after as f64 - before as f64) / options.count as f64),
         held_cores,
     })
+}
+
+/// A server's memory once it has stopped growing: what it sets aside at its start is no session's.
+fn settled(resident: impl Fn() -> anyhow::Result<Option<u64>>) -> anyhow::Result<Option<u64>> {
+    let (begin, mut last, mut since) = (Instant::now(), resident()?, Instant::now());
+    while last.is_some() && since.elapsed() < SETTLED && begin.elapsed() < SETTLING_MAX {
+        thread::sleep(LOOK_INTERVAL);
+        let now = resident()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
 }
 
 fn hold(crowd: &mut Crowd, options: &SessionsOptions) -> anyhow::Result<(u64, Option<f64>)> {

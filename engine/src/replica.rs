@@ -227,10 +227,12 @@ impl Replica {
     }
 
     /// Whether nothing comes of what was ordered any more, so that the server may stop: it is
-    /// published; or it is durable, and nobody is there who could commit it. Then it is up to the
-    /// next leader, as it is after a crash.
+    /// published; or it is durable, and nobody is there who could commit it: then it is up to the
+    /// next leader, as it is after a crash; or the disk has no room for it, and nobody was told of
+    /// it.
     pub fn is_at_rest(&self) -> bool {
-        self.is_idle() || (self.mode == Mode::Waiting && self.is_settled())
+        let is_settled = self.mode == Mode::Waiting && self.is_settled();
+        self.is_idle() || is_settled || self.log.is_stuck()
     }
 
     /// When sessions expire unless they are heard of, soonest first, and which.

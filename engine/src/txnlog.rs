@@ -335,6 +335,11 @@ impl TxnLog {
         }
     }
 
+    /// Whether all that is left waits for room on the disk.
+    pub fn is_stuck(&self) -> bool {
+        self.space() == Space::None && self.in_flight.is_empty()
+    }
+
     /// Whether a segment is being made ready, which takes room until it has failed.
     pub fn is_preparing(&self) -> bool {
         self.preparing.is_some()

@@ -182,7 +182,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             stopper.stop();
             ControlFlow::Continue(())
         }
-        Stop::Now => std::process::abort(),
+        Stop::Now(signal) => signals::end(signal),
     });
     watching.map_err(RunError::System)?;
     for address in addresses {

@@ -2,6 +2,7 @@
 //! started from into memory, so that no core waits for the kernel.
 
 use std::io;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use engine::btree::Map;
 use rustix::process::{Resource, getrlimit};
 
+use crate::exit::ExitCode;
 use crate::threads;
 
 /// How much is kept ready ahead of the writer, bytes.
@@ -69,7 +71,7 @@ pub fn start(map: &Map) -> io::Result<Memory> {
                     // The snapshot's file was changed under a running server. What is in memory
                     // is good, what is not cannot be trusted any more.
                     tracing::error!("{error}; the server stops, restart it to recover");
-                    std::process::abort()
+                    process::exit(ExitCode::Damaged.number().into())
                 });
             } else {
                 thread::sleep(PAUSE);

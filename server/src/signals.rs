@@ -1,6 +1,7 @@
 //! SIGTERM and SIGINT, as a call on a thread of their own. The first asks the server to stop in
 //! good order; whoever sends a second one does not want to wait, and the process ends at once.
 
+use std::ffi::c_int;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -15,8 +16,14 @@ use crate::threads;
 pub enum Stop {
     /// The first signal: finish what is under way.
     Soon,
-    /// Another one: end now.
-    Now,
+    /// Another one, this: end now.
+    Now(c_int),
+}
+
+/// Ends the process at once, as the signal does where nobody handles it.
+pub fn end(signal: c_int) -> ! {
+    drop(low_level::emulate_default_handler(signal));
+    unreachable!("signals that are watched end a process")
 }
 
 /// From now on, calls `on_stop` for each signal. It runs on an ordinary thread, so it may do
@@ -25,13 +32,14 @@ pub enum Stop {
 pub fn watch(mut on_stop: impl FnMut(Stop) -> ControlFlow<()> + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let wait = move || {
-        let mut stop = Stop::Soon;
+        let mut is_first = true;
         for signal in signals.forever() {
             tracing::info!(signal = low_level::signal_name(signal), "asked to stop");
+            let stop = if is_first { Stop::Soon } else { Stop::Now(signal) };
             if on_stop(stop).is_break() {
                 break;
             }
-            stop = Stop::Now;
+            is_first = false;
         }
     };
     threads::start("signals", wait)?;
@@ -49,13 +57,13 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         watch(move |stop| {
             sender.send(stop).unwrap();
-            if stop == Stop::Now { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if stop == Stop::Soon { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .unwrap();
         low_level::raise(SIGTERM).unwrap();
         assert_eq!(receiver.recv(), Ok(Stop::Soon));
         low_level::raise(SIGINT).unwrap();
-        assert_eq!(receiver.recv(), Ok(Stop::Now));
+        assert_eq!(receiver.recv(), Ok(Stop::Now(SIGINT)));
         assert!(receiver.recv().is_err(), "the thread has ended");
     }
 }

@@ -144,10 +144,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes what is not needed as long as there is room.
+    /// Removes what is not needed as long as there is room, if the oldest snapshot that stays is
+    /// good: with the log behind it, it is enough, whatever becomes of the newer ones. Each is read
+    /// back once, when its turn comes; the newest stays in the cache, where a restart wants it.
     fn purge(&self) -> io::Result<SnapshotWritten> {
         let found = self.list()?;
-        self.remove(&found, &purge_plan(&found, self.several))
+        let plan = purge_plan(&found, self.several);
+        if !plan.snapshots.is_empty() {
+            self.read_back(plan.log_needed_after)?;
+        }
+        self.remove(&found, &plan)
     }
 
     /// Makes room on a full disk: writes a snapshot, if there is room for it, and removes all but
@@ -167,15 +173,19 @@ impl Worker {
     /// Removes all but the newest snapshot, if that one is good: nothing can replace it then.
     fn keep_newest(&self) -> io::Result<SnapshotWritten> {
         let found = self.list()?;
-        let newest = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
-        let path = self.directory.join(snapshot_name(newest));
-        if let Err(reason) = check_snapshot(&path, newest) {
+        self.read_back(found.last().copied().ok_or(io::ErrorKind::NotFound)?)?;
+        self.remove(&found, &newest_plan(&found))
+    }
+
+    /// Makes sure that a start could take this snapshot.
+    fn read_back(&self, zxid: Zxid) -> io::Result<()> {
+        let path = self.directory.join(snapshot_name(zxid));
+        check_snapshot(&path, zxid).or_else(|reason| {
             // As at a start: it must not be counted among the good ones.
             fs::rename(&path, path.with_added_extension("damaged"))?;
             sync_directory(&self.directory)?;
-            return Err(io::Error::other(format!("{}: {reason}", path.display())));
-        }
-        self.remove(&found, &newest_plan(&found))
+            Err(io::Error::other(format!("{}: {reason}", path.display())))
+        })
     }
 
     fn list(&self) -> io::Result<Vec<Zxid>> {
@@ -321,6 +331,15 @@ mod tests {
             symlink("/dev/full", self.worker.directory.join(name)).unwrap();
         }
 
+        /// Changes a bit of a snapshot's file.
+        fn damage(&self, zxid: u64) -> PathBuf {
+            let path = self.worker.directory.join(snapshot_name(Zxid(zxid)));
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[100] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            path
+        }
+
         fn found(&self) -> Vec<u64> {
             self.worker.list().unwrap().iter().map(|zxid| zxid.0).collect()
         }
@@ -379,14 +398,25 @@ mod tests {
     fn nothing_is_removed_for_a_snapshot_that_cannot_be_read_back() {
         let mut world = World::new();
         world.write(&[1, 2, 3]);
-        let newest = world.worker.directory.join(snapshot_name(Zxid(3)));
-        let mut bytes = fs::read(&newest).unwrap();
-        bytes[100] ^= 1;
-        fs::write(&newest, bytes).unwrap();
+        let newest = world.damage(3);
         world.fill_disk(4);
         let error = world.make_room(4).unwrap_err().to_string();
         assert!(error.contains("0000003: block at offset 0"), "{error}");
         assert_eq!(world.found(), [1, 2]);
         assert!(newest.with_added_extension("damaged").exists());
+    }
+
+    #[test]
+    fn nothing_is_removed_unless_the_oldest_that_stays_is_good() {
+        let mut world = World::new();
+        world.write(&[1, 2, 3, 4]);
+        world.damage(2);
+        let error = world.worker.purge().unwrap_err().to_string();
+        assert!(error.contains("0000002: block at offset 0"), "{error}");
+        assert_eq!(world.found(), [1, 3, 4]);
+        world.write(&[5]);
+        let written = world.worker.purge().unwrap();
+        assert_eq!((written.zxid, written.log_needed_after), (Zxid(5), Zxid(3)));
+        assert_eq!(world.found(), [3, 4, 5]);
     }
 }

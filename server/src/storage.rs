@@ -263,27 +263,29 @@ impl recovery::Source for Files {
     }
 }
 
-/// Reads a snapshot file with all checks, from the medium where the file system has one.
+/// Reads a snapshot file with all checks, from the medium where the file system has one. Beside a
+/// server that serves: one thread does it.
 pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     // What was just written is in the cache; what matters is what a later start will read.
     fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| error.to_string())?;
-    open_checked(&file, zxid).map(drop).map_err(|unusable| unusable.to_string())
+    open_checked(&file, zxid, 1).map(drop).map_err(|unusable| unusable.to_string())
 }
 
-fn open_checked(file: &File, zxid: Zxid) -> Result<Snapshot, Unusable> {
+fn open_checked(file: &File, zxid: Zxid, threads: usize) -> Result<Snapshot, Unusable> {
     let snapshot = Snapshot::open(file).map_err(unusable)?;
     if snapshot.zxid() != zxid {
         return Err(format!("its zxid is {}", snapshot.zxid()).into());
     }
-    check(file, &snapshot)?;
+    check(file, &snapshot, threads)?;
     Ok(snapshot)
 }
 
 impl Files {
     fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let file = File::open(self.directory.join(name)).map_err(|error| error.to_string())?;
-        let map = Map::open(open_checked(&file, zxid)?);
+        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let map = Map::open(open_checked(&file, zxid, threads)?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)
@@ -302,9 +304,9 @@ fn unusable(error: SnapshotError) -> Unusable {
     }
 }
 
-/// Checks all blocks, with as many threads as there are cores. They are read, not touched through
-/// the mapping: a bad disk is then an error and not a signal.
-fn check(file: &File, snapshot: &Snapshot) -> Result<(), String> {
+/// Checks all blocks. They are read, not touched through the mapping: a bad disk is then an error
+/// and not a signal.
+fn check(file: &File, snapshot: &Snapshot, threads: usize) -> Result<(), String> {
     let next = AtomicU32::new(0);
     let check_some = || -> Result<(), String> {
         let mut buffer = Vec::new();
@@ -320,7 +322,6 @@ fn check(file: &File, snapshot: &Snapshot) -> Result<(), String> {
             snapshot.check_bytes(block, bytes).map_err(|error: SnapshotError| error.to_string())?;
         }
     };
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(check_some)).collect();
         let mut result = check_some();

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::arena::{CHUNK_PAGES, Copy, Memory};
 use super::mapped::{BLOCK_PAGES, Mapped, block_checksum_append};
-use super::{Page, PageNumber};
+use super::{PAGE_BYTES, Page, PageNumber};
 
 /// Why pages could not be moved into memory.
 #[derive(Debug, Error)]
@@ -20,7 +20,10 @@ pub enum LoadError {
     #[error("no memory for the pages of the snapshot")]
     Memory(#[from] io::Error),
     /// The pages are not what they were when the file was opened.
-    #[error("pages {first} to {last} of the snapshot have changed since it was opened")]
+    #[error(
+        "pages {first} to {last} (from offset {}) of the snapshot that was recovered from have \
+         changed since it was opened", u64::from(*first) * PAGE_BYTES as u64
+    )]
     Changed {
         /// The first page of the damaged block.
         first: u32,

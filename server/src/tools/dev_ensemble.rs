@@ -94,8 +94,8 @@ pub(super) fn run(options: &DevEnsemble, out: &mut impl Write) -> Result<(), Dev
     let stop = sender.clone();
     let watching = signals::watch(move |asked| {
         // The second one ends the process, and with it whatever still waits.
-        if asked == Stop::Now {
-            std::process::abort();
+        if let Stop::Now(signal) = asked {
+            signals::end(signal);
         }
         drop(stop.send(Event::Stop));
         ControlFlow::Continue(())
