@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine::btree::Map;
+use engine::pages::LoadError;
 use rustix::process::{Resource, getrlimit};
 
 use crate::exit::ExitCode;
@@ -51,6 +52,14 @@ pub fn check() -> io::Result<()> {
     })
 }
 
+/// The snapshot's file was changed under a running server. What is in memory is good, what is not
+/// cannot be trusted any more.
+#[expect(clippy::exit, reason = "cores answer from these pages until the process ends")]
+fn give_up(error: &LoadError) -> ! {
+    tracing::error!("{error}; the server stops, restart it to recover");
+    process::exit(ExitCode::Damaged.number().into())
+}
+
 /// Starts the thread for this map.
 pub fn start(map: &Map) -> io::Result<Memory> {
     let (growth, mut loader) = (map.growth(), map.loader());
@@ -67,12 +76,7 @@ pub fn start(map: &Map) -> io::Result<Memory> {
                 Err(error) => tracing::warn!("the kernel gives no memory ahead: {error}"),
             }
             if loading {
-                loading = loader.step().unwrap_or_else(|error| {
-                    // The snapshot's file was changed under a running server. What is in memory
-                    // is good, what is not cannot be trusted any more.
-                    tracing::error!("{error}; the server stops, restart it to recover");
-                    process::exit(ExitCode::Damaged.number().into())
-                });
+                loading = loader.step().unwrap_or_else(|error| give_up(&error));
             } else {
                 thread::sleep(PAUSE);
             }
