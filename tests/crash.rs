@@ -26,6 +26,10 @@ const SEEDS: u64 = 100;
 /// The same for runs that keep a whole tree.
 const STATE_SEEDS: u64 = 30;
 
+/// How many points a workload has of which each is stopped at, and how many images of each.
+const POINTS: u64 = 300;
+const IMAGES: u64 = 3;
+
 /// Runs `run` with many seeds, or from that of the environment on; names the one that fails.
 fn for_seeds(count: u64, run: impl Fn(u64)) {
     let first = std::env::var("SEED").map_or(0, |seed| seed.parse().unwrap());
@@ -208,6 +212,31 @@ fn give_up(
     Ok(())
 }
 
+/// Appends, and takes snapshots, until the point at which the disk crashes.
+fn use_until_crash(
+    mut writer: LogWriter,
+    disk: &mut SimDisk,
+    model: &mut LogModel,
+    random: &mut Random,
+    too_early: bool,
+) {
+    let mut good: Vec<_> = recovery_snapshots(disk);
+    loop {
+        if random.percent(30) && writer.log.has_room() {
+            writer.append(model, random);
+        }
+        if random.percent(2) {
+            let is_full = too_early || random.percent(30);
+            if take_snapshot(disk, &mut writer, &mut good, is_full, too_early).is_err() {
+                return;
+            }
+        }
+        if !writer.advance(disk, model, random) {
+            return;
+        }
+    }
+}
+
 /// Snapshots, purges, cuts and crashes, round after round.
 fn run_state(seed: u64, too_early: bool) {
     let mut random = Random::new(seed);
@@ -218,23 +247,9 @@ fn run_state(seed: u64, too_early: bool) {
             cut(&mut disk, &mut model, &mut choices);
         }
         let recovered = insist(&mut disk, &mut choices, |disk| recover_state(disk, &mut model));
-        let mut good: Vec<_> = recovery_snapshots(&disk);
-        let mut writer = LogWriter::open(config(&mut random), recovered.log, None);
+        let writer = LogWriter::open(config(&mut random), recovered.log, None);
         disk.crash_at(Some(disk.points() + random.below(250) as u64));
-        loop {
-            if random.percent(30) && writer.log.has_room() {
-                writer.append(&mut model, &mut random);
-            }
-            if random.percent(2) {
-                let is_full = too_early || random.percent(30);
-                if take_snapshot(&mut disk, &mut writer, &mut good, is_full, too_early).is_err() {
-                    break;
-                }
-            }
-            if !writer.advance(&mut disk, &mut model, &mut random) {
-                break;
-            }
-        }
+        use_until_crash(writer, &mut disk, &mut model, &mut random, too_early);
         disk = if random.percent(20) { disk.kill() } else { disk.crash(&mut random) };
     }
 }
@@ -276,6 +291,41 @@ fn cut(disk: &mut SimDisk, model: &mut LogModel, random: &mut Random) {
 #[test]
 fn a_state_survives_snapshots_purges_cuts_and_crashes() {
     for_seeds(STATE_SEEDS, |seed| run_state(seed, false));
+}
+
+/// One workload, stopped at each of its points in turn; of what each leaves, some images; and the
+/// recovery of each image, stopped at each of its points in turn.
+fn stop_everywhere(workload: u64) {
+    for point in 0..POINTS {
+        let mut random = Random::new(workload);
+        let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
+        let recovered = recover_state(&mut disk, &mut model).unwrap();
+        let writer = LogWriter::open(config(&mut random), recovered.log, None);
+        disk.crash_at(Some(point));
+        use_until_crash(writer, &mut disk, &mut model, &mut random, false);
+        for image in 0..IMAGES {
+            let mut choices = Random::new(image);
+            let image = disk.crash(&mut choices);
+            for stop in 0.. {
+                let (mut disk, mut model) = (image.clone(), model.clone());
+                disk.crash_at(Some(disk.points() + stop));
+                let recovered = recover_state(&mut disk, &mut model);
+                if !disk.crashed() {
+                    recovered.unwrap();
+                    break;
+                }
+                let mut disk = disk.crash(&mut choices);
+                recover_state(&mut disk, &mut model).unwrap();
+            }
+        }
+        let is_used = point + 1 < POINTS || !recovery_snapshots(&disk).is_empty();
+        assert!(is_used, "it takes no snapshot");
+    }
+}
+
+#[test]
+fn a_workload_stops_at_each_of_its_points_and_each_recovery_at_each_of_its_own() {
+    for_seeds(2, stop_everywhere);
 }
 
 #[test]

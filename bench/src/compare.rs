@@ -156,19 +156,38 @@ impl Run<'_> {
         for (number, work) in apart {
             let outcome = match last.take() {
                 Some((run, outcome)) if run == &work.run && !work.fresh => outcome,
-                _ => {
-                    let servers = if work.fresh { Some(self.start(repeat, index)?) } else { None };
-                    let target = match &servers {
-                        Some(servers) => target_of(servers, work.via)?,
-                        None => nowhere(),
-                    };
-                    self.measure(repeat, name, work, &target)?
-                }
+                _ => self.measure_apart(repeat, index, work)?,
             };
-            self.take(repeat, name, number, work, &outcome)?;
+            if let Some(outcome) = &outcome {
+                self.take(repeat, name, number, work, outcome)?;
+            }
             last = Some((&work.run, outcome));
         }
         Ok(())
+    }
+
+    /// Measures what has servers of its own. If that fails, all else is still worth knowing: it has
+    /// no figure, and the comparison is not right.
+    fn measure_apart(
+        &mut self,
+        repeat: usize,
+        index: usize,
+        work: &Work,
+    ) -> anyhow::Result<Option<Outcome>> {
+        let name = &self.plan.server[index].name;
+        let servers = if work.fresh { Some(self.start(repeat, index)?) } else { None };
+        let target = match &servers {
+            Some(servers) => target_of(servers, work.via)?,
+            None => nowhere(),
+        };
+        let measured = self.measure(repeat, name, work, &target);
+        let Err(error) = measured else { return measured.map(Some) };
+        self.progress.say(&format!("failed: {error:#}"));
+        self.results.push(json!({
+            "repeat": repeat, "server": name, "work": work.name, "error": format!("{error:#}"),
+        }));
+        self.outcome.is_right = false;
+        Ok(None)
     }
 
     fn start(&self, repeat: usize, index: usize) -> anyhow::Result<Ensemble> {

@@ -351,7 +351,8 @@ impl TxnLog {
     }
 
     /// Gives up the segments that hold only transactions up to `needed_after`, which snapshots
-    /// that are kept have. Whether all of them went: one that is being written to stays.
+    /// that are kept have. Whether all of them went: one that is being written to stays,
+    /// and the one with the last transaction that is durable.
     pub fn purge(&mut self, needed_after: Zxid, out: &mut Vec<DiskOp>) -> bool {
         if self.resting {
             return false;
@@ -364,9 +365,11 @@ impl TxnLog {
                 break;
             }
             let (segment, _) = self.segments[0];
-            if self.in_flight.iter().any(|frame| frame.segment == segment) {
-                // A mark, behind which nothing of this segment is waited for. It must not end up
-                // in the file's next use.
+            let is_written_to = self.in_flight.iter().any(|frame| frame.segment == segment);
+            if is_written_to || begins >= Some(self.durable) {
+                // By a mark, behind which nothing of this segment is waited for: it must not end
+                // up in the file's next use. Or it has the last transaction that is durable, and
+                // without that, a log would seem to have lost what its snapshot has.
                 return false;
             }
             self.segments.pop_front();
