@@ -299,6 +299,30 @@ fn a_tree_of_what_was_never_committed_is_given_up() {
 }
 
 #[test]
+fn a_server_that_cannot_cut_what_was_never_committed_makes_a_quorum_all_the_same() {
+    // 1549: with one more that is gone for good, nobody else is there.
+    let mut e = left_with_x(Settings { history_bytes: 1, ..Settings::of(3) });
+    let x = e.log_end(C);
+    e.crash_with_all_written(C);
+    // B comes as far as its epoch, and C then as far as its tree being on the disk of A.
+    e.hold(B, A, NewLeader);
+    e.run_until("B begins an epoch", |e| e.epochs(B).current > x.epoch());
+    e.crash(B);
+    e.release(B, A);
+    e.heal(A, C);
+    e.hold(C, A, NewLeader);
+    e.start(C);
+    e.run_until("A takes it", |e| !e.sent(C, A, Snap).is_empty() && e.log_end(A) == x);
+    e.crash(C);
+    e.start(B);
+    go_on_without_c(&mut e);
+    assert!(!e.sent(B, A, Snap).is_empty());
+    heal_c(&mut e);
+    e.all_agree();
+    nobody_has(&e, "/x");
+}
+
+#[test]
 fn a_follower_may_crash_between_any_two_writes_of_its_synchronization() {
     // 335, 1653, 2307: epochs and log that did not fit together kept a server from starting.
     for writes in 0..12 {

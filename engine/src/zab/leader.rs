@@ -408,13 +408,17 @@ impl Leader {
         let handler = self.handlers.get_mut(&link).expect("it sent this");
         let last = Zxid::from_wire(packet.zxid);
         let current = packet.data.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
-        if let (Ok(current), Some(last)) = (u32::try_from(current), last) {
-            let (its, ours) =
-                ((Epoch(current), last), (self.epochs.current, replica.last_logged()));
-            if !established && its > ours {
-                return Err(Fault::Ahead { its, ours });
-            }
-            handler.accepts = true;
+        if let Ok(current) = u32::try_from(current).map(Epoch) {
+            let ours = (self.epochs.current, replica.last_logged());
+            handler.accepts = match last {
+                Some(last) if !established && (current, last) > ours => {
+                    return Err(Fault::Ahead { its: (current, last), ours });
+                }
+                Some(_) => true,
+                // Without data; or with what it cannot cut. Then it has been in an epoch, and if
+                // that was before ours, it is behind us wherever its log ends.
+                None => Epoch(0) < current && current < ours.0,
+            };
         }
         handler.last = last;
         handler.step = Step::Waiting;
