@@ -52,12 +52,17 @@ pub fn check() -> io::Result<()> {
     })
 }
 
-/// The snapshot's file was changed under a running server. What is in memory is good, what is not
-/// cannot be trusted any more.
+/// Ends the process: pages of the snapshot cannot be moved into memory.
 #[expect(clippy::exit, reason = "cores answer from these pages until the process ends")]
 fn give_up(error: &LoadError) -> ! {
     tracing::error!("{error}; the server stops, restart it to recover");
-    process::exit(ExitCode::Damaged.number().into())
+    let code = match error {
+        // The file was changed under a running server. What is in memory is good, what is not
+        // cannot be trusted any more.
+        LoadError::Changed { .. } => ExitCode::Damaged,
+        LoadError::Memory(_) => ExitCode::System,
+    };
+    process::exit(code.number().into())
 }
 
 /// Starts the thread for this map.

@@ -2,8 +2,8 @@
 //!
 //! Three electors, connections between each two, and a clock that moves when the explorer says so:
 //! from each beginning it tries all that can happen next, deliveries, timers and faults, and goes
-//! on from every world that it has not seen. Only the smallest elections are seen to the end so (5
-//! of 27 beginnings, and 8 with `WORLDS=10000`); of the others as many worlds are as [`WORLDS`]
+//! on from every world that it has not seen. Only the smallest elections are seen to the end so (6
+//! of 27 beginnings, and 9 with `WORLDS=10000`); of the others as many worlds are as [`WORLDS`]
 //! says, near the beginning and far from it.
 //!
 //! When nothing is under way, everything goes on without faults, and all that live must come to
