@@ -14,10 +14,10 @@ mod loader;
 mod mapped;
 
 use std::io;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::Arc as HoldArc;
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::Arc as HoldArc;
 
 pub(crate) use arena::Memory;

@@ -34,7 +34,7 @@ use uring::Uring;
 
 pub use error::RingError;
 pub use memory::{ALIGNMENT, AlignedBuffer};
-#[cfg(all(test, loom))]
+#[cfg(all(test, feature = "loom"))]
 pub(crate) use park::Park;
 pub use park::Waker;
 pub use slots::Slot;

@@ -4,6 +4,7 @@
 #
 # ROUNDS (5) seeds from SEED (1) on, OPS (20000) requests each, every round on fresh servers with one
 # of the configurations below. A round that failed is repeated by SEED=its seed ROUNDS=1.
+# DIFFERENTIAL is the tester's binary; without it, it is built.
 #
 # Where requests are pipelined, two real servers may differ from each other, as timing has it. So
 # such a round gets TRIES (3); what is different in ringkeeper is so each time.
@@ -11,9 +12,13 @@
 . "$INTEROP_DIR/server.sh"
 
 [ $# -eq 2 ] || die "usage: differential.sh LEFT RIGHT"
-root=$(cd "$INTEROP_DIR/../.." && pwd)
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p ringkeeper-tests --bin differential
-differential=${CARGO_TARGET_DIR:-$root/target}/release/differential
+if [ -n "${DIFFERENTIAL:-}" ]; then
+    differential=$(realpath "$DIFFERENTIAL")
+else
+    root=$(cd "$INTEROP_DIR/../.." && pwd)
+    cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p ringkeeper-tests --bin differential
+    differential=${CARGO_TARGET_DIR:-$root/target}/release/differential
+fi
 
 # The real server's cache of replies can tell old quota usage, its timers would delete containers
 # and TTL nodes at times of its own, and flushing is not what is compared here.

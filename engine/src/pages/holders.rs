@@ -19,9 +19,9 @@
 use std::collections::VecDeque;
 
 use super::PageNumber;
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::Arc;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::Arc;
 
 /// The versions that may be held, and what waits for them.
@@ -130,15 +130,15 @@ impl<T> Holders<T> {
 /// reads before our writes: `get_mut` does. Loom's count does both, so its model goes without, or
 /// it would prove too much.
 fn is_released<T>(hold: &mut Arc<T>) -> bool {
-    if cfg!(not(loom)) && Arc::strong_count(hold) > 1 {
+    if cfg!(not(feature = "loom")) && Arc::strong_count(hold) > 1 {
         return false;
     }
     Arc::get_mut(hold).is_some()
 }
 
 /// Every order in which threads can run and see each other's writes, of a small case:
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper-engine --lib loom_tests`.
-#[cfg(all(test, loom))]
+/// `cargo test -p ringkeeper-engine --lib --features loom loom_tests`.
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use loom::cell::UnsafeCell;
     use loom::thread;

@@ -16,9 +16,9 @@
 //! new version: its reads see what the batch would have told. A batch that comes late so is older
 //! than what the core has adopted, or just that; the core drops it.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
@@ -110,8 +110,8 @@ impl CoreSet {
 }
 
 /// All interleavings of a publisher and a core, tried by
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib loom_tests`.
-#[cfg(all(test, loom))]
+/// `cargo test -p ringkeeper --lib --features loom loom_tests`.
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use std::collections::VecDeque;
 

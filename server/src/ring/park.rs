@@ -19,9 +19,9 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicU8, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const RUNNING: u8 = 0;
@@ -92,8 +92,8 @@ impl fmt::Debug for Waker {
 }
 
 /// All interleavings of wakers and the thread that parks, tried by
-/// `RUSTFLAGS="--cfg loom" cargo test -p ringkeeper --lib loom_tests`.
-#[cfg(all(test, loom))]
+/// `cargo test -p ringkeeper --lib --features loom loom_tests`.
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use loom::sync::atomic::AtomicUsize;
     use loom::sync::{Arc, Condvar, Mutex};
