@@ -223,6 +223,11 @@ impl Peers {
         }
     }
 
+    /// Links that have something to send.
+    pub fn unsent_links(&self) -> usize {
+        self.unsent.len()
+    }
+
     /// Hands what was sent to the kernel.
     pub fn flush(&mut self) {
         for id in std::mem::take(&mut self.unsent) {

@@ -281,6 +281,15 @@ impl Ring {
         on_backend!(self, backend => backend.watch(descriptor));
     }
 
+    /// Has the kernel begin what is queued. What comes of it is reported by the next turn.
+    pub fn submit(&mut self) -> io::Result<()> {
+        match &mut self.backend {
+            Implementation::Uring(uring) => uring.submit_queued(),
+            // It queues nothing.
+            Implementation::Epoll(_) => Ok(()),
+        }
+    }
+
     /// Submits what is queued, waits until something happens or `timeout` is over (`None`: for
     /// ever; zero: not at all), and reports what happened. It may report nothing.
     pub fn turn(

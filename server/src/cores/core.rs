@@ -32,6 +32,15 @@ pub(super) struct Core {
     refusals: Rarely,
 }
 
+/// What a turn has given to the ring, for the kernel to begin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queued {
+    /// Frames of the log,
+    frames: usize,
+    /// and sends to clients.
+    sends: usize,
+}
+
 /// The part of a core that a turn of the ring may use.
 pub(super) struct Events {
     pub(super) id: CoreId,
@@ -121,7 +130,10 @@ impl Core {
             if let Some(ordering) = &mut ordering {
                 ordering.turn(&mut self.events)?;
             }
-            self.finish_turn(ordering.as_mut());
+            let queued = self.finish_turn(ordering.as_mut());
+            if let Some(ordering) = &mut ordering {
+                self.send(queued, ordering)?;
+            }
             let took = self.events.clock.instant().since(self.events.now);
             self.events.clients.note_turn(took);
             if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_at_rest) {
@@ -138,19 +150,23 @@ impl Core {
 
     /// Executes what the turn has led to. On the ordering core, submissions of its own clients may
     /// publish at once and so lead to more.
-    fn finish_turn(&mut self, mut ordering: Option<&mut Ordering>) {
+    fn finish_turn(&mut self, mut ordering: Option<&mut Ordering>) -> Queued {
+        let mut queued = Queued::default();
         loop {
             let Events { clients, outputs, now, .. } = &mut self.events;
             clients.finish_turn(*now, outputs);
             if let Some(ordering) = &mut ordering {
+                queued.frames += ordering.writes.len();
                 for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
                     self.ring.submit_write(file, offset, buffer, Durability::Durable, token);
                 }
             }
             if self.events.outputs.is_empty() {
-                return;
+                return queued;
             }
             let mut outputs = std::mem::take(&mut self.events.outputs);
+            let is_send = |output: &&Output| matches!(output, Output::Send(..));
+            queued.sends += outputs.iter().filter(is_send).count();
             for output in outputs.drain(..) {
                 self.execute(output, &mut ordering);
             }
@@ -159,6 +175,17 @@ impl Core {
                 ordering.finish_turn(&mut self.events);
             }
         }
+    }
+
+    /// Has the kernel send what the turn has led to. A frame of the log waits for what goes to
+    /// other members, whose disks are to work at the same time. Commits alone need not delay
+    /// replies: whichever are fewer go first.
+    fn send(&mut self, queued: Queued, ordering: &mut Ordering) -> io::Result<()> {
+        if queued.frames == 0 && (1..=ordering.unsent_links()).contains(&queued.sends) {
+            self.ring.submit()?;
+        }
+        ordering.flush_links();
+        Ok(())
     }
 
     fn execute(&mut self, output: Output, ordering: &mut Option<&mut Ordering>) {

@@ -289,6 +289,18 @@ impl Ordering {
     fn finish(&mut self, now: Now, events: &mut Events) {
         self.peer.finish_turn(now, &mut self.outputs);
         self.execute(now, events);
+    }
+
+    /// Links that have something to send.
+    pub(super) fn unsent_links(&self) -> usize {
+        match &self.beside {
+            Beside::Alone(..) => 0,
+            Beside::Member(apparatus) => apparatus.peers.unsent_links(),
+        }
+    }
+
+    /// Hands what was sent to other members to the kernel.
+    pub(super) fn flush_links(&mut self) {
         if let Beside::Member(apparatus) = &mut self.beside {
             apparatus.peers.flush();
         }

@@ -107,6 +107,11 @@ impl Uring {
         self.submit(entry, Tag::new(Kind::Watch, Slot::new(index as u32, 0)));
     }
 
+    pub(super) fn submit_queued(&mut self) -> io::Result<()> {
+        self.fill_submissions();
+        self.enter()
+    }
+
     pub(super) fn turn(
         &mut self,
         timeout: Option<Duration>,
