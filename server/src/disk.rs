@@ -156,9 +156,14 @@ impl Disk {
         }))
     }
 
+    /// Whether frames are on their way.
+    pub fn is_writing(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
     /// Whether everything is done that was asked for, and no file is touched.
     pub fn is_idle(&self) -> bool {
-        self.frames.is_empty() && self.thread.is_idle()
+        !self.is_writing() && self.thread.is_idle()
     }
 
     /// Somebody waits until it is idle.

@@ -11,7 +11,7 @@ use engine::disk::{AlignedBuf, BLOCK_BYTES, StorageError, Volume};
 use crate::threads;
 
 /// How much is written at once when a file is filled.
-const FILL_BYTES: usize = 1 << 20;
+const FILL_BYTES: usize = 256 << 10;
 
 /// Called after each piece of a file that is being filled; false gives up.
 pub type Pace = Box<dyn FnMut(usize) -> bool + Send>;

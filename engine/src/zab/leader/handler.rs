@@ -17,8 +17,9 @@ use crate::zab::packet::{self, PacketKind, PacketReader, SNAP_SIGNATURE};
 use crate::zookeeper_files::TreeWriter;
 use crate::zxid::{Epoch, Zxid};
 
-/// How much of a tree is sent before what was sent before has left, bytes.
-const SNAP_PIECE_BYTES: usize = 256 << 10;
+/// How much of a tree is sent before what was sent before has left, bytes. Writes wait for as long
+/// as it takes to put one piece together.
+const SNAP_PIECE_BYTES: usize = 64 << 10;
 
 /// How far a learner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
