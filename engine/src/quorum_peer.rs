@@ -315,6 +315,11 @@ impl QuorumPeer {
         }
     }
 
+    /// Whether something waits until what the log has asked of the disk is done.
+    pub fn waits_for_rest(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.held.is_some())
+    }
+
     /// When to pass a tick if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
         let replica = self.replica.next_timeout();

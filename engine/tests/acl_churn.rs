@@ -16,7 +16,7 @@ use engine::zxid::Zxid;
 use fastrand::Rng;
 
 /// Distinct lists that are set.
-const LISTS: usize = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+const LISTS: usize = if cfg!(debug_assertions) { 50_000 } else { 1_000_000 };
 /// Znodes that have them.
 const ZNODES: usize = 500;
 /// Lists that may be there beside those in use: fewer than this are not worth a sweep, and while

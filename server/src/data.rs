@@ -7,10 +7,9 @@
 //!   finished() ──> Finished <──channel, wake
 //! ```
 //!
-//! Before a cut the ordering core lets its log come to rest; before another tree it gives up its
-//! log, once no frame is on its way. Both times it gives up the thread that writes snapshots, so
-//! that nobody else touches the files; what is finished brings the log to go on with. An operation
-//! that fails ends the process, like a sync that fails.
+//! Before a cut or another tree the ordering core lets its log come to rest and gives up the
+//! thread that writes snapshots, so that nobody else touches the files; what is finished brings
+//! the log to go on with. An operation that fails ends the process, like a sync that fails.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

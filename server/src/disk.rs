@@ -62,6 +62,9 @@ pub struct Disk {
     /// Frames on their way, by sequence, with the segment's number.
     frames: BTreeMap<u64, Frame>,
     buffers: Vec<AlignedBuffer>,
+    /// More than half of a segment is used: until the log goes on in the next one, no segment that
+    /// is prepared may take its time. It may take several until there is one beside the reserve.
+    needs_next: bool,
     thread: DiskThread,
 }
 
@@ -94,7 +97,8 @@ impl Disk {
             segments.insert(plan.segment, Segment { file: Arc::new(file), bytes: plan.bytes });
         }
         let thread = DiskThread::start(directory, wake)?;
-        Ok(Self { segments, frames: BTreeMap::new(), buffers: Vec::new(), thread })
+        let (frames, buffers) = (BTreeMap::new(), Vec::new());
+        Ok(Self { segments, frames, buffers, needs_next: false, thread })
     }
 
     /// Begins an operation. Frames go to `write`, which submits them to the ring as durable.
@@ -102,8 +106,8 @@ impl Disk {
         match op {
             DiskOp::Append { segment, offset, sequence, frame } => {
                 let target = self.segments.get(&segment).expect("the log appends to what is ready");
-                if offset > target.bytes / 2 {
-                    // The next segment is needed soon.
+                self.needs_next = offset > target.bytes / 2;
+                if self.needs_next {
                     self.thread.hurry();
                 }
                 let file = Arc::clone(&target.file);
@@ -114,7 +118,7 @@ impl Disk {
             }
             DiskOp::Prepare(plan) => {
                 self.thread.submit(Job::Prepare(plan));
-                if self.segments.is_empty() {
+                if self.needs_next || self.segments.is_empty() {
                     self.thread.hurry();
                 }
             }
@@ -156,14 +160,9 @@ impl Disk {
         }))
     }
 
-    /// Whether frames are on their way.
-    pub fn is_writing(&self) -> bool {
-        !self.frames.is_empty()
-    }
-
     /// Whether everything is done that was asked for, and no file is touched.
     pub fn is_idle(&self) -> bool {
-        !self.is_writing() && self.thread.is_idle()
+        self.frames.is_empty() && self.thread.is_idle()
     }
 
     /// Somebody waits until it is idle.

@@ -223,7 +223,7 @@ impl Peers {
         }
     }
 
-    /// Links that have something to send.
+    /// About how many links have something to send.
     pub fn unsent_links(&self) -> usize {
         self.unsent.len()
     }

@@ -3,9 +3,9 @@
 //! ```text
 //!   core:  loop { ring.turn(timeout, &mut handler)   on_received, on_sent, on_wake, ...
 //!                 machines step, their outputs become
-//!                 ring.send(..), ring.close(..), ... } only queued: the next turn submits them
+//!                 ring.send(..), ring.close(..), ... } only queued: the next turn, or `submit`, begins them
 //!
-//!   Ring ──┬── uring   io_uring: everything of a turn in one io_uring_enter
+//!   Ring ──┬── uring   io_uring: what a turn has queued in one io_uring_enter
 //!          └── epoll   where io_uring is forbidden or too old: the same calls, the same events
 //! ```
 //!
@@ -59,7 +59,7 @@ mod uring;
 /// Which of the kernel's interfaces a ring uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Completions: one system call per turn.
+    /// Completions: one system call per turn, or two.
     IoUring,
     /// Readiness, and a thread for files: works everywhere.
     Epoll,

@@ -14,6 +14,7 @@
 [ $# -eq 2 ] || die "usage: differential.sh LEFT RIGHT"
 if [ -n "${DIFFERENTIAL:-}" ]; then
     differential=$(realpath "$DIFFERENTIAL")
+    [ -x "$differential" ] || die "'$DIFFERENTIAL' is no program"
 else
     root=$(cd "$INTEROP_DIR/../.." && pwd)
     cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p ringkeeper-tests --bin differential

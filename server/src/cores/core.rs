@@ -32,15 +32,6 @@ pub(super) struct Core {
     refusals: Rarely,
 }
 
-/// What a turn has given to the ring, for the kernel to begin.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queued {
-    /// Frames of the log,
-    frames: usize,
-    /// and sends to clients.
-    sends: usize,
-}
-
 /// The part of a core that a turn of the ring may use.
 pub(super) struct Events {
     pub(super) id: CoreId,
@@ -130,10 +121,7 @@ impl Core {
             if let Some(ordering) = &mut ordering {
                 ordering.turn(&mut self.events)?;
             }
-            let queued = self.finish_turn(ordering.as_mut());
-            if let Some(ordering) = &mut ordering {
-                self.send(queued, ordering)?;
-            }
+            self.finish_turn(ordering.as_mut())?;
             let took = self.events.clock.instant().since(self.events.now);
             self.events.clients.note_turn(took);
             if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_at_rest) {
@@ -150,23 +138,27 @@ impl Core {
 
     /// Executes what the turn has led to. On the ordering core, submissions of its own clients may
     /// publish at once and so lead to more.
-    fn finish_turn(&mut self, mut ordering: Option<&mut Ordering>) -> Queued {
-        let mut queued = Queued::default();
+    fn finish_turn(&mut self, mut ordering: Option<&mut Ordering>) -> io::Result<()> {
+        let mut replies = 0;
         loop {
             let Events { clients, outputs, now, .. } = &mut self.events;
             clients.finish_turn(*now, outputs);
+            let is_send = |output: &&Output| matches!(output, Output::Send(..));
+            replies += outputs.iter().filter(is_send).count();
             if let Some(ordering) = &mut ordering {
-                queued.frames += ordering.writes.len();
+                // Other members' disks are to work while ours does. What goes to them without a
+                // frame, commits for the most part, need not delay replies that are fewer.
+                if !ordering.writes.is_empty() || replies > ordering.unsent_links() {
+                    ordering.flush_links();
+                }
                 for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
                     self.ring.submit_write(file, offset, buffer, Durability::Durable, token);
                 }
             }
             if self.events.outputs.is_empty() {
-                return queued;
+                break;
             }
             let mut outputs = std::mem::take(&mut self.events.outputs);
-            let is_send = |output: &&Output| matches!(output, Output::Send(..));
-            queued.sends += outputs.iter().filter(is_send).count();
             for output in outputs.drain(..) {
                 self.execute(output, &mut ordering);
             }
@@ -175,16 +167,14 @@ impl Core {
                 ordering.finish_turn(&mut self.events);
             }
         }
-    }
-
-    /// Has the kernel send what the turn has led to. A frame of the log waits for what goes to
-    /// other members, whose disks are to work at the same time. Commits alone need not delay
-    /// replies: whichever are fewer go first.
-    fn send(&mut self, queued: Queued, ordering: &mut Ordering) -> io::Result<()> {
-        if queued.frames == 0 && (1..=ordering.unsent_links()).contains(&queued.sends) {
-            self.ring.submit()?;
+        if let Some(ordering) = ordering
+            && ordering.unsent_links() > 0
+        {
+            if replies > 0 {
+                self.ring.submit()?;
+            }
+            ordering.flush_links();
         }
-        ordering.flush_links();
         Ok(())
     }
 

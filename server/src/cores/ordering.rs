@@ -225,9 +225,8 @@ impl Ordering {
 
     /// Whether a change can begin now.
     fn can_hand_over(&self) -> bool {
-        let (Change::Awaited(op, _), Some(disk)) = (&self.change, &self.disk) else { return false };
-        // Of a log that is given up nobody needs the segments that are still being filled.
-        if is_replacement(op) { !disk.is_writing() } else { disk.is_idle() }
+        let is_at_rest = self.disk.as_ref().is_some_and(Disk::is_idle);
+        is_at_rest && matches!(self.change, Change::Awaited(..))
     }
 
     /// Takes in what the data's thread has finished; hands over to it when the log is at rest.
@@ -236,17 +235,11 @@ impl Ordering {
         let Beside::Member(apparatus) = &mut self.beside else { return Ok(()) };
         self.change = match std::mem::replace(&mut self.change, Change::None) {
             Change::Awaited(op, held) if can_hand_over => {
-                if is_replacement(&op) {
-                    self.disk = None;
-                }
                 let snapshots = self.snapshots.take();
                 apparatus.data.change(op, snapshots.expect("only a change takes them"));
                 Change::Running(held)
             }
-            change => {
-                hurry(&change, self.disk.as_ref());
-                change
-            }
+            change => change,
         };
         while let Some(finished) = apparatus.data.finished() {
             let Finished { done, snapshots, log } = finished.map_err(io::Error::other)?;
@@ -296,9 +289,14 @@ impl Ordering {
     fn finish(&mut self, now: Now, events: &mut Events) {
         self.peer.finish_turn(now, &mut self.outputs);
         self.execute(now, events);
+        if self.peer.waits_for_rest()
+            && let Some(disk) = &self.disk
+        {
+            disk.hurry();
+        }
     }
 
-    /// Links that have something to send.
+    /// About how many links have something to send.
     pub(super) fn unsent_links(&self) -> usize {
         match &self.beside {
             Beside::Alone(..) => 0,
@@ -358,21 +356,8 @@ impl Ordering {
                 Output::Data(op) => {
                     assert!(matches!(self.change, Change::None), "one change at a time");
                     self.change = Change::Awaited(op, Vec::new());
-                    hurry(&self.change, self.disk.as_ref());
                 }
             }
         }
-    }
-}
-
-/// Whether this leaves nothing of the log.
-fn is_replacement(op: &DataOp) -> bool {
-    matches!(op, DataOp::Replace(_))
-}
-
-/// A change that waits for the log's files waits for one job after the other.
-fn hurry(change: &Change, disk: Option<&Disk>) {
-    if let (Change::Awaited(..), Some(disk)) = (change, disk) {
-        disk.hurry();
     }
 }

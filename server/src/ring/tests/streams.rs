@@ -27,6 +27,24 @@ fn a_request_is_received_and_its_answer_sent() {
 }
 
 #[test]
+fn what_is_submitted_is_sent_before_a_turn_which_tells() {
+    on_both(|backend| {
+        let mut bed = Bed::new(backend, &small());
+        let (mut client, slot) = bed.client();
+        bed.settle();
+        bed.send(slot, b"answer");
+        bed.ring.submit().unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"answer");
+        assert_eq!(bed.record.events, []);
+        let sent = Event::Sent(slot, b"answer".to_vec());
+        bed.until("the end of the send", |record| record.has(&sent));
+        assert_eq!(bed.record.events, [sent]);
+    });
+}
+
+#[test]
 fn a_large_send_is_continued_and_its_buffer_comes_back_whole() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &small());
