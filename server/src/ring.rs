@@ -3,7 +3,8 @@
 //! ```text
 //!   core:  loop { ring.turn(timeout, &mut handler)   on_received, on_sent, on_wake, ...
 //!                 machines step, their outputs become
-//!                 ring.send(..), ring.close(..), ... } only queued: the next turn, or `submit`, begins them
+//!                 ring.send(..), ring.close(..), ... } only queued: what begins them is the next
+//!                                                    turn, or `submit`
 //!
 //!   Ring ──┬── uring   io_uring: what a turn has queued in one io_uring_enter
 //!          └── epoll   where io_uring is forbidden or too old: the same calls, the same events
