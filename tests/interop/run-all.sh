@@ -14,7 +14,7 @@ if [ $# -gt 1 ]; then
     budget=$3
 fi
 case $budget in
-small) rounds=8 operations=10000 kills=4 ;;
+small) rounds=5 operations=10000 kills=4 ;; # each configuration once
 full) rounds=25 operations=40000 kills=20 ;;
 *) die "$usage" ;;
 esac
