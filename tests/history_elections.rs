@@ -1,7 +1,7 @@
 //! Failures of ZooKeeper's that had to do with who leads, as schedules on our machines; numbers as
 //! in `history.rs`.
 
-use engine::zab::packet::PacketKind::{Diff, Proposal, Snap};
+use engine::zab::packet::PacketKind::{Diff, LeaderInfo, Proposal, Snap, UpToDate};
 use engine::zxid::Epoch;
 use tests::sim::script::{A, B, C, D, E, Ensemble, Kind};
 
@@ -109,5 +109,29 @@ fn a_voter_that_has_promised_a_later_epoch_is_not_left_out() {
     assert_eq!(e.epochs(A).current, Epoch(4));
     e.write(client, "/x");
     e.run_until("A has it", |e| e.has(A, "/x"));
+    e.all_agree();
+}
+
+#[test]
+fn a_follower_whose_first_leader_was_lost_before_it_served_votes() {
+    // The seed 18020553 of the simulation: a new ensemble found no leader any more.
+    let mut e = Ensemble::of(5);
+    e.hold(E, A, LeaderInfo);
+    e.hold(E, D, UpToDate);
+    for server in [A, B, C, D, E] {
+        e.start(server);
+    }
+    e.run_until("E leads", |e| e.follows(B, E) && e.follows(C, E) && e.epochs(D).current.0 > 0);
+    let client = e.connect(E);
+    e.write(client, "/x");
+    e.crash(C);
+    e.crash(E);
+    e.release(E, A);
+    e.release(E, D);
+    let epochs: Vec<_> = [A, B, D].iter().map(|server| e.epochs(*server).current).collect();
+    assert_eq!(epochs, [0, 1, 1].map(Epoch), "D has the epoch, and has never served");
+    e.start(E);
+    e.run_until("E leads again", |e| e.leads(E) && e.follows(D, E));
+    assert!(e.has(D, "/x"));
     e.all_agree();
 }

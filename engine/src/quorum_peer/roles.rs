@@ -16,6 +16,7 @@ use crate::zab::learner::{Begin, Learner, Progress};
 use crate::zab::link::{LinkEvent, LinkOp, Plane};
 use crate::zab::log_reading::LogDone;
 use crate::zab::outbox::{Lost, Outbox};
+use crate::zxid::Epoch;
 
 /// A leader that refuses is dialled again after this: it opens its port when it knows that it was
 /// elected, which may be later than others know it.
@@ -109,7 +110,11 @@ impl QuorumPeer {
             member.writing = Writing::Nothing;
         }
         match done {
-            DataDone::Epochs(epochs) => member.epochs = epochs,
+            DataDone::Epochs(epochs) => {
+                member.epochs = epochs;
+                // What a leader had is durable before its epoch is: a start would find it, too.
+                member.has_data |= epochs.current > Epoch(0);
+            }
             DataDone::CannotTruncate(_) => {
                 member.wants_tree = true;
                 replica.wake_log(now, &mut out.replica);
@@ -215,7 +220,7 @@ impl Member {
                     let (leader, epoch) = (learner.leader(), learner.epoch());
                     let repeated = epoch > self.served;
                     self.served = epoch;
-                    (self.has_data, self.wants_tree) = (true, false);
+                    self.wants_tree = false;
                     self.elector.established(epoch);
                     tracing::info!(%leader, epoch = epoch.0, "up to date");
                     self.count_sync(took);
@@ -244,7 +249,6 @@ impl Member {
             && self.served != epoch
         {
             self.served = epoch;
-            self.has_data = true;
             self.in_vain = None;
             self.elector.established(epoch);
             // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
