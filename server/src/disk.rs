@@ -65,6 +65,8 @@ pub struct Disk {
     /// More than half of a segment is used: until the log goes on in the next one, no segment that
     /// is prepared may take its time. It may take several until there is one beside the reserve.
     needs_next: bool,
+    /// Somebody waits until all is done.
+    is_awaited: bool,
     thread: DiskThread,
 }
 
@@ -98,7 +100,7 @@ impl Disk {
         }
         let thread = DiskThread::start(directory, wake)?;
         let (frames, buffers) = (BTreeMap::new(), Vec::new());
-        Ok(Self { segments, frames, buffers, needs_next: false, thread })
+        Ok(Self { segments, frames, buffers, needs_next: false, is_awaited: false, thread })
     }
 
     /// Begins an operation. Frames go to `write`, which submits them to the ring as durable.
@@ -107,9 +109,6 @@ impl Disk {
             DiskOp::Append { segment, offset, sequence, frame } => {
                 let target = self.segments.get(&segment).expect("the log appends to what is ready");
                 self.needs_next = offset > target.bytes / 2;
-                if self.needs_next {
-                    self.thread.hurry();
-                }
                 let file = Arc::clone(&target.file);
                 let buffer = self.copy(&frame);
                 let since = Instant::now();
@@ -118,15 +117,13 @@ impl Disk {
             }
             DiskOp::Prepare(plan) => {
                 self.thread.submit(Job::Prepare(plan));
-                if self.needs_next || self.segments.is_empty() {
-                    self.thread.hurry();
-                }
             }
             DiskOp::Retire(segment) => {
                 self.segments.remove(&segment);
                 self.thread.submit(Job::Retire(segment));
             }
         }
+        self.set_pace();
     }
 
     /// The ring has written a frame, which took so long. An error ends the process: nobody knows
@@ -153,6 +150,7 @@ impl Disk {
             Finished::Prepared(plan, file) => {
                 let segment = Segment { file: Arc::new(file), bytes: plan.bytes };
                 self.segments.insert(plan.segment, segment);
+                self.set_pace();
                 DiskDone::Prepared(plan.segment)
             }
             Finished::NoSpace(segment) => DiskDone::NoSpace(segment),
@@ -165,9 +163,14 @@ impl Disk {
         self.frames.is_empty() && self.thread.is_idle()
     }
 
-    /// Somebody waits until it is idle.
-    pub fn hurry(&self) {
-        self.thread.hurry();
+    /// Whether somebody waits until it is idle.
+    pub fn set_awaited(&mut self, is_awaited: bool) {
+        self.is_awaited = is_awaited;
+        self.set_pace();
+    }
+
+    fn set_pace(&self) {
+        self.thread.hurry(self.needs_next || self.is_awaited || self.segments.is_empty());
     }
 
     fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {

@@ -12,6 +12,9 @@ use crate::txnlog::format::{self, FRAME_HEADER_BYTES};
 use crate::zab::history::Run;
 use crate::zxid::Zxid;
 
+/// Room for a transaction or reply of the usual size, so that a group of one takes memory once.
+const USUAL_BYTES: usize = 256;
+
 /// The group that requests are added to.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -74,6 +77,8 @@ impl Group {
         assert!(self.first.is_none() || self.last.next() == Some(zxid), "zxids have no gaps");
         if self.first.is_none() {
             self.opened = now;
+            self.txns.reserve(USUAL_BYTES);
+            self.replies.reserve(USUAL_BYTES);
         }
         self.first.get_or_insert(zxid);
         self.last = zxid;

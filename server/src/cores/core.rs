@@ -143,9 +143,9 @@ impl Core {
         loop {
             let Events { clients, outputs, now, .. } = &mut self.events;
             clients.finish_turn(*now, outputs);
-            let is_send = |output: &&Output| matches!(output, Output::Send(..));
-            replies += outputs.iter().filter(is_send).count();
             if let Some(ordering) = &mut ordering {
+                let is_send = |output: &&Output| matches!(output, Output::Send(..));
+                replies += outputs.iter().filter(is_send).count();
                 // Other members' disks are to work while ours does. What goes to them without a
                 // frame, commits for the most part, need not delay replies that are fewer.
                 if !ordering.writes.is_empty() || replies > ordering.unsent_links() {

@@ -289,10 +289,8 @@ impl Ordering {
     fn finish(&mut self, now: Now, events: &mut Events) {
         self.peer.finish_turn(now, &mut self.outputs);
         self.execute(now, events);
-        if self.peer.waits_for_rest()
-            && let Some(disk) = &self.disk
-        {
-            disk.hurry();
+        if let Some(disk) = &mut self.disk {
+            disk.set_awaited(self.peer.waits_for_rest());
         }
     }
 

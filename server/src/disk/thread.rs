@@ -50,7 +50,7 @@ pub(super) struct DiskThread {
 
 #[derive(Debug, Default)]
 struct Signals {
-    /// Somebody waits for the segment that is being filled.
+    /// Files are filled as fast as the device can.
     hurry: AtomicBool,
     /// Nobody wants it any more.
     stop: AtomicBool,
@@ -67,11 +67,9 @@ impl DiskThread {
         let path = directory.path().display().to_string();
         let (jobs, inbox) = mpsc::channel();
         let (outbox, finished) = mpsc::channel();
-        let worker = Arc::clone(&signals);
         let work = move || {
             for job in inbox {
                 let result = run(&mut directory, job);
-                worker.hurry.store(false, Ordering::Relaxed);
                 if outbox.send(result).is_err() {
                     break;
                 }
@@ -89,9 +87,9 @@ impl DiskThread {
         jobs.send(job).expect("the thread lives as long as its owner");
     }
 
-    /// The job under way is waited for.
-    pub(super) fn hurry(&self) {
-        self.signals.hurry.store(true, Ordering::Relaxed);
+    /// From now on: whether anybody waits for what is being done.
+    pub(super) fn hurry(&self, hurry: bool) {
+        self.signals.hurry.store(hurry, Ordering::Relaxed);
     }
 
     pub(super) fn finished(&mut self) -> Option<Result<Finished, StorageError>> {
