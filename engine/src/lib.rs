@@ -61,3 +61,6 @@ pub mod zab;
 
 // A whole server.
 pub mod quorum_peer;
+
+#[cfg(test)]
+mod format_document;

@@ -450,3 +450,49 @@ impl<'a> NodeMut<'a> {
         set_u16(self.body, HEAP, heap);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format_document::{assert_rows, section};
+    use crate::pages::BIRTH_BYTES;
+
+    const HEADING: &str = "### Pages of the tree";
+
+    #[test]
+    fn the_document_has_the_offsets() {
+        let at = |offset: usize| BIRTH_BYTES + offset;
+        let fields = [
+            (0, BIRTH_BYTES, "birth"),
+            (at(KIND), 1, "kind"),
+            (at(LEVEL), 1, "level"),
+            (at(COUNT), 2, "count"),
+            (at(HEAP), 2, "heap"),
+            (at(PREFIX), 2, "prefix"),
+            (at(LIVE), 2, "live"),
+            (at(LAST), 2, "last"),
+            (at(LEFTMOST), 4, "leftmost"),
+        ];
+        assert_rows(HEADING, &fields);
+    }
+
+    #[test]
+    fn the_document_has_the_numbers() {
+        let large_at = LENGTH_BITS + VALUE_BITS;
+        for sentence in [
+            format!("| kind | {KIND_NODE} |"),
+            format!("0x{NOWHERE:x} in files"),
+            format!("| {} | | prefix | |", BIRTH_BYTES + HEADER_BYTES),
+            format!("| | {SLOT_BYTES} each | slots |"),
+            format!("bits 0-{}: bytes of the key", LENGTH_BITS - 1),
+            format!("bits {LENGTH_BITS}-{}: bytes of the value", large_at - 1),
+            format!("bit {large_at}: the value is a reference"),
+            format!("A cell is a `u{}`", 8 * CELL_HEADER_BYTES),
+            format!(
+                "at most {KEY_BYTES_MAX} bytes and values in leaves at most {VALUE_INLINE_MAX}"
+            ),
+        ] {
+            assert!(section(HEADING).contains(&sentence), "docs/format.md lacks: {sentence}");
+        }
+    }
+}

@@ -163,3 +163,31 @@ pub(crate) fn read(root: Root<'_>, leaf: PageNumber, value: Value<'_>) -> Vec<u8
     assert_eq!(bytes.len(), length(value.bytes), "a large value has all its pages");
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format_document::{assert_rows, section};
+    use crate::pages::BIRTH_BYTES;
+
+    const HEADING: &str = "### Large values";
+
+    #[test]
+    fn the_document_has_the_offsets_and_numbers() {
+        let at = |offset: usize| BIRTH_BYTES + offset;
+        let fields = [
+            (0, BIRTH_BYTES, "birth"),
+            (at(KIND), 1, "kind"),
+            (at(LEVEL), 1, "level"),
+            (at(USED), 2, "used"),
+        ];
+        assert_rows(HEADING, &fields);
+        for sentence in [
+            format!("| kind | {KIND_OVERFLOW} |"),
+            format!("| {} | | content |", at(HEADER_BYTES)),
+            format!("up to {NUMBERS_IN_LEAF} page numbers (u32)"),
+        ] {
+            assert!(section(HEADING).contains(&sentence), "docs/format.md lacks: {sentence}");
+        }
+    }
+}
