@@ -174,7 +174,7 @@ impl Client {
             }
             Kind::Exists { key, watch: true } => self.watch(Watch::Data, key_path(*key), zxid),
             Kind::Children { dir, watch } => {
-                self.check_listed(*dir, &read_names(&mut Reader::new(answer.body)));
+                self.check_listed(*dir, zxid, &read_names(&mut Reader::new(answer.body)));
                 if *watch {
                     self.watch(Watch::Child, dir_path(*dir), zxid);
                 }
@@ -191,10 +191,12 @@ impl Client {
         }
     }
 
-    /// A list of children has all that the client has created and nobody deletes.
-    fn check_listed(&self, dir: usize, names: &[String]) {
+    /// A list of children has all that the client has created by then and nobody deletes. A session
+    /// that has been told of no zxid yet may find a server that lags behind what others were told.
+    fn check_listed(&self, dir: usize, zxid: u64, names: &[String]) {
         let prefix = format!("{}/", dir_path(dir));
-        for path in self.created.keys().chain(&self.ephemerals) {
+        let created = self.created.iter().filter(|(_, at)| **at <= zxid).map(|(path, _)| path);
+        for path in created.chain(&self.ephemerals) {
             if let Some(name) = path.strip_prefix(&prefix) {
                 let listed = names.iter().any(|other| other == name);
                 assert!(listed, "client {}: {path} is not among the children", self.index);
