@@ -134,6 +134,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let limits = limits(config, cores)?;
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
+    if !config.makes_data_dirs {
+        place.require()?;
+    }
     let storage = Storage::open(&place, history_bytes(config))?;
     let memory = memory::start(storage.tree.view()).map_err(RunError::System)?;
     let clock = Clock::start();

@@ -36,6 +36,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the transaction log lives; the same unless `dataLogDir` says otherwise.
     pub data_log_dir: PathBuf,
+    /// Whether they are made if they are missing.
+    pub makes_data_dirs: bool,
     /// Where clients connect. Always there in a configuration that was loaded.
     pub listen: Option<Listen>,
     /// How many connections may wait to be accepted; -1 leaves it to the server.

@@ -61,6 +61,12 @@ pub enum OpenError {
         .0.display()
     )]
     Exported(PathBuf),
+    /// A directory is missing, and must not be made.
+    #[error(
+        "there is no directory {}, and datadir.autocreate is false: mount its disk, or make it",
+        .0.display()
+    )]
+    Missing(PathBuf),
     /// There is nothing to read.
     #[error("{} holds no data of a ringkeeper", .0.display())]
     Nothing(PathBuf),
@@ -82,6 +88,7 @@ impl OpenError {
             | Self::ZooKeeperData(_)
             | Self::UnfinishedImport(_)
             | Self::Exported(_)
+            | Self::Missing(_)
             | Self::Nothing(_) => false,
         }
     }
@@ -96,6 +103,21 @@ pub struct Place<'a> {
     pub data_log_dir: &'a Path,
     /// How owners of znodes are read.
     pub mode: OwnerMode,
+}
+
+impl Place<'_> {
+    /// Checks that both directories are there already.
+    ///
+    // Compat: the constructor of FileTxnSnapLog, which looks for `version-2`.
+    pub fn require(&self) -> Result<(), OpenError> {
+        for folder in [self.data_dir, self.data_log_dir] {
+            let folder = folder.join(DIRECTORY_NAME);
+            if !folder.is_dir() {
+                return Err(OpenError::Missing(folder));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Data that was opened, recovered and is this process's alone.

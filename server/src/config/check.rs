@@ -71,6 +71,7 @@ impl<'a> Checker<'a> {
         Config {
             data_log_dir: self.text("dataLogDir").map_or_else(|| data_dir.clone(), PathBuf::from),
             data_dir,
+            makes_data_dirs: self.bool("datadir.autocreate", true),
             listen: self.listen(),
             listen_backlog: self.int("clientPortListenBacklog", -1) as i32,
             tick_ms,

@@ -185,6 +185,7 @@ pub const KEYS: &[Key] = keys! {
     FULL => {
         "dataDir": TEXT,
         "dataLogDir": TEXT,
+        "datadir.autocreate": BOOL,
         "clientPort": PORT,
         "clientPortAddress": TEXT,
         "clientPortListenBacklog": INT,
@@ -362,7 +363,6 @@ pub const KEYS: &[Key] = keys! {
         "follower.nodelay": BOOL,
         "syncEnabled": BOOL,
         "observer.syncEnabled": BOOL,
-        "datadir.autocreate": BOOL,
     }
     EMPTY => { "snapshot.trust.empty": BOOL, }
     LOG => {

@@ -271,7 +271,6 @@ fn a_member_is_told_what_happens_in_place_of_what_is_missing() {
         ("leader.maxTimeToWaitForEpoch=500", "as long as initLimit says"),
         ("forceSnapshotSync=true", "a learner gets here what it lacks"),
         ("syncEnabled=false", "syncEnabled=false has no effect: it is always on"),
-        ("datadir.autocreate=false", "it is always on"),
         ("db.autocreate=true", "also after it has lost its data"),
         ("peerType=observer", "the line server.N of this server counts"),
     ] {

@@ -172,6 +172,23 @@ fn a_port_in_use_is_said_so() {
 }
 
 #[test]
+fn without_its_directories_a_server_does_not_start_where_none_may_be_made() {
+    let folder = TempDir::new().unwrap();
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let setup = Setup::new("epoll", 1, &data)
+        .with("datadir.autocreate=false")
+        .with(&format!("dataLogDir={}", log.display()));
+    for missing in [&data, &log].map(|root| root.join("ringkeeper")) {
+        let (code, said) = setup.refused();
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains(&format!("there is no directory {}", missing.display())), "{said}");
+        assert!(!missing.exists());
+        fs::create_dir_all(missing).unwrap();
+    }
+    assert_eq!(setup.start().client().create("/a", b"", PERSISTENT).err, 0);
+}
+
+#[test]
 fn a_wrong_setting_is_named() {
     let folder = TempDir::new().unwrap();
     for (define, key) in [
