@@ -298,9 +298,8 @@ fn a_tree_of_what_was_never_committed_is_given_up() {
     (A..=E).for_each(|server| assert!(!e.has(server, "/x"), "server {}", server + 1));
 }
 
-#[test]
-fn a_server_that_cannot_cut_what_was_never_committed_makes_a_quorum_all_the_same() {
-    // 1549: with one more that is gone for good, nobody else is there.
+/// A has a tree with `/x` from C, which is gone, and starts from it; B has begun a later epoch.
+fn a_cannot_cut() -> Ensemble {
     let mut e = left_with_x(Settings { history_bytes: 1, ..Settings::of(3) });
     let x = e.log_end(C);
     e.crash_with_all_written(C);
@@ -315,9 +314,33 @@ fn a_server_that_cannot_cut_what_was_never_committed_makes_a_quorum_all_the_same
     e.run_until("A takes it", |e| !e.sent(C, A, Snap).is_empty() && e.log_end(A) == x);
     e.crash(C);
     e.start(B);
+    e
+}
+
+#[test]
+fn a_server_that_cannot_cut_what_was_never_committed_makes_a_quorum_all_the_same() {
+    // 1549: with one more that is gone for good, nobody else is there.
+    let mut e = a_cannot_cut();
     go_on_without_c(&mut e);
     assert!(!e.sent(B, A, Snap).is_empty());
     heal_c(&mut e);
+    e.all_agree();
+    nobody_has(&e, "/x");
+}
+
+#[test]
+fn a_server_that_could_not_cut_counts_as_soon_as_it_has_the_tree_in_its_place() {
+    let mut e = a_cannot_cut();
+    e.hold(B, A, UpToDate);
+    e.run_until("B leads", |e| e.leads(B));
+    heal_c(&mut e);
+    e.release(C, A);
+    e.start(C);
+    e.run_until("C follows", |e| e.follows(C, B) && e.epochs(A) == e.epochs(C));
+    let client = e.connect(B);
+    e.write(client, "/y");
+    e.crash(B);
+    e.run_until("C leads", |e| e.leads(C) && e.follows(A, C));
     e.all_agree();
     nobody_has(&e, "/x");
 }

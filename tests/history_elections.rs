@@ -1,5 +1,5 @@
-//! Failures of ZooKeeper's that had to do with who leads, as schedules on our machines; numbers as
-//! in `history.rs`.
+//! Failures of ZooKeeper's and of our own that had to do with who leads, as schedules on our
+//! machines; numbers as in `history.rs`.
 
 use engine::zab::packet::PacketKind::{Diff, LeaderInfo, Proposal, Snap, UpToDate};
 use engine::zxid::Epoch;

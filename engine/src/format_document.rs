@@ -15,7 +15,7 @@ pub(crate) fn assert_rows(heading: &str, fields: &[(usize, usize, &str)]) {
         let row = format!("| {offset} | {bytes} | {name} |");
         assert!(section.contains(&row), "docs/format.md, {heading} lacks the row {row}");
     }
-    let rows = section.lines().filter(|line| line.starts_with(|c: char| c == '|'));
+    let rows = section.lines().filter(|line| line.starts_with('|'));
     let numbered = rows.filter(|row| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         [cells[1], cells[2]].iter().all(|cell| cell.parse::<usize>().is_ok())

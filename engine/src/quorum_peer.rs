@@ -141,7 +141,8 @@ struct Member {
     role: Role,
     epochs: Epochs,
     has_data: bool,
-    /// A cut was impossible: the leader is told that there is no data, and sends all of it.
+    /// A cut was impossible: leaders are told that there is no data, and send all of it, until a
+    /// tree is there or what could not be cut is the history of an ensemble.
     wants_tree: bool,
     /// The operation on the data that is under way.
     writing: Writing,

@@ -119,7 +119,8 @@ impl QuorumPeer {
                 member.wants_tree = true;
                 replica.wake_log(now, &mut out.replica);
             }
-            DataDone::Truncated(_) | DataDone::Replaced(_) => {}
+            DataDone::Replaced(_) => member.wants_tree = false,
+            DataDone::Truncated(_) => {}
         }
         let result = match (&mut member.role, done) {
             (Role::Leading(leader), DataDone::Epochs(epochs)) => {
@@ -249,7 +250,7 @@ impl Member {
             && self.served != epoch
         {
             self.served = epoch;
-            self.in_vain = None;
+            (self.wants_tree, self.in_vain) = (false, None);
             self.elector.established(epoch);
             // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
             let serves = self.config.leader_serves;

@@ -4,10 +4,10 @@
 //! What can be asked of those that are healed, while others are not: they become well if a quorum
 //! of *voters with data* is among them, and only then (see [`World::can_do_without_the_ill`]). A
 //! member without data does not vote: one that was wiped, or whose data were found to be damaged,
-//! waits for a leader that the others elect; and one that got a leader's tree, and was not
-//! synchronized before it lost that leader, has no data in its own eyes. If all are without, an
-//! ensemble begins when every voter has answered. So where the healed lack such a quorum, more are
-//! healed until they have it, or all are.
+//! waits for a leader that the others elect; and one that got a leader's tree, and lost that leader
+//! before its epoch was durable, has no data in its own eyes. If all are without, an ensemble
+//! begins when every voter has answered. So where the healed lack such a quorum, more are healed
+//! until they have it, or all are.
 //!
 //! What is slow becomes so when the others are well, it leads nobody, and no epoch ends by itself:
 //! a slow server that leads is no reason for an election, and one whose log goes further than all

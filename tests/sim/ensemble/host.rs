@@ -22,6 +22,7 @@ use engine::txnlog::format::segment_name;
 use engine::zab::data::{DataDone, DataOp};
 use engine::zab::history::Run;
 use engine::zab::link::Plane;
+use engine::zxid::Epoch;
 
 use super::coverage::Role;
 use super::healing::Ailment;
@@ -333,7 +334,8 @@ impl World {
                     match done {
                         DataDone::Truncated(_) => self.stats.truncations += 1,
                         DataDone::Replaced(_) => self.stats.replacements += 1,
-                        _ => {}
+                        DataDone::Epochs(epochs) => process.votes |= epochs.current > Epoch(0),
+                        DataDone::CannotTruncate(_) => {}
                     }
                     Input::Data(Box::new(done))
                 })
@@ -401,7 +403,6 @@ impl World {
         let role = process.peer.role();
         let leads = matches!(role, RoleKind::Leading { .. });
         let begins = leads && !std::mem::replace(&mut process.leads, leads);
-        process.votes |= role != RoleKind::Looking;
         if std::mem::replace(&mut process.role, role) != role {
             let epochs = process.peer.replica().last_durable();
             self.tell(|| format!("server {}: {role:?}, log to {epochs}", index + 1));
