@@ -21,9 +21,19 @@ const REQUEST_BYTES: usize = 64;
 /// (connections, requests under way on each)
 const LOADS: [(usize, usize); 3] = [(1, 1), (16, 1), (128, 16)];
 const CONTESTANTS: [&str; 4] = ["ring on io_uring", "ring on epoll", "glommio", "tokio"];
-const ROUNDS: usize = 5;
-const WARM_UP: Duration = Duration::from_millis(300);
-const MEASURED: Duration = Duration::from_millis(1500);
+/// How often, and how long each time. With `--test`, as `cargo test` passes it, once and in no time.
+struct Budget {
+    rounds: usize,
+    warm_up: Duration,
+    measured: Duration,
+}
+const USUAL: Budget = Budget {
+    rounds: 5,
+    warm_up: Duration::from_millis(300),
+    measured: Duration::from_millis(1500),
+};
+const TRIAL: Budget =
+    Budget { rounds: 1, warm_up: Duration::from_millis(10), measured: Duration::from_millis(50) };
 const IDLE_CONNECTIONS: usize = 5000;
 
 fn main() -> anyhow::Result<()> {
@@ -32,12 +42,13 @@ fn main() -> anyhow::Result<()> {
         let contestant = arguments.get(position + 1).context("--serve needs a contestant")?;
         return serve(contestant);
     }
+    let budget = if arguments.iter().any(|it| it == "--test") { TRIAL } else { USUAL };
     for (connections, depth) in LOADS {
         println!("{connections} connections, {depth} requests under way on each:");
         let mut figures: Vec<Vec<Figure>> = CONTESTANTS.iter().map(|_| Vec::new()).collect();
-        for _ in 0..ROUNDS {
+        for _ in 0..budget.rounds {
             for (contestant, figures) in CONTESTANTS.iter().zip(&mut figures) {
-                figures.push(measure_load(contestant, connections, depth)?);
+                figures.push(measure_load(contestant, connections, depth, &budget)?);
             }
         }
         for (contestant, figures) in CONTESTANTS.iter().zip(figures) {
@@ -60,15 +71,20 @@ struct Figure {
     per_second: f64,
 }
 
-fn measure_load(contestant: &str, connections: usize, depth: usize) -> anyhow::Result<Figure> {
+fn measure_load(
+    contestant: &str,
+    connections: usize,
+    depth: usize,
+    budget: &Budget,
+) -> anyhow::Result<Figure> {
     let server = Server::start(contestant)?;
     let mut clients = Clients::new()?;
     clients.connect(server.address, connections)?;
     clients.begin(depth)?;
-    clients.run_for(WARM_UP)?;
+    clients.run_for(budget.warm_up)?;
     let (cpu_before, answers_before) = (server.cpu()?, clients.load.answers());
     let start = Instant::now();
-    clients.run_for(MEASURED)?;
+    clients.run_for(budget.measured)?;
     let seconds = start.elapsed().as_secs_f64();
     let answers = (clients.load.answers() - answers_before) as f64;
     let cpu = server.cpu()? - cpu_before;

@@ -124,19 +124,15 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     descriptors::raise_limit();
     memory::check().map_err(RunError::System)?;
     let backend = choose_backend(config)?;
-    let place = Place {
-        data_dir: &config.data_dir,
-        data_log_dir: &config.data_log_dir,
-        mode: owner_mode(config),
-    };
+    let place = place(config);
+    if !config.makes_data_dirs {
+        place.require()?;
+    }
     let group_bytes = replica::group_bytes_most(replica::GROUP_BYTES, &rules(config));
     let cores = cores_count(config);
     let limits = limits(config, cores)?;
     let membership = config.is_distributed().then(|| Membership::new(config, group_bytes));
     let membership = membership.transpose()?;
-    if !config.makes_data_dirs {
-        place.require()?;
-    }
     let storage = Storage::open(&place, history_bytes(config))?;
     let memory = memory::start(storage.tree.view()).map_err(RunError::System)?;
     let clock = Clock::start();
@@ -294,6 +290,15 @@ fn rules(config: &Config) -> Rules {
         enforce_quota: config.enforce_quota,
         reconfig_enabled: false,
         packet_bytes_max: config.packet_bytes_max,
+    }
+}
+
+/// Where the data lies.
+pub fn place(config: &Config) -> Place<'_> {
+    Place {
+        data_dir: &config.data_dir,
+        data_log_dir: &config.data_log_dir,
+        mode: owner_mode(config),
     }
 }
 

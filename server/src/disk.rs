@@ -84,6 +84,11 @@ struct Segment {
     bytes: u64,
 }
 
+/// Whether the log will soon want another segment, where frames end at this place of one.
+fn needs_next(end: u64, segment_bytes: u64) -> bool {
+    end > segment_bytes / 2
+}
+
 impl Disk {
     /// Takes over a log that recovery has read to its `end`. `wake` is called, on another thread,
     /// when [`Disk::finished`] has something.
@@ -100,7 +105,10 @@ impl Disk {
         }
         let thread = DiskThread::start(directory, wake)?;
         let (frames, buffers) = (BTreeMap::new(), Vec::new());
-        Ok(Self { segments, frames, buffers, needs_next: false, is_awaited: false, thread })
+        let needs_next = end.current.is_some_and(|(plan, end)| needs_next(end, plan.bytes));
+        let disk = Self { segments, frames, buffers, needs_next, is_awaited: false, thread };
+        disk.set_pace();
+        Ok(disk)
     }
 
     /// Begins an operation. Frames go to `write`, which submits them to the ring as durable.
@@ -108,7 +116,7 @@ impl Disk {
         match op {
             DiskOp::Append { segment, offset, sequence, frame } => {
                 let target = self.segments.get(&segment).expect("the log appends to what is ready");
-                self.needs_next = offset > target.bytes / 2;
+                self.needs_next = needs_next(offset + frame.len() as u64, target.bytes);
                 let file = Arc::clone(&target.file);
                 let buffer = self.copy(&frame);
                 let since = Instant::now();
@@ -170,7 +178,7 @@ impl Disk {
     }
 
     fn set_pace(&self) {
-        self.thread.hurry(self.needs_next || self.is_awaited || self.segments.is_empty());
+        self.thread.set_hurry(self.needs_next || self.is_awaited || self.segments.is_empty());
     }
 
     fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {

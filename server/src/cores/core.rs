@@ -147,7 +147,7 @@ impl Core {
                 let is_send = |output: &&Output| matches!(output, Output::Send(..));
                 replies += outputs.iter().filter(is_send).count();
                 // Other members' disks are to work while ours does. What goes to them without a
-                // frame, commits for the most part, need not delay replies that are fewer.
+                // frame, commits for the most part, need not delay replies that are not more.
                 if !ordering.writes.is_empty() || replies > ordering.unsent_links() {
                     ordering.flush_links();
                 }

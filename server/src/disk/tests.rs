@@ -149,6 +149,29 @@ fn segments_that_are_given_up_are_used_again() {
 }
 
 #[test]
+fn files_are_filled_in_haste_while_the_log_or_somebody_may_have_to_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut server, _) = Server::start(Backend::Epoll, directory.path(), 1);
+    assert!(server.disk.thread.hurries(), "there is no segment");
+    // Segments have 256 KiB: the second ends beyond the half of one, the third is in another.
+    for (bytes, hurries) in [(100, false), (150_000, true), (110_000, false), (30_000, true)] {
+        server.append(bytes);
+        server.settle();
+        assert_eq!(server.disk.thread.hurries(), hurries, "behind {bytes} bytes");
+    }
+    drop(server);
+    let (mut server, _) = Server::start(Backend::Epoll, directory.path(), 2);
+    assert!(server.disk.thread.hurries(), "the log goes on beyond the half");
+    server.append(120_000);
+    server.settle();
+    assert!(!server.disk.thread.hurries());
+    for is_awaited in [true, false] {
+        server.disk.set_awaited(is_awaited);
+        assert_eq!(server.disk.thread.hurries(), is_awaited);
+    }
+}
+
+#[test]
 fn a_failed_append_is_an_error_with_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let (mut server, _) = Server::start(Backend::Epoll, directory.path(), 1);

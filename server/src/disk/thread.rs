@@ -1,7 +1,7 @@
 //! The disk's thread: makes, renames and removes segments, one job after the other.
 //!
 //! Filling a new file competes with the log for the device, so it is done at a moderate rate unless
-//! the segment is needed soon. Files that are used again need no filling.
+//! [`Disk`](super::Disk) knows of a reason to hurry. Files that are used again need no filling.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -88,8 +88,13 @@ impl DiskThread {
     }
 
     /// From now on: whether anybody waits for what is being done.
-    pub(super) fn hurry(&self, hurry: bool) {
+    pub(super) fn set_hurry(&self, hurry: bool) {
         self.signals.hurry.store(hurry, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn hurries(&self) -> bool {
+        self.signals.hurry.load(Ordering::Relaxed)
     }
 
     pub(super) fn finished(&mut self) -> Option<Result<Finished, StorageError>> {

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, NewData};
 use crate::disk::lock::LockError;
 use crate::exit::ExitCode;
-use crate::storage::{self, OpenError, Place, Stopped};
+use crate::storage::{self, OpenError, Stopped};
 use crate::{assembly, door, snapshots};
 
 /// The first segment of the copy's log.
@@ -90,11 +90,7 @@ pub(super) struct BackedUp {
 
 /// Copies the state of the server of `config` below `to`, the `dataDir` of whoever starts from it.
 pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
-    let place = Place {
-        data_dir: &config.data_dir,
-        data_log_dir: &config.data_log_dir,
-        mode: assembly::owner_mode(config),
-    };
+    let place = assembly::place(config);
     match Stopped::read(&place) {
         Ok(mut stopped) => {
             let version = stopped.tree.freeze();

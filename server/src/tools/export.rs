@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, EXPORT_MARK};
 use crate::exit::ExitCode;
 use crate::snapshots::sync_directory;
-use crate::storage::{OpenError, Place, Stopped, ZOOKEEPER_FOLDER};
+use crate::storage::{OpenError, Stopped, ZOOKEEPER_FOLDER};
 
 /// What our directory is called when a ZooKeeper goes on with the data.
 const KEPT: &str = "ringkeeper.exported-to-zookeeper";
@@ -191,11 +191,7 @@ fn is_notice(path: &Path) -> bool {
 }
 
 fn read(config: &Config, request: &Request) -> Result<Stopped, ExportError> {
-    let place = Place {
-        data_dir: &config.data_dir,
-        data_log_dir: &config.data_log_dir,
-        mode: assembly::owner_mode(config),
-    };
+    let place = assembly::place(config);
     let stopped = Stopped::read(&place)?;
     match stopped.report.digest_mismatch {
         Some(zxid) if !request.force => Err(ExportError::Doubtful(format!(
