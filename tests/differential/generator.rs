@@ -166,9 +166,9 @@ impl Generator {
         for _ in 0..count {
             let xid = self.xid(slot);
             requests.push(self.source.request(xid));
-            // The real server knows the root by two names, and in its pipeline a list that "/" is
-            // getting is not yet that of "": what follows would depend on timing.
-            if requests.last().is_some_and(Request::sets_root_acl) {
+            // In the real server's pipeline a list that a znode is getting counts only when it is
+            // applied: what follows would depend on timing.
+            if requests.last().is_some_and(|request| request.op == op::SET_ACL) {
                 break;
             }
         }

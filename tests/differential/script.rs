@@ -57,16 +57,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether this is a setACL of the root.
-    pub fn sets_root_acl(&self) -> bool {
-        const ROOT: &[u8] = b"\0\0\0\x01/";
-        let starts_with_root = |piece: &Piece| match piece {
-            Piece::Bytes(bytes) => bytes.starts_with(ROOT),
-            Piece::Zxid(_) => false,
-        };
-        self.op == op::SET_ACL && self.body.first().is_some_and(starts_with_root)
-    }
-
     /// The packet without its length, for a server whose comparison began at `zxid_base`.
     pub fn packet(&self, zxid_base: i64) -> Vec<u8> {
         let mut writer = Writer::default();

@@ -107,15 +107,19 @@ pub fn data(random: &mut Random) -> Text {
     }
 }
 
+/// Whether a node of that path has the limits of a quota.
+pub fn are_limits(path: &Text) -> bool {
+    String::from_utf8_lossy(path.as_deref().unwrap_or_default()).contains("zookeeper_limits")
+}
+
 /// What a node of that path may hold: a server takes the text of quota nodes for granted, and a
 /// real one stops at nonsense there.
 pub fn data_for(random: &mut Random, path: &Text) -> Text {
-    let path = path.as_deref().unwrap_or_default();
-    let path = String::from_utf8_lossy(path);
-    if path.contains("zookeeper_stats") {
+    let text = path.as_deref().unwrap_or_default();
+    if String::from_utf8_lossy(text).contains("zookeeper_stats") {
         return Some(b"count=0,bytes=0".to_vec());
     }
-    if path.contains("zookeeper_limits") {
+    if are_limits(path) {
         return Some(limits(random).into_bytes());
     }
     data(random)

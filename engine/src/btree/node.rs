@@ -454,7 +454,7 @@ impl<'a> NodeMut<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format_document::{assert_rows, section};
+    use crate::format_document::{assert_fields, section};
     use crate::pages::BIRTH_BYTES;
 
     const HEADING: &str = "### Pages of the tree";
@@ -473,7 +473,7 @@ mod tests {
             (at(LAST), 2, "last"),
             (at(LEFTMOST), 4, "leftmost"),
         ];
-        assert_rows(HEADING, &fields);
+        assert_fields(HEADING, &fields);
     }
 
     #[test]

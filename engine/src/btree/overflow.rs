@@ -167,7 +167,7 @@ pub(crate) fn read(root: Root<'_>, leaf: PageNumber, value: Value<'_>) -> Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format_document::{assert_rows, section};
+    use crate::format_document::{assert_fields, section};
     use crate::pages::BIRTH_BYTES;
 
     const HEADING: &str = "### Large values";
@@ -181,7 +181,7 @@ mod tests {
             (at(LEVEL), 1, "level"),
             (at(USED), 2, "used"),
         ];
-        assert_rows(HEADING, &fields);
+        assert_fields(HEADING, &fields);
         for sentence in [
             format!("| kind | {KIND_OVERFLOW} |"),
             format!("| {} | | content |", at(HEADER_BYTES)),

@@ -181,6 +181,6 @@ mod tests {
             (zero_from, CHECKSUM_AT - zero_from, "zero"),
             (CHECKSUM_AT, CHECKSUM_BYTES, "checksum"),
         ];
-        crate::format_document::assert_rows("### Superblock", &fields);
+        crate::format_document::assert_fields("### Superblock", &fields);
     }
 }
