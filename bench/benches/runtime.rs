@@ -21,7 +21,8 @@ const REQUEST_BYTES: usize = 64;
 /// (connections, requests under way on each)
 const LOADS: [(usize, usize); 3] = [(1, 1), (16, 1), (128, 16)];
 const CONTESTANTS: [&str; 4] = ["ring on io_uring", "ring on epoll", "glommio", "tokio"];
-/// How often, and how long each time. With `--test`, as `cargo test` passes it, once and in no time.
+
+/// How often, and how long each time. With `--test`, once and for a moment, to see that it works.
 struct Budget {
     rounds: usize,
     warm_up: Duration,
