@@ -2,9 +2,9 @@
 //! take back, learners, and sessions. In every script, C leads the first epoch.
 
 use engine::error_code::ErrorCode;
-use engine::zab::packet::PacketKind::UpToDate;
+use engine::zab::packet::PacketKind::{Ack, UpToDate};
 use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Revalidate, Snap};
-use tests::sim::script::{A, B, C, D, Ensemble, Settings};
+use tests::sim::script::{A, B, C, Client, D, Ensemble, Settings};
 
 #[test]
 fn a_tree_never_takes_a_server_back_behind_what_it_has_acknowledged() {
@@ -92,11 +92,70 @@ fn a_new_leader_is_asked_about_the_sessions_that_are_connected() {
     assert!(e.is_connected(moved));
 }
 
+/// The first request of a client where it comes to with its session, whose number is that of its
+/// first elsewhere: there is `/x`.
+#[track_caller]
+fn hears_of_x(e: &mut Ensemble, moved: Client) {
+    let again = e.create(moved, "/x");
+    e.run_until("it is answered", |e| e.answer(moved, again).is_some());
+    assert_eq!(e.answer(moved, again), Some(ErrorCode::NodeExists.to_wire()));
+}
+
+#[test]
+fn what_a_server_has_yet_to_log_does_not_answer_who_came_to_it_later() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    e.hold_log(B);
+    e.write(client, "/x");
+    let moved = e.move_to(client, B);
+    let again = e.create(moved, "/x");
+    e.run_ms(100);
+    e.release_disk(B);
+    e.run_until("it is answered", |e| e.answer(moved, again).is_some());
+    assert_eq!(e.answer(moved, again), Some(ErrorCode::NodeExists.to_wire()));
+}
+
+#[test]
+fn what_a_leader_has_yet_to_propose_does_not_answer_who_went_elsewhere() {
+    let mut e = Ensemble::led_by_c();
+    let (client, other) = (e.connect(A), e.connect(C));
+    // What comes while the log is busy is proposed later.
+    e.hold_log(C);
+    e.create(other, "/other");
+    e.run_ms(10);
+    e.create(client, "/x");
+    e.run_ms(10);
+    let moving = e.begin_to_move(client, B);
+    e.run_ms(100);
+    assert!(!e.is_attached(moving), "B would take what comes for an answer");
+    e.release_disk(C);
+    e.run_until("B has it", |e| e.is_attached(moving));
+    hears_of_x(&mut e, moving);
+}
+
+#[test]
+fn what_is_not_committed_yet_does_not_answer_who_went_to_an_observer() {
+    let mut e = Ensemble::with(Settings { observers: 1, ..Settings::of(4) }).stand();
+    let client = e.connect(A);
+    e.hold(A, C, Ack);
+    e.hold(B, C, Ack);
+    e.create(client, "/x");
+    e.run_ms(10);
+    let moving = e.begin_to_move(client, D);
+    e.run_ms(100);
+    assert!(!e.is_attached(moving), "D would take what comes for an answer");
+    e.release(A, C);
+    e.release(B, C);
+    e.run_until("D has it", |e| e.is_attached(moving));
+    hears_of_x(&mut e, moving);
+}
+
 #[test]
 fn a_request_that_comes_late_is_not_done_behind_those_that_were_sent_after_it() {
     let mut e = Ensemble::led_by_c();
     let client = e.connect(A);
-    // So that the numbers of the requests differ, as a client's do.
+    // So that the numbers of the requests differ. Where they don't, A takes the transaction of the
+    // other for the answer, to a connection on which nobody listens any more.
     e.write(client, "/first");
     e.hold(A, C, Request);
     let late = e.create(client, "/late");

@@ -23,6 +23,7 @@
 //!   * a session has at most one connection; only requests from that one are ordered
 
 mod config;
+mod forwarding;
 mod group;
 mod housekeeping;
 mod leading;
@@ -52,6 +53,7 @@ use crate::txnlog::TxnLog;
 use crate::zab::history::{History, Run};
 use crate::zxid::{Epoch, Zxid};
 
+use forwarding::Forwarding;
 use group::{Group, SealedGroup};
 use housekeeping::Housekeeping;
 use learning::Learning;
@@ -155,6 +157,7 @@ pub struct Replica {
     syncs_asked: u64,
     syncs_proven: u64,
     learning: Learning,
+    forwarding: Forwarding,
     /// What clients wanted while there was no leader.
     parked: Vec<Parked>,
     stats: ReplicaStats,
@@ -190,6 +193,7 @@ impl Replica {
             syncs_asked: 0,
             syncs_proven: 0,
             learning: Learning::default(),
+            forwarding: Forwarding::default(),
             parked: Vec::new(),
             stats: ReplicaStats::default(),
         }
@@ -313,7 +317,7 @@ impl Replica {
         if self.orders() {
             self.sessions.touch(session, heard);
         } else {
-            self.learning.touched.push(session);
+            self.forwarding.touched.push(session);
         }
     }
 

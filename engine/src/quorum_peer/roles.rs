@@ -384,7 +384,7 @@ impl Member {
             me: self.config.me,
             is_observer: self.config.is_observer,
             leader,
-            config_version: 0,
+            config_version: self.config.members.version().cast_signed(),
             epochs: self.epochs,
             last: has_data.then(|| replica.last_named()),
             mode: self.config.mode,

@@ -109,6 +109,11 @@ impl Replica {
         self.sessions.hand_to(session, link);
     }
 
+    /// Whether requests of a session were taken since this server leads, or may have been.
+    pub fn is_owned(&self, session: SessionId) -> bool {
+        self.sessions.is_owned(session)
+    }
+
     /// Whether a session may be attached to at a learner; if so, it is that learner's from now on.
     ///
     // Compat: Leader.revalidateSession

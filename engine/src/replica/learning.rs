@@ -1,5 +1,4 @@
-//! What a learner's replica does: logs proposals, applies what is committed, and forwards what its
-//! clients want to the leader.
+//! What a learner's replica does: logs proposals and applies what is committed.
 //!
 //! ```text
 //!   PROPOSAL ──> incoming ──one frame──> log       (ACK when durable)
@@ -7,26 +6,18 @@
 //!   client's write ──REQUEST──> leader ──...──> its transaction comes back in `pending`
 //! ```
 //!
-//! A write's entry in `forwarded` is answered by its transaction. Writes come back in the order in
-//! which they were forwarded, and each leads to exactly one transaction, so only the entry in front
-//! is ever looked for.
+//! [`super::forwarding`] knows who waits for what of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Mode, Now, Output, Parked, Replica, Run};
-use crate::acl::Id;
-use crate::collections::FastMap;
+use super::{Mode, Now, Output, Replica, Run};
 use crate::error_code::ErrorCode;
-use crate::ids::{ConnectionId, SessionId, Xid};
 use crate::jute::DecodeError;
-use crate::op::OpCode;
-use crate::order::{Connect, Reply, ReplyKind, Request};
+use crate::order::{Reply, ReplyKind, Request};
 use crate::prep;
-use crate::records::write_bare_reply;
-use crate::txn::{Txn, TxnHeader, codec};
+use crate::txn::{Txn, codec};
 use crate::txnlog::format;
-use crate::zab::packet;
 use crate::zxid::Zxid;
 
 /// Proposals are handed to the log at this size even while it is busy, bytes.
@@ -42,46 +33,11 @@ pub(super) struct Learning {
     pending: VecDeque<(Zxid, Vec<u8>)>,
     /// The leader says that everything up to here is committed.
     commit_to: Zxid,
-    /// Writes whose transactions have not come back.
-    forwarded: VecDeque<Forwarded>,
-    /// Syncs that the leader has not answered, and refusals that wait for their turn.
-    syncs: VecDeque<Forwarded>,
-    /// Syncs that the leader has answered: each is done when this is applied.
-    syncs_done: VecDeque<Zxid>,
-    forwarded_count: u64,
-    /// Sessions that the leader is asked about.
-    asked: FastMap<SessionId, VecDeque<Asked>>,
-    /// Packets for the leader.
-    to_leader: Vec<u8>,
-    /// Sessions that clients were heard of since the last PING.
-    pub(super) touched: Vec<SessionId>,
     /// Up to here the tree may be ahead of each transaction that is applied: no digest says what
     /// it must be.
     doubtful_to: Zxid,
     /// Whether the tree was found to differ from the leader's.
     digest_differs: bool,
-}
-
-/// A request that the leader has.
-#[derive(Debug)]
-struct Forwarded {
-    /// Counts what was forwarded.
-    number: u64,
-    request: Request,
-    body: Vec<u8>,
-    /// For a session to be opened: its timeout.
-    timeout_ms: Option<i32>,
-    /// Nothing that the leader is asked to do: the answer is known, and waits for its turn.
-    refusal: Option<ErrorCode>,
-}
-
-/// Why the leader is asked about a session.
-#[derive(Debug)]
-enum Asked {
-    /// A connection wants to attach to it.
-    Attach(ConnectionId, i32),
-    /// The leader is new, and the session connected here.
-    Keep,
 }
 
 /// A proposal that cannot be taken.
@@ -194,11 +150,11 @@ impl Replica {
         loop {
             let next = self.learning.pending.front().map(|(zxid, _)| *zxid);
             let next = next.filter(|zxid| *zxid <= end);
-            while let Some(at) = self.learning.syncs_done.front()
+            while let Some(at) = self.forwarding.syncs_done.front()
                 && next.is_none_or(|next| next > *at)
                 && *at <= end.max(self.tree.applied())
             {
-                self.learning.syncs_done.pop_front();
+                self.forwarding.syncs_done.pop_front();
                 self.answer_sync();
             }
             if next.is_none() {
@@ -216,7 +172,7 @@ impl Replica {
     fn apply_logged(&mut self, now: Now, zxid: Zxid, txn: &[u8]) {
         let decoded = codec::decode(txn).expect("it was decoded when it came in");
         let (header, txn) = (&decoded.header, &decoded.txn);
-        let own = self.learning.take_own(header);
+        let own = self.forwarding.take_own(header);
         if let Some(own) = &own {
             self.answer_syncs_before(own.number);
         }
@@ -297,193 +253,13 @@ impl Replica {
         self.stats.digest_mismatches > 0
     }
 
-    /// Forwards a client's request to the leader.
-    pub(super) fn forward_request(&mut self, request: Request, body: &[u8]) {
-        if !self.sessions.is_attached(request.session, request.connection) {
-            return;
-        }
-        let Request { session, xid, op, .. } = request;
-        // Compat: a Java leader makes no transaction of what it cannot decode, and so never
-        // answers it. A sync in its place comes back behind what was asked for before.
-        let bare = matches!(op, OpCode::Sync | OpCode::CloseSession);
-        let refused = !bare && prep::decode(op, body).is_err();
-        let sent = if refused { OpCode::Sync } else { op };
-        let ids = if bare || refused { &[][..] } else { &request.ids };
-        let to_leader = &mut self.learning.to_leader;
-        let body = if refused { &[0; 4][..] } else { body };
-        packet::write_request(session, xid, sent.to_wire(), body, ids, to_leader);
-        let refusal = refused.then_some(ErrorCode::MarshallingError);
-        let (body, timeout_ms) = (body.to_vec(), None);
-        self.learning.expect(Forwarded { number: 0, request, body, timeout_ms, refusal });
-    }
-
-    /// Asks the leader for a session to be opened, or whether one may be attached to.
-    pub(super) fn forward_connect(&mut self, connect: &Connect) {
-        let Connect { connection, session, genuine, timeout_ms } = *connect;
-        if session != SessionId::NONE {
-            if !genuine {
-                return self.answer(connection, ReplyKind::Refused);
-            }
-            return self.ask(session, timeout_ms, Asked::Attach(connection, timeout_ms));
-        }
-        let session = self.allocate_session();
-        let (xid, op, ids) = (Xid(0), OpCode::CreateSession, Arc::<[Id]>::from([]));
-        let body = timeout_ms.to_be_bytes().to_vec();
-        packet::write_request(session, xid, op.to_wire(), &body, &[], &mut self.learning.to_leader);
-        let request = Request { connection, session, xid, op, body: 0..4, ids, cut: false };
-        let (timeout_ms, refusal) = (Some(timeout_ms), None);
-        self.learning.expect(Forwarded { number: 0, request, body, timeout_ms, refusal });
-    }
-
-    fn ask(&mut self, session: SessionId, timeout_ms: i32, why: Asked) {
-        let mut data = Vec::with_capacity(12);
-        packet::push_session(session, timeout_ms, &mut data);
-        let kind = packet::PacketKind::Revalidate;
-        packet::write(kind, -1, Some(&data), &mut self.learning.to_leader);
-        self.learning.asked.entry(session).or_default().push_back(why);
-    }
-
-    /// The leader's answer about a session.
-    pub fn on_revalidated(&mut self, session: SessionId, valid: bool) {
-        let Some(asked) = self.learning.asked.get_mut(&session) else { return };
-        let why = asked.pop_front();
-        if asked.is_empty() {
-            self.learning.asked.remove(&session);
-        }
-        match (why, valid) {
-            (Some(Asked::Attach(connection, timeout_ms)), true) => {
-                if let Some(previous) = self.sessions.attach(session, connection) {
-                    self.answer(previous, ReplyKind::Close);
-                }
-                self.answer(connection, ReplyKind::Attached { session, timeout_ms });
-            }
-            (Some(Asked::Attach(connection, _)), false) => {
-                self.answer(connection, ReplyKind::Refused);
-            }
-            (Some(Asked::Keep), false) => {
-                if let Some(connection) = self.sessions.remove(session) {
-                    self.answer(connection, ReplyKind::Close);
-                }
-            }
-            (Some(Asked::Keep), true) | (None, _) => {}
-        }
-    }
-
-    /// The leader's answer to the oldest sync: it is done when what is committed is applied here.
-    pub fn on_synced(&mut self) {
-        if self.learning.syncs_done.len() < self.learning.syncs.len() {
-            self.learning.syncs_done.push_back(self.learning.commit_to);
-        }
-    }
-
-    /// Answers the syncs that were forwarded before a write whose transaction comes now. A leader
-    /// answers them before; but one that was lost had no time to, and left the transaction.
-    /// What it had made when it took the sync lies in front of that transaction, too.
-    fn answer_syncs_before(&mut self, number: u64) {
-        while self.learning.syncs.front().is_some_and(|sync| sync.number < number) {
-            self.learning.syncs_done.pop_front();
-            self.answer_sync();
-        }
-    }
-
-    fn answer_sync(&mut self) {
-        let Some(forwarded) = self.learning.syncs.pop_front() else { return };
-        let Forwarded { request, body, refusal, .. } = forwarded;
-        if request.cut {
-            self.cut();
-        }
-        let applied = self.tree.applied();
-        self.group.begin_plain(applied);
-        let replies = &mut self.group.replies;
-        match refusal {
-            None => prep::sync(request.xid, applied, &body, replies),
-            Some(code) => {
-                write_bare_reply(replies, request.xid, applied.to_wire(), code.to_wire());
-            }
-        }
-        self.group.end_plain(request.connection, request.xid);
-    }
-
     /// The leader says that everything up to here is committed.
     pub fn committed_by_leader(&self) -> Zxid {
         self.learning.commit_to
     }
-
-    /// What there is to say to the leader.
-    pub fn take_to_leader(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.learning.to_leader)
-    }
-
-    /// Sessions that were heard of since the last call, with their timeouts, as PING carries them.
-    pub fn take_touched(&mut self) -> Vec<u8> {
-        let mut touched = std::mem::take(&mut self.learning.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        let mut data = Vec::with_capacity(touched.len() * 12);
-        for session in touched {
-            if let Some(timeout_ms) = self.session_timeout(session) {
-                packet::push_session(session, timeout_ms, &mut data);
-            }
-        }
-        data
-    }
-
-    /// Asks the new leader about every session that is connected here.
-    pub(super) fn revalidate_all(&mut self) {
-        for session in self.sessions.connected() {
-            let timeout_ms = self.session_timeout(session).unwrap_or(0);
-            self.ask(session, timeout_ms, Asked::Keep);
-        }
-    }
 }
 
 impl Learning {
-    /// An answer to this will come.
-    fn expect(&mut self, mut forwarded: Forwarded) {
-        self.forwarded_count += 1;
-        forwarded.number = self.forwarded_count;
-        if forwarded.request.op == OpCode::Sync || forwarded.refusal.is_some() {
-            self.syncs.push_back(forwarded);
-        } else {
-            self.forwarded.push_back(forwarded);
-        }
-    }
-
-    /// The entry that this transaction answers, if it came from here.
-    fn take_own(&mut self, header: &TxnHeader) -> Option<Forwarded> {
-        self.forwarded.pop_front_if(|own| {
-            own.request.session == header.session && own.request.xid == header.cxid
-        })
-    }
-
-    /// What the next leader must be told again: a leader that is lost has no answers for it.
-    /// What it has logged of it came with the synchronization and was answered.
-    pub(super) fn take_unanswered(&mut self) -> Vec<Parked> {
-        let mut unanswered: Vec<_> = self.forwarded.drain(..).chain(self.syncs.drain(..)).collect();
-        unanswered.sort_by_key(|forwarded| forwarded.number);
-        let park = |forwarded: Forwarded| {
-            let Forwarded { request, body, timeout_ms, .. } = forwarded;
-            let Some(timeout_ms) = timeout_ms else { return Parked::Request(request, body) };
-            let (connection, session) = (request.connection, SessionId::NONE);
-            Parked::Connect(Connect { connection, session, genuine: true, timeout_ms })
-        };
-        let mut parked: Vec<_> = unanswered.into_iter().map(park).collect();
-        let mut asked: Vec<_> = self.asked.drain().collect();
-        asked.sort_unstable_by_key(|(session, _)| *session);
-        for (session, whys) in asked {
-            parked.extend(whys.into_iter().filter_map(|why| match why {
-                Asked::Attach(connection, timeout_ms) => {
-                    let genuine = true;
-                    Some(Parked::Connect(Connect { connection, session, genuine, timeout_ms }))
-                }
-                Asked::Keep => None,
-            }));
-        }
-        self.syncs_done.clear();
-        self.to_leader.clear();
-        parked
-    }
-
     /// Forgets proposals: the log was cut or replaced.
     pub(super) fn forget_proposals(&mut self) {
         self.incoming.clear();

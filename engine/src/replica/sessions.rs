@@ -187,6 +187,11 @@ impl Sessions {
         self.open.contains_key(&session)
     }
 
+    /// Whether it is known whose it is.
+    pub(super) fn is_owned(&self, session: SessionId) -> bool {
+        self.open.get(&session).is_some_and(|open| open.owner != Owner::Nobody)
+    }
+
     /// Sessions that are connected here, in order of their ids.
     pub(super) fn connected(&self) -> Vec<SessionId> {
         let connected = self.open.iter().filter(|(_, open)| open.connection.is_some());

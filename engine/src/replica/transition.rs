@@ -125,7 +125,7 @@ impl Replica {
         self.push_version(now, version);
         self.sessions.lead(&self.tree, now);
         self.publish_durable(now, out);
-        let unanswered = self.learning.take_unanswered();
+        let unanswered = self.forwarding.take_unanswered();
         self.resume(now, unanswered);
     }
 
@@ -149,7 +149,7 @@ impl Replica {
         self.apply_committed(now, out);
         self.seal_rest(now, out);
         self.publish_durable(now, out);
-        let mut unanswered = self.learning.take_unanswered();
+        let mut unanswered = self.forwarding.take_unanswered();
         if !repeated {
             for parked in unanswered.drain(..) {
                 self.answer(parked.connection(), ReplyKind::Close);
@@ -166,7 +166,7 @@ impl Replica {
         self.group = super::Group::default();
         self.parked.clear();
         self.learning.forget_proposals();
-        drop(self.learning.take_unanswered());
+        drop(self.forwarding.take_unanswered());
         self.history.clear(log.durable());
         self.sessions = Sessions::recover(&self.config, &tree, now);
         self.sessions.learn();
@@ -183,7 +183,7 @@ impl Replica {
     /// The connections of those who wait are closed.
     pub fn forget_parked(&mut self) {
         self.parked.clear();
-        drop(self.learning.take_unanswered());
+        drop(self.forwarding.take_unanswered());
     }
 
     pub(super) fn park_request(&mut self, request: Request, body: &[u8]) {

@@ -21,18 +21,19 @@
 // Compat: Leader, LearnerHandler
 
 mod broadcast;
+mod discovery;
 mod handler;
 mod reading;
+mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::data::DataOp;
 use super::link::{LinkEvent, LinkOp, Plane};
 use super::log_reading::LogOp;
 use super::members::Members;
 use super::outbox::{Lost, Outbox, Timing};
-use super::packet::{self, LearnerInfo, Packet, PacketKind};
+use super::packet::{self, Packet, PacketKind};
 use crate::epochs::Epochs;
 use crate::ids::{LinkId, ServerId};
 use crate::jute::DecodeError;
@@ -41,6 +42,7 @@ use crate::time::Instant;
 use crate::zxid::{Epoch, Zxid};
 
 use handler::{Handler, Step};
+use requests::{Asked, Sync};
 
 /// A server that leads, or is about to.
 #[derive(Debug)]
@@ -53,29 +55,21 @@ pub struct Leader {
     /// The highest epoch that a voter has been heard to have promised.
     promised: Epoch,
     handlers: BTreeMap<LinkId, Handler>,
-    /// When to give up unless a quorum is synchronized.
+    /// When to give up unless a quorum has brought this server to the next stage.
     deadline: Instant,
     ping_at: Instant,
     /// Every second round of pings ends a tick.
     tick_ends: bool,
     /// Syncs of learners, in order.
     syncs: VecDeque<Sync>,
+    /// Sessions that learners have asked for, in order.
+    asked: VecDeque<Asked>,
     /// Syncs of this server's own clients: how many there were, and the round that proves them.
     own_syncs: VecDeque<(u64, u64)>,
     /// How many of them are proven.
     proven: u64,
     /// Rounds of pings that were sent.
     rounds: u64,
-}
-
-/// A learner's sync.
-#[derive(Clone, Copy, Debug)]
-struct Sync {
-    link: LinkId,
-    /// It is done when this is committed, and a quorum has answered a ping of this round: then no
-    /// newer leader had a quorum when it came.
-    zxid: Zxid,
-    round: u64,
 }
 
 /// How far the leader is.
@@ -106,6 +100,8 @@ pub(super) enum Fault {
     NotProposed { zxid: Zxid, proposed: Zxid },
     #[error("its state, {its:?}, is ahead of the leader's, {ours:?}")]
     Ahead { its: (Epoch, Zxid), ours: (Epoch, Zxid) },
+    #[error("its list of members has version {its:#x}, which is later than {ours:#x}")]
+    NewerMembers { its: i64, ours: i64 },
     #[error("it does not take what it is sent")]
     Backlog,
     #[error("nothing was heard of it for too long")]
@@ -142,11 +138,12 @@ impl Leader {
             ping_at: now.instant.after(timing.tick / 2),
             tick_ends: false,
             syncs: VecDeque::new(),
+            asked: VecDeque::new(),
             own_syncs: VecDeque::new(),
             proven: 0,
             rounds: 0,
         };
-        leader.advance_epoch(out);
+        leader.advance_epoch(now, out);
         leader
     }
 
@@ -271,24 +268,7 @@ impl Leader {
         let handler = self.handlers.get_mut(&link).expect("it sent this");
         match (handler.step, packet.kind) {
             (Step::Introducing, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
-                let info = LearnerInfo::read(&packet.data)?;
-                let is_observer = packet.kind == PacketKind::ObserverInfo;
-                if !is_observer && !self.members.is_voter(info.server) {
-                    return Err(Fault::Stranger(info.server));
-                }
-                if info.server == self.me {
-                    return Err(Fault::Myself(info.server));
-                }
-                handler.introduce(info.server, is_observer, packet.zxid);
-                if !handler.accepted.may_follow(self.epochs.accepted) {
-                    return Err(Fault::NoSuchEpoch(handler.accepted));
-                }
-                if !is_observer {
-                    self.promised = self.promised.max(handler.accepted);
-                }
-                self.replace_older(link, info.server, out);
-                self.advance_epoch(out);
-                self.send_epoch(link, out);
+                self.on_info(now, link, packet, out)?;
             }
             (Step::AckingEpoch, PacketKind::AckEpoch) => {
                 self.on_ack_epoch(now, link, packet, replica, out)?;
@@ -315,13 +295,7 @@ impl Leader {
                 self.on_request(now, link, packet, replica, out)?;
             }
             (Step::Active, PacketKind::Revalidate) => {
-                let (session, timeout_ms) = packet::read_sessions(&packet.data)
-                    .next()
-                    .ok_or(Fault::Unexpected { kind: packet.kind })?;
-                let valid = replica.revalidate(now, link, session, timeout_ms);
-                let mut bytes = Vec::new();
-                packet::write_revalidated(session, valid, &mut bytes);
-                handler.send(link, bytes, out);
+                self.on_session(now, link, packet, replica)?;
             }
             (Step::Synchronized | Step::Active, PacketKind::Ping) => {
                 handler.on_pong();
@@ -345,25 +319,10 @@ impl Leader {
         }
     }
 
-    /// Proposes an epoch above all that a quorum has accepted.
-    fn advance_epoch(&mut self, out: &mut Outbox) {
-        if self.stage != Stage::Gathering {
-            return;
-        }
-        let introduced = |handler: &&Handler| handler.step != Step::Introducing;
-        if !self.has_quorum(true, |handler| introduced(&handler)) {
-            return;
-        }
-        let accepted = self.handlers.values().filter(introduced).map(|handler| handler.accepted);
-        let others = accepted.max().unwrap_or_default();
-        let highest = others.max(self.epochs.accepted).max(self.promised);
-        let epoch = Epoch(highest.0 + 1);
-        self.stage = Stage::Proposing(epoch);
-        out.data.push(DataOp::Epochs(Epochs { accepted: epoch, ..self.epochs }));
-        let links: Vec<_> = self.handlers.keys().copied().collect();
-        for link in links {
-            self.send_epoch(link, out);
-        }
+    /// Each stage has initLimit for its quorum.
+    fn enter(&mut self, stage: Stage, now: Now) {
+        self.stage = stage;
+        self.deadline = now.instant.after(self.timing.init());
     }
 
     /// The epochs are durable.
@@ -379,67 +338,6 @@ impl Leader {
             Stage::Proposing(epoch) | Stage::Synchronizing(epoch) | Stage::Broadcasting(epoch) => {
                 Some(epoch)
             }
-        }
-    }
-
-    fn send_epoch(&mut self, link: LinkId, out: &mut Outbox) {
-        let Some(epoch) = self.epoch_proposed() else { return };
-        let Some(handler) = self.handlers.get_mut(&link) else { return };
-        if handler.step == Step::Introduced {
-            let mut bytes = Vec::new();
-            packet::write_leader_info(epoch, &mut bytes);
-            handler.send(link, bytes, out);
-            handler.step = Step::AckingEpoch;
-        }
-    }
-
-    /// A learner accepts the epoch, and says where its log ends.
-    ///
-    // Compat: Leader.waitForEpochAck
-    fn on_ack_epoch(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        packet: &Packet,
-        replica: &mut Replica,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
-        let established = self.established().is_some();
-        let handler = self.handlers.get_mut(&link).expect("it sent this");
-        let last = Zxid::from_wire(packet.zxid);
-        let current = packet.data.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
-        if let Ok(current) = u32::try_from(current).map(Epoch) {
-            let ours = (self.epochs.current, replica.last_logged());
-            handler.accepts = match last {
-                Some(last) if !established && (current, last) > ours => {
-                    return Err(Fault::Ahead { its: (current, last), ours });
-                }
-                Some(_) => true,
-                // Without data; or with what it cannot cut. Then it has been in an epoch, and if
-                // that was before ours, it is behind us wherever its log ends.
-                None => Epoch(0) < current && current < ours.0,
-            };
-        }
-        handler.last = last;
-        handler.step = Step::Waiting;
-        self.advance_epoch_acks(now, replica, out);
-        self.synchronize(now, link, replica, out);
-        Ok(())
-    }
-
-    /// A quorum that accepts the epoch lets this server bring its history to everybody.
-    fn advance_epoch_acks(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
-        let Stage::Proposing(epoch) = self.stage else { return };
-        let own = self.epochs.accepted == epoch;
-        if !self.has_quorum(own, |handler| handler.accepts) {
-            return;
-        }
-        self.stage = Stage::Synchronizing(epoch);
-        out.data.push(DataOp::Epochs(Epochs { accepted: epoch, current: epoch }));
-        replica.adopt(now, &mut out.replica);
-        let links: Vec<_> = self.handlers.keys().copied().collect();
-        for link in links {
-            self.synchronize(now, link, replica, out);
         }
     }
 

@@ -211,6 +211,11 @@ impl Members {
         }
     }
 
+    /// The version of the configuration.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The configuration as ZooKeeper writes it: what `/zookeeper/config` holds and notifications
     /// carry.
     pub fn text(&self) -> &str {

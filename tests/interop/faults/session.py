@@ -90,6 +90,7 @@ class Session:
         if session == 0 or granted != self.timeout_ms:
             self.wrong.append(f"{self.name}: asked {self.timeout_ms} ms, {session:#x} has {granted}")
         self.session, self.password = session, answer[20:36]
+        self.xid = 0  # As kazoo does: a server must not take an earlier answer for one to this.
         self.moves += 1
         if self.watched:
             paths = [text(path) for path in self.watched]

@@ -60,8 +60,20 @@ impl Ensemble {
         self.at_server(server, HOP, Event::Submit(submission));
     }
 
+    /// The same, but does not wait for the server's answer.
+    pub fn begin_to_move(&mut self, client: Client, server: usize) -> Client {
+        self.begin_to_attach(server, client.session, TIMEOUT_MS)
+    }
+
     #[track_caller]
     fn attach(&mut self, server: usize, session: SessionId, timeout_ms: i32) -> Client {
+        let mut client = self.begin_to_attach(server, session, timeout_ms);
+        self.run_until("a session is open", |e| e.is_attached(client));
+        client.session = self.at_client(client).session.expect("it is open");
+        client
+    }
+
+    fn begin_to_attach(&mut self, server: usize, session: SessionId, timeout_ms: i32) -> Client {
         self.connections += 1;
         let connection =
             ConnectionId { core: CoreId(0), slot: self.connections, generation: self.connections };
@@ -77,10 +89,12 @@ impl Ensemble {
         let connect = Connect { connection, session, genuine: true, timeout_ms };
         submission.orders.push(Order::Connect(connect));
         self.at_server(server, HOP, Event::Submit(submission));
-        let mut client = Client { server, connection, session };
-        self.run_until("a session is open", |e| e.at_client(client).session.is_some());
-        client.session = self.at_client(client).session.expect("it is open");
-        client
+        Client { server, connection, session }
+    }
+
+    /// Whether its server has given a client a session.
+    pub fn is_attached(&self, client: Client) -> bool {
+        self.at_client(client).session.is_some()
     }
 
     /// Nothing is heard of a client any more.

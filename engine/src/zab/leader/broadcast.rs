@@ -1,13 +1,12 @@
 //! Proposals out, ACKs in, commits out; pings, and learners that don't answer them.
 
 use super::handler::Step;
-use super::{Fault, Leader, Sync};
-use crate::ids::LinkId;
-use crate::op::OpCode;
+use super::requests::Sync;
+use super::{Fault, Leader};
 use crate::replica::{Now, Replica};
 use crate::time::Instant;
 use crate::zab::outbox::Outbox;
-use crate::zab::packet::{self, ForwardedRequest, Packet, PacketKind};
+use crate::zab::packet::{self, PacketKind};
 use crate::zxid::Zxid;
 
 /// What may wait for a learner behind a tree that it is being sent, bytes.
@@ -24,7 +23,12 @@ impl Leader {
             for (&link, handler) in &mut self.handlers {
                 // One that was brought up to date in this turn has it already.
                 let has_it = handler.proposed >= run.last;
-                if !handler.takes_broadcasts() || handler.is_observer || has_it {
+                if !handler.takes_broadcasts() || has_it {
+                    continue;
+                }
+                if handler.is_observer {
+                    // It is told when it is committed; pings name it before.
+                    handler.proposed = run.last;
                     continue;
                 }
                 handler.on_proposed(run.last, now.instant);
@@ -32,6 +36,7 @@ impl Leader {
             }
         }
         self.advance_commit(now, replica, out);
+        self.answer_sessions(replica, out);
         self.hold_log(replica);
     }
 
@@ -113,36 +118,6 @@ impl Leader {
             }
         }
         replica.commit(now, zxid);
-    }
-
-    fn send_sync(&mut self, link: LinkId, out: &mut Outbox) {
-        if let Some(handler) = self.handlers.get_mut(&link) {
-            let mut bytes = Vec::new();
-            packet::write(PacketKind::Sync, 0, None, &mut bytes);
-            handler.send(link, bytes, out);
-        }
-    }
-
-    pub(super) fn on_request(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        packet: &Packet,
-        replica: &mut Replica,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
-        let request = ForwardedRequest::read(&packet.data)?;
-        if request.op == OpCode::Sync.to_wire() {
-            let made = replica.last_made();
-            // The state that the epoch began with has a zxid, and no transaction.
-            let zxid = if made.counter() == 0 { replica.committed() } else { made };
-            let round = self.begin_round(out);
-            self.syncs.push_back(Sync { link, zxid, round });
-            return Ok(());
-        }
-        let body = &packet.data[request.body.clone()];
-        replica.order_forwarded(now, link, &request, body, &packet.ids, &mut out.replica);
-        Ok(())
     }
 
     /// The round of pings that proves leadership from now on; none need be awaited where a sync
