@@ -315,7 +315,8 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
     let containers = &config.containers;
     let per_check = containers.check_interval.as_secs_f64() / 60.0;
     replica::Config {
-        server_id: config.server_id.and_then(|id| u8::try_from(id).ok()).unwrap_or(STANDALONE_ID),
+        // Compat: SessionTrackerImpl.initializeNextSessionId - ids of sessions have a byte for it.
+        server_id: config.server_id.map_or(STANDALONE_ID, |id| id as u8),
         tick_ms: config.tick_ms.unsigned_abs(),
         cores,
         rules: rules(config),
@@ -369,7 +370,10 @@ fn plan(
     Plan {
         cores,
         backend,
-        ring: ring::Config::default(),
+        ring: ring::Config {
+            lingering_max: descriptors::lingering_most(descriptors::limit(), usize::from(cores)),
+            ..ring::Config::default()
+        },
         clients: client_core::Config {
             rules: rules(config),
             auth: config.auth.clone(),

@@ -6,8 +6,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The server's own part: files, sockets and those who are about to be refused, who have one for a
-/// moment. A sixteenth of all, within these bounds.
+/// The server's own part: files, sockets, those who are about to be refused, who have one for a
+/// moment, and those on their way out. A sixteenth of all, within these bounds.
 const OWN_MIN: usize = 64;
 const OWN_MAX: usize = 1024;
 /// Of each core beside that: its ring, and what wakes it.
@@ -27,10 +27,20 @@ pub struct Shares {
 impl Shares {
     /// The shares of a server; others connect to it if it `is_member`.
     pub fn of(limit: usize, cores: usize, is_member: bool) -> Self {
-        let own = (limit / 16).clamp(OWN_MIN, OWN_MAX) + cores * OWN_PER_CORE;
+        let own = own(limit) + cores * OWN_PER_CORE;
         let peers = if is_member { peers_most(limit) } else { 0 };
         Self { limit, clients: limit.saturating_sub(own + peers) }
     }
+}
+
+fn own(limit: usize) -> usize {
+    (limit / 16).clamp(OWN_MIN, OWN_MAX)
+}
+
+/// How many connections that the server is done with each core may keep open until their other
+/// ends are closed: half of the server's own part on all cores together.
+pub fn lingering_most(limit: usize, cores: usize) -> usize {
+    (own(limit) / 2 / cores).max(1)
 }
 
 /// How many connections other members may have to this one.
@@ -75,6 +85,12 @@ mod tests {
         check(1 << 20, 4, false, (1 << 20) - 1024 - 16);
         check(usize::MAX, 1, true, usize::MAX - 1024 - 4 - 1024);
         check(60, 1, false, 0);
+    }
+
+    #[test]
+    fn connections_on_their_way_out_leave_half_of_the_servers_part() {
+        let most = [(1024, 2), (20_000, 4), (1 << 20, 4), (60, 256)];
+        assert_eq!(most.map(|(limit, cores)| lingering_most(limit, cores)), [16, 128, 128, 1]);
     }
 
     #[test]

@@ -87,6 +87,9 @@ pub struct Config {
     /// How long a connection may take to swallow its last bytes and close, once
     /// `close_after_send` was called.
     pub linger: Duration,
+    /// So many may do so at a time, one at least. Beyond, the one that began first is closed at
+    /// once.
+    pub lingering_max: usize,
 }
 
 impl Default for Config {
@@ -96,6 +99,7 @@ impl Default for Config {
             receive_buffers: 1024,
             receive_buffer_bytes: 4096,
             linger: Duration::from_secs(2),
+            lingering_max: 256,
         }
     }
 }

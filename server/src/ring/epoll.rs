@@ -69,7 +69,7 @@ impl Epoll {
             shared: Arc::new(Shared { park: Park::new(), signal }),
             connections: Slots::new(),
             listeners: Listeners::new(),
-            lingering: Lingering::new(config.linger),
+            lingering: Lingering::new(config),
             outcomes: VecDeque::new(),
             has_skipped_wait: false,
             ready: Vec::new(),

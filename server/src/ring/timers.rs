@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Slot;
+use super::{Config, Slot};
 
 /// How long no connection is accepted after descriptors or memory ran out.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -13,16 +13,21 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Lingering {
     duration: Duration,
+    most: usize,
     queue: VecDeque<(Instant, Slot)>,
 }
 
 impl Lingering {
-    pub(super) fn new(duration: Duration) -> Self {
-        Self { duration, queue: VecDeque::new() }
+    pub(super) fn new(config: &Config) -> Self {
+        let (duration, most) = (config.linger, config.lingering_max);
+        Self { duration, most, queue: VecDeque::new() }
     }
 
-    pub(super) fn push(&mut self, slot: Slot) {
+    /// Adds one. If they are too many now, the oldest has no more time: it is returned.
+    pub(super) fn push(&mut self, slot: Slot) -> Option<Slot> {
         self.queue.push_back((Instant::now() + self.duration, slot));
+        let is_crowded = self.queue.len() > self.most;
+        self.queue.pop_front_if(|_| is_crowded).map(|(_, slot)| slot)
     }
 
     /// Forgets the front while `is_gone`, so that the ring need not wake for those.

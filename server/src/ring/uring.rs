@@ -77,7 +77,7 @@ impl Uring {
             connections: Slots::new(),
             writes: Slots::new(),
             listeners: Listeners::new(),
-            lingering: Lingering::new(config.linger),
+            lingering: Lingering::new(config),
             watched: Vec::new(),
             overflow: VecDeque::new(),
             completions: Vec::new(),

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::harness::{Bed, Event, on_both, pattern, small};
+use super::harness::{Bed, Event, PATIENCE, on_both, pattern, small};
 
 /// Closing it resets the connection.
 fn reset(client: TcpStream) {
@@ -174,6 +174,28 @@ fn a_peer_that_never_closes_is_closed_when_lingering_is_over() {
         bed.ring.close_after_send(idle_slot);
         bed.send(stuck_slot, &pattern(32 << 20));
         bed.ring.close_after_send(stuck_slot);
+        bed.until_connections(0);
+        assert_eq!(bed.record.events, []);
+    });
+}
+
+#[test]
+fn of_too_many_that_linger_the_first_is_closed_at_once() {
+    on_both(|backend| {
+        let config = super::super::Config { linger: PATIENCE, lingering_max: 2, ..small() };
+        let mut bed = Bed::new(backend, &config);
+        let mut clients: Vec<_> = (0..4).map(|_| bed.client()).collect();
+        for (_, slot) in &clients {
+            bed.ring.close_after_send(*slot);
+        }
+        bed.until_connections(2);
+        // The last two still listen to what their clients say; the others are gone.
+        bed.settle();
+        assert_eq!(bed.ring.connections_count(), 2);
+        for (client, _) in &mut clients {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        drop(clients);
         bed.until_connections(0);
         assert_eq!(bed.record.events, []);
     });

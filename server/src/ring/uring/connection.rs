@@ -152,7 +152,9 @@ impl Uring {
             Phase::Connecting => self.close(slot),
             Phase::Open => {
                 connection.phase = Phase::Lingering;
-                self.lingering.push(slot);
+                if let Some(oldest) = self.lingering.push(slot) {
+                    self.close(oldest);
+                }
                 self.linger(slot);
             }
             Phase::Lingering | Phase::Closing => {}
