@@ -15,7 +15,7 @@ use engine::replica::{
 };
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
-use engine::tree::{OwnerMode, Tree};
+use engine::tree::{self, OwnerMode, Tree};
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
 
@@ -176,20 +176,28 @@ impl World {
 
     /// Creates a znode so large that few fit in a segment.
     fn create(&mut self, number: usize) -> i32 {
-        self.request(OpCode::Create, |writer| {
-            writer.string(&format!("/large{number}"));
-            writer.buf(&vec![1; LARGE_BYTES]);
+        self.create_as(OpCode::Create, 0, &format!("/large{number}"), &[1; LARGE_BYTES])
+    }
+
+    fn delete(&mut self, number: usize) -> i32 {
+        self.delete_at(&format!("/large{number}"))
+    }
+
+    fn create_as(&mut self, op: OpCode, mode: i32, path: &str, data: &[u8]) -> i32 {
+        self.request(op, |writer| {
+            writer.string(path);
+            writer.buf(data);
             writer.count(1);
             writer.i32(31);
             writer.string("world");
             writer.string("anyone");
-            writer.i32(0);
+            writer.i32(mode);
         })
     }
 
-    fn delete(&mut self, number: usize) -> i32 {
+    fn delete_at(&mut self, path: &str) -> i32 {
         self.request(OpCode::Delete, |writer| {
-            writer.string(&format!("/large{number}"));
+            writer.string(path);
             writer.i32(-1);
         })
     }
@@ -391,4 +399,41 @@ fn a_full_disk_keeps_the_log_that_is_being_read() {
     assert_eq!(world.snapshots.len(), 2, "nothing was gained by the first");
     world.finish_snapshot();
     assert_eq!(world.create(99), 0);
+}
+
+#[test]
+fn many_containers_are_looked_at_part_by_part() {
+    const CONTAINER: i32 = 4;
+    const INTERVAL: Duration = Duration::from_secs(60);
+    let mut world = World::new();
+    world.write(1);
+    // More than are looked at together; all of them are empty, and one had a child.
+    for number in 0..2500 {
+        let path = format!("/c{number:04}");
+        assert_eq!(world.create_as(OpCode::CreateContainer, CONTAINER, &path, &[]), 0);
+    }
+    assert_eq!(world.create_as(OpCode::Create, 0, "/c2200/child", &[]), 0);
+    assert_eq!(world.delete_at("/c2200/child"), 0);
+    let is_there = |world: &World| tree::znode(world.replica.tree().view(), "/c2200").is_some();
+    let begun = Instant::ZERO.after(INTERVAL);
+    world.now.instant = begun;
+    world.step(Input::Tick);
+    let mut parts = 1;
+    while is_there(&world) {
+        parts += 1;
+        world.now.instant = world.replica.next_timeout().unwrap();
+        assert!(world.now.instant < begun.after(INTERVAL), "a look is not a part");
+        world.step(Input::Tick);
+    }
+    assert_eq!(parts, 3);
+    // It has deleted what it may; all begins anew.
+    let ended = world.now.instant;
+    world.wait(59);
+    assert_eq!(world.create_as(OpCode::CreateContainer, CONTAINER, "/c2200", &[]), 0);
+    assert_eq!(world.create_as(OpCode::Create, 0, "/c0000/child", &[]), 0);
+    assert_eq!(world.delete_at("/c0000/child"), 0);
+    assert!(tree::znode(world.replica.tree().view(), "/c0000").is_some());
+    world.now.instant = ended.after(INTERVAL);
+    world.step(Input::Tick);
+    assert!(tree::znode(world.replica.tree().view(), "/c0000").is_none());
 }

@@ -200,6 +200,7 @@ impl Pair {
         }
         assert_eq!(counters.ephemerals_count, ephemerals);
         let mut containers = read_paths(tree::containers(&version));
+        assert_eq!(read_step_by_step(&version), containers);
         containers.sort();
         assert_eq!(containers, self.model.owned(|owner| owner == CONTAINER_OWNER));
         let mut ttls = read_paths(tree::ttls(&version));
@@ -238,6 +239,21 @@ fn read_paths(mut paths: tree::Paths<'_>) -> Vec<String> {
         all.push(path.to_owned());
     }
     all
+}
+
+/// The containers, the walk begun anew behind each.
+fn read_step_by_step(version: &impl View) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    loop {
+        let mut paths = tree::containers(version);
+        if let Some(last) = all.last() {
+            paths.go_behind(version, last);
+        }
+        match paths.next_path() {
+            Some(path) => all.push(path.to_owned()),
+            None => return all,
+        }
+    }
 }
 
 fn fired(tree: &Tree, effects: &Effects) -> Vec<Fired> {

@@ -12,6 +12,12 @@ use crate::tree::{self, Owner};
 use crate::txnlog::Space;
 use crate::zxid::Zxid;
 
+/// How many containers and TTL znodes are looked at together: about a millisecond's work.
+const LOOK_PART: usize = 1000;
+
+/// From one part of a look to the next: requests have the time between.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
 /// When nothing was written for this long, a snapshot is taken of much less than is due under load:
 /// an idle server is then back at once.
 const IDLE: Duration = Duration::from_secs(1);
@@ -55,7 +61,10 @@ pub struct SnapshotWritten {
 /// State of the background duties.
 #[derive(Debug)]
 pub(super) struct Housekeeping {
+    /// When containers and TTL znodes are looked at, or more of them.
     container_check: Instant,
+    /// How far that look has come.
+    look: Look,
     txns_since_snapshot: u64,
     bytes_since_snapshot: u64,
     /// When the snapshot under way was begun, and what is kept when it is done.
@@ -68,10 +77,22 @@ pub(super) struct Housekeeping {
     pause_until: Instant,
 }
 
+/// How far a look at containers and TTL znodes has come.
+#[derive(Debug, Default)]
+struct Look {
+    /// The containers are done.
+    is_at_ttls: bool,
+    /// The last one that was looked at; empty before the first.
+    last: String,
+    /// How many were to be deleted.
+    found: usize,
+}
+
 impl Housekeeping {
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         Self {
             container_check: now.after(config.container_check_interval),
+            look: Look::default(),
             txns_since_snapshot: 0,
             bytes_since_snapshot: 0,
             running: None,
@@ -88,6 +109,7 @@ impl Housekeeping {
         self.running = None;
         self.idle_at = None;
         self.alone = None;
+        self.look = Look::default();
     }
 
     /// Counts what went to the log, or what was replayed from it: transactions, and bytes of frames
@@ -112,8 +134,6 @@ impl Replica {
 
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.orders() && now.instant >= self.housekeeping.container_check {
-            self.housekeeping.container_check =
-                now.instant.after(self.config.container_check_interval);
             self.delete_containers(now, out);
         }
         if self.can_snapshot() && self.housekeeping.idle_at.is_some_and(|at| at <= now.instant) {
@@ -127,11 +147,18 @@ impl Replica {
         }
     }
 
-    /// Deletes empty containers and TTL znodes whose time is over.
+    /// Deletes empty containers and TTL znodes whose time is over, part by part.
     ///
     // Compat: ContainerManager.checkContainers
     fn delete_containers(&mut self, now: Now, out: &mut Vec<Output>) {
-        for path in self.deletable(now.wall) {
+        let mut look = std::mem::take(&mut self.housekeeping.look);
+        let (paths, is_over) = self.deletable(now.wall, &mut look);
+        let pause = if is_over { self.config.container_check_interval } else { LOOK_PAUSE };
+        self.housekeeping.container_check = now.instant.after(pause);
+        if !is_over {
+            self.housekeeping.look = look;
+        }
+        for path in paths {
             self.order(now, &Author::server(SessionId::NONE), |tree, context, group| {
                 let Group { txns, effects, .. } = group;
                 prep::delete_container(tree, context, &path, txns, effects);
@@ -141,41 +168,56 @@ impl Replica {
         }
     }
 
-    /// Containers and TTL znodes that may go, as many as one look may delete.
+    /// The next part of a look: those that may go, and whether the look is over, because there are
+    /// no more or because it has found as many as it may delete.
     ///
     // Compat: ContainerManager.getCandidates
-    fn deletable(&self, now: WallTime) -> Vec<String> {
+    fn deletable(&self, now: WallTime, look: &mut Look) -> (Vec<String>, bool) {
         let view = self.tree.view();
-        let max = self.config.container_deletions_max;
         let mut candidates = Vec::new();
-        let mut containers = tree::containers(view);
-        while let Some(path) = containers.next_path()
-            && candidates.len() < max
-        {
-            let goes = tree::znode(view, path).is_some_and(|znode| {
-                let was_used = znode.stat().cversion > 0;
+        let mut left = LOOK_PART;
+        loop {
+            let mut paths = if look.is_at_ttls { tree::ttls(view) } else { tree::containers(view) };
+            if !look.last.is_empty() {
+                paths.go_behind(view, &look.last);
+            }
+            while let Some(path) = paths.next_path() {
+                if self.may_go(now, path) {
+                    candidates.push(path.to_owned());
+                    look.found += 1;
+                    if look.found >= self.config.container_deletions_max {
+                        return (candidates, true);
+                    }
+                }
+                left -= 1;
+                if left == 0 {
+                    path.clone_into(&mut look.last);
+                    return (candidates, false);
+                }
+            }
+            if look.is_at_ttls {
+                return (candidates, true);
+            }
+            look.is_at_ttls = true;
+            look.last.clear();
+        }
+    }
+
+    /// Whether an empty container or the time of a TTL znode is over.
+    fn may_go(&self, now: WallTime, path: &str) -> bool {
+        let Some(znode) = tree::znode(self.tree.view(), path) else { return false };
+        let age = age(now, znode.stat().mtime_ms);
+        let is_over = match znode.owner() {
+            Owner::Container => {
                 let never_used = self.config.container_never_used_max;
-                let waited = age(now, znode.stat().mtime_ms) > never_used;
-                znode.children_count() == 0 && (was_used || (!never_used.is_zero() && waited))
-            });
-            if goes {
-                candidates.push(path.to_owned());
+                znode.stat().cversion > 0 || (!never_used.is_zero() && age > never_used)
             }
-        }
-        let mut ttls = tree::ttls(view);
-        while let Some(path) = ttls.next_path()
-            && candidates.len() < max
-        {
-            let goes = tree::znode(view, path).is_some_and(|znode| {
-                let Owner::Ttl(ttl_ms) = znode.owner() else { return false };
-                let ttl = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(u64::MAX));
-                znode.children_count() == 0 && age(now, znode.stat().mtime_ms) > ttl
-            });
-            if goes {
-                candidates.push(path.to_owned());
+            Owner::Ttl(ttl_ms) => {
+                age > Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(u64::MAX))
             }
-        }
-        candidates
+            Owner::Persistent | Owner::Ephemeral(_) => false,
+        };
+        is_over && znode.children_count() == 0
     }
 
     /// Whether what is in the log stays there: of what may have to go again there is no snapshot.

@@ -2,7 +2,7 @@
 
 use crate::btree::{Cursor, View};
 use crate::ids::SessionId;
-use crate::keyspace::{self, Key, Space};
+use crate::keyspace::{self, Key, Space, Spot};
 
 use super::path;
 use super::znode::znode;
@@ -112,7 +112,19 @@ fn paths(view: &(impl View + ?Sized), prefix: Key) -> Paths<'_> {
     Paths { cursor: view.cursor(prefix.as_bytes()), prefix, path: String::new() }
 }
 
-impl Paths<'_> {
+impl<'a> Paths<'a> {
+    /// Goes on behind `path`, which need not be there.
+    pub fn go_behind(&mut self, view: &'a (impl View + ?Sized), path: &str) {
+        let (key, is_there) = match keyspace::locate_indexed(view, self.prefix.clone(), path) {
+            Spot::Occupied { key, .. } => (key, true),
+            Spot::Vacant(key) => (key, false),
+        };
+        self.cursor = view.cursor(key.as_bytes());
+        if is_there {
+            self.cursor.next_entry();
+        }
+    }
+
     /// The next path.
     pub fn next_path(&mut self) -> Option<&str> {
         let (key, value) = self.cursor.next_entry()?;
