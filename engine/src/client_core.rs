@@ -36,7 +36,7 @@ use crate::ids::{ConnectionId, CoreId, SessionId};
 use crate::order::{Batch, Order, Service, Submission};
 use crate::rules::Rules;
 use crate::session::TimeoutLimits;
-use crate::time::Instant;
+use crate::time::{Instant, Rarely};
 use crate::watch::WatchTable;
 
 pub use connection::{ConnectionStats, LatencyStats};
@@ -164,6 +164,7 @@ pub struct ClientCore {
     sessionless: VecDeque<(Instant, ConnectionId)>,
     outstanding: usize,
     spare: Vec<Vec<u8>>,
+    refusals: Rarely,
     stats: CoreStats,
 }
 
@@ -190,6 +191,7 @@ impl ClientCore {
             sessionless: VecDeque::new(),
             outstanding: 0,
             spare: Vec::new(),
+            refusals: Rarely::default(),
             stats: CoreStats::default(),
         }
     }

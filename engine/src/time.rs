@@ -42,7 +42,41 @@ impl Instant {
     }
 }
 
+/// Lets something be said once a second, however often it happens: a stranger must not fill the
+/// log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rarely {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Rarely {
+    /// How often it happened unsaid since the last time; `None` if it is not to be said now.
+    pub fn say(&mut self, now: Instant) -> Option<u64> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        if self.last.is_some_and(|last| now.since(last) < PAUSE) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 /// A delay that has doubled so many times, up to `most`: at most 4096 times the first.
 pub(crate) fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
     (first * (1 << times.min(12))).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_said_once_a_second_with_its_count() {
+        let mut rarely = Rarely::default();
+        let at = |ms| Instant::ZERO.after(Duration::from_millis(ms));
+        let said = [0, 1, 999, 1000, 1001, 3000].map(|ms| rarely.say(at(ms)));
+        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
 }

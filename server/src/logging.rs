@@ -6,9 +6,7 @@
 //! *debug*: single connections; *trace*: single messages.
 
 use std::io::{self, IsTerminal as _};
-use std::time::Duration;
 
-use engine::time::Instant;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -66,27 +64,6 @@ pub fn init(level: &str) -> Result<Log, LogError> {
     Ok(Log { _writer: guard })
 }
 
-/// Lets something be said once a second, however often it happens: a stranger must not fill the
-/// log.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rarely {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Rarely {
-    /// How often it happened unsaid since the last time; `None` if it is not to be said now.
-    pub fn say(&mut self, now: Instant) -> Option<u64> {
-        const PAUSE: Duration = Duration::from_secs(1);
-        if self.last.is_some_and(|last| now.since(last) < PAUSE) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,13 +81,5 @@ mod tests {
         for level in ["server::ring=loud", "a=b=c", "info,=="] {
             check(level, false);
         }
-    }
-
-    #[test]
-    fn what_happens_often_is_said_once_a_second_with_its_count() {
-        let mut rarely = Rarely::default();
-        let at = |ms| Instant::ZERO.after(Duration::from_millis(ms));
-        let said = [0, 1, 999, 1000, 1001, 3000].map(|ms| rarely.say(at(ms)));
-        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 }

@@ -182,12 +182,9 @@ impl ClientCore {
             }
             let len = i32::from_be_bytes(*prefix);
             let Some(len) = self.frame_len(len) else {
-                tracing::warn!(
-                    client = %self.connection_at(slot).peer, len,
-                    "closing: packet length out of range, see jute.maxbuffer"
-                );
+                let reason = format!("a packet of {len} bytes is out of range, see jute.maxbuffer");
+                self.refuse(now, slot, &reason);
                 self.stats.large_requests_rejected += 1;
-                self.close(slot);
                 return bytes.len();
             };
             let Some(frame) = rest.get(4..4 + len) else {
@@ -221,12 +218,12 @@ impl ClientCore {
         if connection.phase == Phase::New {
             return match self.take_connect(now, slot, frame) {
                 Ok(()) => Taken::Done,
-                Err(reason) => self.refuse(slot, &reason),
+                Err(reason) => self.refuse(now, slot, &reason),
             };
         }
         let mut reader = Reader::new(frame);
         let (Ok(xid), Ok(op)) = (reader.i32(), reader.i32()) else {
-            return self.refuse(slot, "a request without a header");
+            return self.refuse(now, slot, "a request without a header");
         };
         self.touch(now, slot);
         self.take_request(now, slot, Xid(xid), op, reader.rest())
@@ -236,7 +233,7 @@ impl ClientCore {
     fn take_request(&mut self, now: Instant, slot: u32, xid: Xid, op: i32, body: &[u8]) -> Taken {
         let class = op_class(op);
         if class == OpClass::Local(OpCode::Auth) {
-            return self.take_auth(slot, xid, body);
+            return self.take_auth(now, slot, xid, body);
         }
         if class == OpClass::Local(OpCode::Sasl) {
             self.answer_sasl(slot, xid);
@@ -246,7 +243,7 @@ impl ClientCore {
         if !self.config.auth.enforcement.admits(&connection.ids) {
             let code = ErrorCode::SessionClosedRequireAuth.to_wire();
             records::write_bare_reply(&mut connection.output, xid, 0, code);
-            return self.refuse(slot, "the client has not authenticated");
+            return self.refuse(now, slot, "the client has not authenticated");
         }
         match class {
             OpClass::Write(op) => self.take_write(now, slot, xid, op, body),
@@ -290,9 +287,9 @@ impl ClientCore {
     /// with whose identities these were sent.
     ///
     // Compat: ZooKeeperServer.processPacket
-    fn take_auth(&mut self, slot: u32, xid: Xid, body: &[u8]) -> Taken {
+    fn take_auth(&mut self, now: Instant, slot: u32, xid: Xid, body: &[u8]) -> Taken {
         let Ok(packet) = AuthPacket::read(&mut Reader::new(body)) else {
-            return self.refuse(slot, "an auth packet that cannot be decoded");
+            return self.refuse(now, slot, "an auth packet that cannot be decoded");
         };
         let connection = self.connections[slot as usize].as_deref_mut().expect("it sent this");
         let auth = &self.config.auth;
@@ -301,16 +298,18 @@ impl ClientCore {
                 self.answer_inline(slot, xid, 0);
                 Taken::Done
             }
-            AuthOutcome::Added(_) => self.fail_auth(slot, xid, "too many identities"),
-            AuthOutcome::Failed => self.fail_auth(slot, xid, "authentication failed"),
-            AuthOutcome::WrongEnsemble => self.refuse(slot, "the client means another ensemble"),
+            AuthOutcome::Added(_) => self.fail_auth(now, slot, xid, "too many identities"),
+            AuthOutcome::Failed => self.fail_auth(now, slot, xid, "authentication failed"),
+            AuthOutcome::WrongEnsemble => {
+                self.refuse(now, slot, "the client means another ensemble")
+            }
         }
     }
 
-    fn fail_auth(&mut self, slot: u32, xid: Xid, reason: &str) -> Taken {
+    fn fail_auth(&mut self, now: Instant, slot: u32, xid: Xid, reason: &str) -> Taken {
         self.stats.auth_failed += 1;
         self.answer_inline(slot, xid, ErrorCode::AuthFailed.to_wire());
-        self.refuse(slot, reason)
+        self.refuse(now, slot, reason)
     }
 
     fn answer_inline(&mut self, slot: u32, xid: Xid, code: i32) {
@@ -335,8 +334,10 @@ impl ClientCore {
         self.mark_dirty(slot);
     }
 
-    fn refuse(&mut self, slot: u32, reason: &str) -> Taken {
-        tracing::warn!(client = %self.connection_at(slot).peer, "closing: {reason}");
+    fn refuse(&mut self, now: Instant, slot: u32, reason: &str) -> Taken {
+        if let Some(unsaid) = self.refusals.say(now) {
+            tracing::warn!(client = %self.connection_at(slot).peer, unsaid, "closing: {reason}");
+        }
         self.close(slot);
         Taken::Stop
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use engine::client_core::{ClientCore, Input, Output};
 use engine::ids::{ConnectionId, CoreId};
 use engine::order::Batch;
-use engine::time::{Instant, WallTime};
+use engine::time::{Instant, Rarely, WallTime};
 
 use super::failure::CoreError;
 use super::mailbox::{Shared, ToCore, ToOrdering};
@@ -19,7 +19,6 @@ use super::ordering::{Ordering, Written};
 use super::report;
 use crate::clock::Clock;
 use crate::disk::FrameWrite;
-use crate::logging::Rarely;
 use crate::ring::{AlignedBuffer, Durability, Handler, ListenerId, Ring, Slot};
 
 /// One core.

@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 
 use engine::ids::LinkId;
-use engine::time::Instant;
+use engine::time::{Instant, Rarely};
 use engine::zab::link::Plane;
-
-use crate::logging::Rarely;
 
 /// No introduction is shorter, bytes: the initial message of an election, and FOLLOWERINFO.
 const HELLO_BYTES: usize = 20;
