@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Resident memory while a snapshot takes a minute, under full write load on a million znodes.
+# usage: slow-snapshot.sh RINGKEEPER RINGKEEPER_BENCH [BYTES_PER_SECOND]
+#
+# Snapshots go to a file system of their own, whose device a cgroup slows down; the log does not.
+# Needs root, loop devices and the blkio controller of cgroups v1, and 6 GB of disk.
+set -euo pipefail
+
+server=$(realpath "$1") bench=$(realpath "$2") rate=${3:-2200000}
+port=23400
+directory=$(mktemp -d ./slow-snapshot.XXXXXX)
+group=/sys/fs/cgroup/blkio/ringkeeper-slow-snapshot
+pid='' device=''
+
+clean() {
+    [ -z "$pid" ] || { kill "$pid" && wait "$pid" || true; }
+    mountpoint -q "$directory/snapshots" && umount "$directory/snapshots"
+    [ -z "$device" ] || losetup -d "$device"
+    [ ! -d "$group" ] || rmdir "$group"
+    rm -rf "$directory"
+}
+trap clean EXIT
+
+mkdir "$directory/snapshots" "$directory/log"
+fallocate -l 6G "$directory/device"
+device=$(losetup -f --show "$directory/device")
+mkfs.ext4 -q "$device"
+mount "$device" "$directory/snapshots"
+cat > "$directory/zoo.cfg" <<EOF
+clientPort=$port
+clientPortAddress=127.0.0.1
+dataDir=$directory/snapshots/data
+dataLogDir=$directory/log
+maxClientCnxns=0
+EOF
+"$server" "$directory/zoo.cfg" 2> "$directory/server.log" &
+pid=$!
+until grep -q 'serving clients' "$directory/server.log"; do
+    kill -0 "$pid" || { cat "$directory/server.log"; exit 1; }
+    sleep 0.1
+done
+
+load() {
+    "$bench" load set -q --hosts 127.0.0.1:$port --server-pid "$pid" --keys 1000000 --keep \
+        --connections 64 --depth 16 --warm-up 0 "$@"
+}
+resident() { awk '/^VmRSS/ { print int($2 / 1024) }' "/proc/$pid/status"; }
+
+load --seconds 1 > /dev/null
+# The snapshot that an idle server takes is written at full speed.
+sleep 5
+before=$(resident)
+mkdir -p "$group"
+echo "$(lsblk -dno MAJ:MIN "$device" | tr -d ' ') $rate" > "$group/blkio.throttle.write_bps_device"
+for task in /proc/"$pid"/task/*; do
+    echo "${task##*/}" > "$group/tasks"
+done
+load --seconds 90
+echo "resident memory: $before MiB before, $(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$pid/status") MiB at most"
+grep -o 'snapshot written.*' "$directory/server.log" | tail -1
