@@ -4,8 +4,11 @@
 //! `corpus` runs them on all inputs that were kept, so that what was once found stays found.
 
 mod clients;
+mod ensemble;
 mod input;
 mod log;
+mod member;
+mod peers;
 mod records;
 mod snapshot;
 mod zookeeper;
@@ -19,16 +22,21 @@ use server::config::settings::Settings;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 11] = [
+pub const ALL: [Target; 16] = [
     ("clients", clients::requests),
     ("config", config),
     ("connect", clients::connect),
+    ("election", ensemble::election),
+    ("following", ensemble::following),
     ("jute", records::jute),
+    ("leading", ensemble::leading),
     ("log", log::scan),
     ("multi", records::multi),
+    ("packets", peers::packets),
     ("slots", log::slots),
     ("snapshot", snapshot::read),
     ("txns", records::txns),
+    ("votes", peers::votes),
     ("zookeeper_log", zookeeper::log),
     ("zookeeper_snapshot", zookeeper::snapshot),
 ];
