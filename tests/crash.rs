@@ -49,7 +49,7 @@ fn write_until_crash(
     random: &mut Random,
 ) {
     loop {
-        if random.percent(30) && writer.log.has_room() {
+        if random.percent(30) && writer.log.has_room(0) {
             writer.append(model, random);
         }
         if !writer.advance(disk, model, random) {
@@ -222,7 +222,7 @@ fn use_until_crash(
 ) {
     let mut good: Vec<_> = recovery_snapshots(disk);
     loop {
-        if random.percent(30) && writer.log.has_room() {
+        if random.percent(30) && writer.log.has_room(0) {
             writer.append(model, random);
         }
         if random.percent(2) {

@@ -2,7 +2,7 @@
 //! take back, learners, and sessions. In every script, C leads the first epoch.
 
 use engine::error_code::ErrorCode;
-use engine::zab::packet::PacketKind::{Ack, UpToDate};
+use engine::zab::packet::PacketKind::{Ack, Inform, UpToDate};
 use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Revalidate, Snap};
 use tests::sim::script::{A, B, C, Client, D, Ensemble, Settings};
 
@@ -69,6 +69,30 @@ fn an_observer_owes_no_ack_of_what_was_under_way_when_it_joined() {
     e.run_ms(5_000);
     assert!(e.stands() && e.has(D, "/x"));
     assert_eq!(e.sent(C, D, UpToDate).len(), 1, "it was not given up meanwhile");
+}
+
+#[test]
+fn an_observer_whose_disk_is_slow_takes_no_more_than_it_has_room_for() {
+    const PIECES: usize = 40;
+    let mut e = Ensemble::with(Settings { observers: 1, ..Settings::of(4) }).stand();
+    let client = e.connect(C);
+    e.hold_log(D);
+    let data = vec![b'x'; 10_000];
+    for piece in 0..PIECES {
+        e.create_with(client, &format!("/{piece}"), &data);
+    }
+    e.run_ms(1_000);
+    let last = format!("/{}", PIECES - 1);
+    assert!(e.has(C, &last));
+    let told = e.delivered(C, D, Inform).len();
+    assert!((1..PIECES / 2).contains(&told), "{told} came, which is less than wait for the disk");
+    // It is not waited for, and comes back by itself when its disk does.
+    e.run_until("D is given up", |e| !e.observes(D, C));
+    e.run_ms(5_000);
+    assert_eq!(e.delivered(C, D, Inform).len(), told);
+    e.release_disk(D);
+    e.run_until("D has it", |e| e.observes(D, C) && e.has(D, &last));
+    e.all_agree();
 }
 
 #[test]

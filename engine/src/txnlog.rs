@@ -320,9 +320,10 @@ impl TxnLog {
         self.durable
     }
 
-    /// Whether more may be appended without the backlog growing too long.
-    pub fn has_room(&self) -> bool {
-        self.batches.waiting_bytes() < self.config.backlog_bytes_max
+    /// Whether more may be appended, behind so many bytes that are yet to be, without the backlog
+    /// growing too long.
+    pub fn has_room(&self, coming: usize) -> bool {
+        self.batches.waiting_bytes() + coming < self.config.backlog_bytes_max
     }
 
     /// How much room the disk leaves.

@@ -167,6 +167,8 @@ impl Peers {
         match op {
             LinkOp::Dial { link, peer, plane } => self.dial(now, link, peer, plane),
             LinkOp::Send { link, bytes } => self.send(link, bytes),
+            LinkOp::Pause(link) => self.set_paused(link, true),
+            LinkOp::Resume(link) => self.set_paused(link, false),
             LinkOp::Close(link) => self.close(now, link),
             LinkOp::OpenLearnerPort => {
                 self.ports.open_learner(&self.epoll, &self.plan.learner_addresses, now);
@@ -249,6 +251,18 @@ impl Peers {
         }
     }
 
+    fn set_paused(&mut self, id: LinkId, is_paused: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match link.set_paused(&self.epoll, id, is_paused) {
+            Ok(()) if is_paused => self.readable.retain(|(waiting, _)| *waiting != id),
+            Ok(()) => {}
+            Err(_) => {
+                link.spoil(false);
+                self.read_later(id);
+            }
+        }
+    }
+
     fn close(&mut self, now: Instant, id: LinkId) {
         self.events.retain(|happened| happened.link() != id);
         let Some(link) = self.links.get_mut(&id) else { return };
@@ -257,6 +271,8 @@ impl Peers {
             return;
         }
         self.unsent.push(id);
+        // It is read to its end.
+        self.set_paused(id, false);
     }
 
     fn write(&mut self, id: LinkId) {
@@ -451,28 +467,40 @@ impl Happened {
     }
 }
 
-/// Whether the epoll reports that a socket can be written to.
+/// What of a link's socket the epoll reports, beside that it is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    Wanted,
-    Unwanted,
+struct Interest {
+    /// That something has come.
+    input: bool,
+    /// That it can be written to.
+    room: bool,
 }
 
-impl Room {
+impl Interest {
+    /// What there is to hear of a link that has nothing to send.
+    const INPUT: Self = Self { input: true, room: false };
+    const ALL: Self = Self { input: true, room: true };
+
     fn flags(self) -> EventFlags {
-        let input = EventFlags::IN | EventFlags::RDHUP;
-        if self == Self::Wanted { input | EventFlags::OUT } else { input }
+        let input =
+            if self.input { EventFlags::IN | EventFlags::RDHUP } else { EventFlags::empty() };
+        if self.room { input | EventFlags::OUT } else { input }
     }
 }
 
-/// Watches the socket of a link for input, and for `room`.
-fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
-    Ok(epoll::add(epoll, socket, EventData::new_u64(id.0), room.flags())?)
+/// Watches the socket of a link.
+fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, interest: Interest) -> io::Result<()> {
+    Ok(epoll::add(epoll, socket, EventData::new_u64(id.0), interest.flags())?)
 }
 
 /// Changes for what the socket of a link is watched.
-fn watch_again(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, room: Room) -> io::Result<()> {
-    Ok(epoll::modify(epoll, socket, EventData::new_u64(id.0), room.flags())?)
+fn watch_again(
+    epoll: &OwnedFd,
+    socket: &OwnedFd,
+    id: LinkId,
+    interest: Interest,
+) -> io::Result<()> {
+    Ok(epoll::modify(epoll, socket, EventData::new_u64(id.0), interest.flags())?)
 }
 
 impl fmt::Debug for Peers {

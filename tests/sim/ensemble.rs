@@ -58,6 +58,8 @@ pub enum Event {
     Dial { from: usize, life: u32, link: LinkId, to: usize, plane: engine::zab::link::Plane },
     /// Bytes, or the end, arrive at an end of a pipe between servers.
     Pipe { pipe: usize, end: usize, bytes: Option<Vec<u8>> },
+    /// An end of a pipe takes again what has arrived.
+    Untaken { pipe: usize, end: usize },
     /// Bytes, or the end, arrive at a client.
     Client { client: usize, connection: u64, bytes: Option<Vec<u8>> },
     /// A client does what it does next.
@@ -254,6 +256,7 @@ impl World {
                 self.note(101, bytes.as_deref().unwrap_or_default());
                 self.on_pipe(pipe, end, bytes);
             }
+            Event::Untaken { pipe, end } => self.take_untaken(pipe, end),
             Event::Client { client, connection, bytes } => {
                 self.note(102, bytes.as_deref().unwrap_or_default());
                 self.on_client(client, connection, bytes);

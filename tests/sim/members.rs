@@ -339,6 +339,8 @@ impl World {
                 }
                 self.at(index, HOP, Event::Drained(link));
             }
+            // What has been read may still come, and here that is everything.
+            LinkOp::Pause(_) | LinkOp::Resume(_) => {}
             LinkOp::Close(link) => {
                 let server = self.servers[index].as_mut().unwrap();
                 if let Some((other, far)) = server.links.remove(&link) {

@@ -79,6 +79,8 @@ pub struct Ensemble {
     events: BTreeMap<(u64, u64), Event>,
     pipes: Vec<Pipe>,
     gates: Vec<Gate>,
+    /// Ends of links that leave what comes in their socket.
+    paused: BTreeSet<(usize, usize)>,
     cuts: BTreeSet<(usize, usize)>,
     sent: Vec<Passed>,
     delivered: Vec<Passed>,
@@ -137,6 +139,7 @@ impl Ensemble {
             events: BTreeMap::new(),
             pipes: Vec::new(),
             gates: Vec::new(),
+            paused: BTreeSet::new(),
             cuts: BTreeSet::new(),
             sent: Vec::new(),
             delivered: Vec::new(),

@@ -147,7 +147,10 @@ impl Member {
                 self.dialled.push((link, peer, plane));
                 0
             }
-            LinkOp::OpenLearnerPort | LinkOp::CloseLearnerPort => 0,
+            LinkOp::Pause(_)
+            | LinkOp::Resume(_)
+            | LinkOp::OpenLearnerPort
+            | LinkOp::CloseLearnerPort => 0,
         };
         let left = self.allowance.checked_sub(cost + size_of::<LinkOp>());
         self.allowance = left.expect("it sends no more than it was asked for");

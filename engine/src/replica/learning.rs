@@ -98,6 +98,11 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether the log keeps up with what comes.
+    pub fn has_room(&self) -> bool {
+        self.log.has_room(self.learning.incoming.len())
+    }
+
     /// The last transaction of the log, with what is on its way there.
     pub fn last_received(&self) -> Zxid {
         let incoming = self.learning.incoming_first.and(self.learning.pending.back());

@@ -54,6 +54,9 @@ pub struct Begin {
     pub mode: OwnerMode,
 }
 
+/// What may have come behind what must be on disk before it is taken, bytes.
+const UNTAKEN_BYTES_MAX: usize = 64 << 20;
+
 /// A server that learns from a leader.
 #[derive(Debug)]
 pub struct Learner {
@@ -75,6 +78,8 @@ pub struct Learner {
     /// Proposals whose ACKs are due, each its own, when they are durable. A leader may commit
     /// without this server: that leaves no ACK out.
     unacked: VecDeque<Zxid>,
+    /// What the leader sends is left in the socket.
+    is_paused: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +126,7 @@ impl Learner {
             base: begin.last.unwrap_or(Zxid::ZERO),
             tree: None,
             unacked: VecDeque::new(),
+            is_paused: false,
         }
     }
 
@@ -155,10 +161,14 @@ impl Learner {
 
     /// Time passed.
     pub fn on_timeout(&mut self, now: Now) -> Result<(), Lost> {
-        if now.instant >= self.next_timeout() {
-            return Err(Lost("nothing was heard of the leader for too long"));
+        if now.instant < self.next_timeout() {
+            return Ok(());
         }
-        Ok(())
+        Err(Lost(if self.is_paused {
+            "this server's disk does not keep up with what the leader sends"
+        } else {
+            "nothing was heard of the leader for too long"
+        }))
     }
 
     /// Something happened to the link.
@@ -234,6 +244,29 @@ impl Learner {
         self.go_on(now, replica, out)
     }
 
+    /// Whether no packet is taken before something is on disk.
+    fn waits_for_disk(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Accepting { .. }
+                | Stage::Truncating(_)
+                | Stage::Replacing { .. }
+                | Stage::Logging
+                | Stage::Adopting
+        )
+    }
+
+    /// Leaves what the leader sends in the socket while the disk does not keep up with it: memory
+    /// must not take it all. A leader that is not answered for too long gives this server up.
+    fn regulate(&mut self, replica: &Replica, out: &mut Outbox) {
+        let is_full = self.waits_for_disk() && self.reader.stream.untaken() > UNTAKEN_BYTES_MAX;
+        let pauses = is_full || !replica.has_room();
+        if std::mem::replace(&mut self.is_paused, pauses) != pauses {
+            let op = if pauses { LinkOp::Pause } else { LinkOp::Resume };
+            out.links.push(op(self.link));
+        }
+    }
+
     /// Takes packets as far as nothing has to be waited for.
     pub fn go_on(
         &mut self,
@@ -242,12 +275,10 @@ impl Learner {
         out: &mut Outbox,
     ) -> Result<Progress, Lost> {
         loop {
+            if self.waits_for_disk() {
+                return Ok(Progress::None);
+            }
             match &mut self.stage {
-                Stage::Accepting { .. }
-                | Stage::Truncating(_)
-                | Stage::Replacing { .. }
-                | Stage::Logging
-                | Stage::Adopting => return Ok(Progress::None),
                 Stage::ReceivingTree { .. } | Stage::Signed { .. } => {
                     if !self.receive_tree(out)? {
                         return Ok(Progress::None);

@@ -44,6 +44,10 @@ pub enum LinkOp {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Leave what comes in the socket, but for what has been read of it already.
+    Pause(LinkId),
+    /// Read it again.
+    Resume(LinkId),
     /// Close the link once everything sent before has left, or after a few seconds.
     Close(LinkId),
     /// Accept connections at the learner port from now on.

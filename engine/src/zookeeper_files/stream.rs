@@ -57,6 +57,11 @@ impl Stream {
         self.record_bytes_max = RECORD_BYTES_MAX;
     }
 
+    /// How many bytes are there.
+    pub fn untaken(&self) -> usize {
+        self.rest().len()
+    }
+
     /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use engine::ids::LinkId;
 use engine::time::Instant;
 
-use super::{Room, watch};
+use super::{Interest, watch};
 use crate::ring;
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Dial {
         while let Some(address) = self.rest.pop_front() {
             let share = self.deadline.since(now) / (self.rest.len() as u32 + 1);
             let begun = ring::begin_connect(address)
-                .and_then(|socket| watch(epoll, &socket, id, Room::Wanted).map(|()| socket));
+                .and_then(|socket| watch(epoll, &socket, id, Interest::ALL).map(|()| socket));
             match begun {
                 Ok(socket) => {
                     self.attempt_until = now.after(share);

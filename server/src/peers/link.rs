@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::dial::Dial;
-use super::{Room, watch, watch_again};
+use super::{Interest, watch, watch_again};
 use crate::ring;
 
 /// Sends of up to this are joined in one buffer.
@@ -28,6 +28,8 @@ pub(super) struct Link {
     /// While dialling, the attempt has its own.
     socket: Option<OwnedFd>,
     out: Out,
+    /// The machine takes nothing now: what comes stays in the socket.
+    is_paused: bool,
     /// A write has failed: nothing more comes when what is there is read.
     is_spoilt: bool,
     /// The other side has thrown away what it was sent, as a write has told.
@@ -70,7 +72,8 @@ pub(super) enum Read {
 
 impl Link {
     fn new(phase: Phase, socket: Option<OwnedFd>) -> Self {
-        Self { phase, socket, out: Out::default(), is_spoilt: false, is_reset: false }
+        let (out, is_paused) = (Out::default(), false);
+        Self { phase, socket, out, is_paused, is_spoilt: false, is_reset: false }
     }
 
     /// A link that is to be connected.
@@ -81,7 +84,7 @@ impl Link {
     /// A link that somebody else has opened.
     pub(super) fn open(epoll: &OwnedFd, id: LinkId, socket: OwnedFd) -> io::Result<Self> {
         ring::prepare_connection(&socket)?;
-        watch(epoll, &socket, id, Room::Unwanted)?;
+        watch(epoll, &socket, id, Interest::INPUT)?;
         Ok(Self::new(Phase::Open, Some(socket)))
     }
 
@@ -92,7 +95,7 @@ impl Link {
         id: LinkId,
         socket: OwnedFd,
     ) -> io::Result<()> {
-        watch_again(epoll, &socket, id, Room::Unwanted)?;
+        watch_again(epoll, &socket, id, Interest::INPUT)?;
         self.phase = Phase::Open;
         self.socket = Some(socket);
         Ok(())
@@ -148,6 +151,21 @@ impl Link {
         }
     }
 
+    /// Leaves what comes in the socket, or reads it again.
+    pub(super) fn set_paused(
+        &mut self,
+        epoll: &OwnedFd,
+        id: LinkId,
+        is_paused: bool,
+    ) -> io::Result<()> {
+        let was_paused = std::mem::replace(&mut self.is_paused, is_paused);
+        let Some(socket) = self.socket.as_ref().filter(|_| was_paused != is_paused) else {
+            return Ok(());
+        };
+        let room = self.out.waits_for_room;
+        watch_again(epoll, socket, id, Interest { input: !is_paused, room })
+    }
+
     /// The socket takes nothing more: whether it has been reset.
     pub(super) fn spoil(&mut self, is_reset: bool) {
         self.is_spoilt = true;
@@ -162,8 +180,8 @@ impl Link {
         };
         let is_empty = self.out.write(socket)?;
         if self.out.waits_for_room == is_empty {
-            let room = if is_empty { Room::Unwanted } else { Room::Wanted };
-            watch_again(epoll, socket, id, room)?;
+            let interest = Interest { input: !self.is_paused, room: !is_empty };
+            watch_again(epoll, socket, id, interest)?;
             self.out.waits_for_room = !is_empty;
         }
         if !is_empty {

@@ -1,5 +1,7 @@
 //! Links between servers: ordered, late, cut into pieces, broken, and for a while of no effect.
 
+use std::collections::VecDeque;
+
 use engine::ids::{LinkId, ServerId};
 use engine::zab::link::{LinkEvent, LinkOp, Plane};
 use engine::zab::packet::PacketKind;
@@ -23,6 +25,9 @@ struct Pipe {
     arrives: [u64; 2],
     /// What waits for the network, towards each end.
     held: [Vec<Option<Vec<u8>>>; 2],
+    /// Whether an end leaves what comes in its socket, and what is there.
+    paused: [bool; 2],
+    untaken: [VecDeque<Option<Vec<u8>>>; 2],
     plane: Plane,
     /// The last proposal that the learner has acknowledged.
     acked: Option<Zxid>,
@@ -91,6 +96,16 @@ impl World {
                 let drained = host::Event::Drained(link);
                 self.at(delay, Event::Host(index, life, drained));
             }
+            LinkOp::Pause(link) => {
+                let Some((pipe, end)) = self.hosts[index].pipe(link) else { return };
+                self.network.pipes[pipe].paused[end] = true;
+                self.stats.held_back += 1;
+            }
+            LinkOp::Resume(link) => {
+                let Some((pipe, end)) = self.hosts[index].pipe(link) else { return };
+                self.network.pipes[pipe].paused[end] = false;
+                self.at(0, Event::Untaken { pipe, end });
+            }
             LinkOp::Close(link) => {
                 self.hosts[index].dialled(link, false);
                 if let Some((pipe, end)) = self.hosts[index].remove_pipe(link) {
@@ -143,6 +158,8 @@ impl World {
             ends: [(from, life, link), far],
             arrives: [self.now + delay, self.now],
             held: [Vec::new(), Vec::new()],
+            paused: [false; 2],
+            untaken: [VecDeque::new(), VecDeque::new()],
             plane,
             acked: None,
             sent: [true, false].map(|dials| Tap::new(plane, dials)),
@@ -159,7 +176,22 @@ impl World {
         self.send(pipe, 1, None);
     }
 
+    /// Something arrives at an end of a pipe.
     pub(super) fn on_pipe(&mut self, pipe: usize, end: usize, bytes: Option<Vec<u8>>) {
+        self.network.pipes[pipe].untaken[end].push_back(bytes);
+        self.take_untaken(pipe, end);
+    }
+
+    /// What has arrived is taken, unless the end has paused.
+    pub(super) fn take_untaken(&mut self, pipe: usize, end: usize) {
+        while !self.network.pipes[pipe].paused[end]
+            && let Some(bytes) = self.network.pipes[pipe].untaken[end].pop_front()
+        {
+            self.take_bytes(pipe, end, bytes);
+        }
+    }
+
+    fn take_bytes(&mut self, pipe: usize, end: usize, bytes: Option<Vec<u8>>) {
         let (index, life, link) = self.network.pipes[pipe].ends[end];
         if self.hosts[index].life != life || self.hosts[index].pipe(link) != Some((pipe, end)) {
             // As TCP does it: a connection of which nobody knows is reset.

@@ -28,6 +28,8 @@ pub struct Stats {
     pub replacements: u64,
     /// Learners that were brought up to date from the log's files.
     pub readings: u64,
+    /// How often a learner left what its leader sent in its socket, because its disk was behind.
+    pub held_back: u64,
     /// Operations that clients had answers to, by kind.
     pub answers: BTreeMap<&'static str, u64>,
     /// What passed between servers.
@@ -53,6 +55,8 @@ impl Stats {
         self.leaderships += other.leaderships;
         self.truncations += other.truncations;
         self.replacements += other.replacements;
+        self.readings += other.readings;
+        self.held_back += other.held_back;
         for (into, from) in [
             (&mut self.faults, &other.faults),
             (&mut self.ailments, &other.ailments),
@@ -115,6 +119,8 @@ impl fmt::Display for Summary {
             f,
             "leaderships: {leaderships}, truncations: {truncations}, replacements: {replacements}"
         )?;
+        let Stats { readings, held_back, .. } = &self.total;
+        writeln!(f, "brought up to date from the log: {readings}, held back: {held_back}")?;
         writeln!(f, "faults: {:?}", self.total.faults)?;
         writeln!(f, "left ill at first: {:?}", self.total.ailments)?;
         writeln!(f, "ends of servers: {:?}", self.total.ends)?;

@@ -227,8 +227,17 @@ impl Ensemble {
                 let Some((pipe, end)) = self.servers[index].pipe(link) else { return };
                 self.send(pipe, 1 - end, &bytes);
             }
+            LinkOp::Pause(link) => {
+                self.paused.extend(self.servers[index].pipe(link));
+            }
+            LinkOp::Resume(link) => {
+                let Some((pipe, end)) = self.servers[index].pipe(link) else { return };
+                self.paused.remove(&(pipe, end));
+                self.schedule_arrivals(pipe);
+            }
             LinkOp::Close(link) => {
                 if let Some((pipe, end)) = self.servers[index].remove_pipe(link) {
+                    self.paused.remove(&(pipe, end));
                     self.push(pipe, 1 - end, Kind::Closed, Zxid::ZERO, Vec::new());
                 }
             }
@@ -319,10 +328,11 @@ impl Ensemble {
     fn is_held(&self, pipe: usize, end: usize, kind: Kind) -> bool {
         let ends = self.pipes[pipe].ends;
         let (from, to) = (ends[1 - end].0, ends[end].0);
-        self.gates.iter().any(|gate| {
+        let is_gated = self.gates.iter().any(|gate| {
             (gate.from, gate.to) == (from, to)
                 && (gate.kind == Kind::Everything || gate.kind == kind)
-        })
+        });
+        is_gated || self.paused.contains(&(pipe, end))
     }
 
     pub(super) fn arrive(&mut self, pipe: usize, end: usize) {

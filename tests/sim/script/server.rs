@@ -121,6 +121,7 @@ impl Ensemble {
         server.epochs = found.epochs;
         let log = LogConfig {
             frame_bytes_max: 16 << 10,
+            backlog_bytes_max: 64 << 10,
             seed: u64::from(server.life),
             ..LogConfig::with_segments(SEGMENT_BYTES)
         };

@@ -207,7 +207,7 @@ impl Net {
                         self.close(pipe, end);
                     }
                 }
-                LinkOp::OpenLearnerPort | LinkOp::CloseLearnerPort => unreachable!(),
+                _ => unreachable!("only learners and leaders want that"),
             }
         }
     }

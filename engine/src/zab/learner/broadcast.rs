@@ -93,7 +93,9 @@ impl Learner {
             let bytes = replica.take_to_leader();
             self.send(bytes, out);
         }
-        self.go_on(now, replica, out)
+        let progress = self.go_on(now, replica, out);
+        self.regulate(replica, out);
+        progress
     }
 }
 

@@ -72,6 +72,50 @@ fn all_that_is_sent_arrives_however_slow_the_reader() {
 }
 
 #[test]
+fn what_comes_on_a_paused_link_waits_in_its_socket() {
+    on_both(|backend| {
+        let mut bed = Bed::new(backend, &[]);
+        let (stream, link) = bed.accepted();
+        let (other, other_link) = bed.accepted();
+        write(&stream, b"before");
+        bed.until("the bytes", |bed| !bed.told.is_empty());
+        bed.told.clear();
+        bed.execute(LinkOp::Pause(link));
+        write(&stream, b"mean");
+        write(&stream, b"while");
+        // It is the others' turn, and what is sent goes out.
+        bed.send(link, b"answer");
+        write(&other, b"something else");
+        bed.until("both", |bed| bed.told.len() == 2);
+        let both = [Told::Drained(link), Told::Received(other_link, b"something else".to_vec())];
+        assert!(both.iter().all(|told| bed.told.contains(told)), "{:?}", bed.told);
+        bed.settle();
+        assert_eq!(bed.told.len(), 2);
+        bed.told.clear();
+        bed.execute(LinkOp::Resume(link));
+        bed.until("the rest", |bed| !bed.told.is_empty());
+        assert_eq!(bed.told, [Told::Received(link, b"meanwhile".to_vec())]);
+    });
+}
+
+#[test]
+fn a_link_that_is_closed_while_it_is_paused_is_read_to_its_end() {
+    on_both(|backend| {
+        let mut bed = Bed::new(backend, &[]);
+        let (stream, link) = bed.accepted();
+        bed.execute(LinkOp::Pause(link));
+        write(&stream, &pattern(64 << 10));
+        bed.send(link, b"goodbye");
+        bed.execute(LinkOp::Close(link));
+        bed.settle();
+        assert_eq!(read_to_end(&stream).unwrap(), b"goodbye");
+        drop(stream);
+        bed.until("the end", |bed| bed.peers.links_count() == 0);
+        assert_eq!(bed.told, []);
+    });
+}
+
+#[test]
 fn a_member_that_reads_nothing_is_given_up_before_it_takes_all_memory() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &[]);

@@ -59,6 +59,7 @@ impl World {
         let now = host.time(self.now);
         let log = LogConfig {
             frame_bytes_max: 16 << 10,
+            backlog_bytes_max: 8 << 10,
             seed,
             ..LogConfig::with_segments(SEGMENT_BYTES)
         };

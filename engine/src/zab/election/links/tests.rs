@@ -76,7 +76,7 @@ impl World {
                 format!("send {} {}", link.0, String::from_utf8_lossy(&bytes))
             }
             LinkOp::Close(link) => format!("close {}", link.0),
-            LinkOp::OpenLearnerPort | LinkOp::CloseLearnerPort => unreachable!("not this plane"),
+            _ => unreachable!("only learners and leaders want that"),
         };
         let done: Vec<String> = self.out.drain(..).map(brief).collect();
         assert_eq!(done, expect);

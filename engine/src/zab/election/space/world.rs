@@ -490,7 +490,7 @@ impl World {
                     }
                     self.server(id).dials.retain(|(dialled, _)| *dialled != link);
                 }
-                LinkOp::OpenLearnerPort | LinkOp::CloseLearnerPort => unreachable!(),
+                _ => unreachable!("only learners and leaders want that"),
             }
         }
         told
