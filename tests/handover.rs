@@ -175,6 +175,40 @@ fn what_is_not_committed_yet_does_not_answer_who_went_to_an_observer() {
 }
 
 #[test]
+fn what_was_sent_behind_a_request_of_unknown_outcome_is_not_done_without_it() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    e.hold(A, C, Request);
+    e.create(client, "/first");
+    e.run_ms(1);
+    e.break_links(A, C);
+    e.run_until("A has noticed", |e| !e.follows(A, C));
+    e.create(client, "/second");
+    e.release(A, C);
+    e.run_until("A follows again", |e| e.follows(A, C));
+    e.run_ms(1_000);
+    assert!(!e.is_connected(client) && !e.has(C, "/first"));
+    assert!(!e.has(C, "/second"), "of two requests, the second");
+    e.all_agree();
+}
+
+#[test]
+fn a_leader_takes_over_more_requests_than_a_group_has_room_for() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(B);
+    e.hold(B, C, Request);
+    let data = vec![b'x'; 100_000];
+    let xids: Vec<_> =
+        (0..200).map(|number| e.create_with(client, &format!("/{number}"), &data)).collect();
+    e.run_ms(10);
+    e.crash(C);
+    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    e.run_until("all are done", |e| e.answer(client, xids[199]).is_some());
+    assert!(xids.iter().all(|xid| e.answer(client, *xid) == Some(0)));
+    e.all_agree();
+}
+
+#[test]
 fn a_request_that_comes_late_is_not_done_behind_those_that_were_sent_after_it() {
     let mut e = Ensemble::led_by_c();
     let client = e.connect(A);

@@ -163,6 +163,8 @@ pub struct ClientCore {
     /// Connections without a session and connections that are being closed, soonest dropped first.
     sessionless: VecDeque<(Instant, ConnectionId)>,
     outstanding: usize,
+    /// Connections that wait for their session.
+    connecting: usize,
     spare: Vec<Vec<u8>>,
     refusals: Rarely,
     stats: CoreStats,
@@ -190,6 +192,7 @@ impl ClientCore {
             walk_waits: false,
             sessionless: VecDeque::new(),
             outstanding: 0,
+            connecting: 0,
             spare: Vec::new(),
             refusals: Rarely::default(),
             stats: CoreStats::default(),
@@ -202,9 +205,11 @@ impl ClientCore {
     }
 
     /// Whether a batch without replies for this core may still concern it: a connection has a
-    /// watch, or a request that could leave one when it is let through.
+    /// watch, or a request that could leave one when it is let through. Who waits for a session may
+    /// have sent such a request behind.
     pub fn needs_all_batches(&self) -> bool {
-        self.watches.count() > 0 || self.outstanding > 0 || !self.held.is_empty()
+        let waits = self.outstanding > 0 || self.connecting > 0 || !self.held.is_empty();
+        waits || self.watches.count() > 0
     }
 
     /// When to pass [`Input::Tick`] if nothing else happens.
@@ -373,6 +378,7 @@ impl ClientCore {
         let connection = self.connections[id.slot as usize].take().expect("it was just there");
         self.connections_count -= 1;
         self.outstanding -= connection.queue.len();
+        self.connecting -= usize::from(connection.phase == Phase::Connecting);
         self.watches.remove_slot(id.slot);
         self.held.remove(&id.slot);
         if let Some(session) = connection.session {

@@ -326,6 +326,8 @@ impl QuorumPeer {
         let replica = self.replica.next_timeout();
         let Some(member) = &self.member else { return replica };
         let role = match &member.role {
+            // What its role ends with must come to its own end first.
+            _ if member.lost.is_some() => None,
             // It can begin to look at once; nothing else may happen before.
             Role::Settling if member.can_look(&self.replica) => Some(Instant::ZERO),
             Role::Settling | Role::Looking => None,

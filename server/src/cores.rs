@@ -246,13 +246,14 @@ impl Seed {
         self.wakers.send((self.id, ring.waker())).map_err(|_| CoreError::Another)?;
         drop(self.wakers);
         let shared = self.shared.recv().map_err(|_| CoreError::Another)?;
-        let clients = {
+        let (clients, batch) = {
             // Let go before the core runs: what is held keeps its pages, for as long as that is.
             let published = shared.published();
-            ClientCore::new(self.id, self.clients, published.version.clone(), published.batch)
+            let (version, batch) = (published.version.clone(), published.batch);
+            (ClientCore::new(self.id, self.clients, version, batch), batch)
         };
         let completions = Completions { shared: Arc::clone(&shared) };
-        let mut core = Core::new(self.id, ring, clients, Arc::clone(&shared), self.clock);
+        let mut core = Core::new(self.id, ring, (clients, batch), Arc::clone(&shared), self.clock);
         let mut ordering = None;
         if let Some(duty) = self.duty {
             let background = (duty.background)(completions)?;

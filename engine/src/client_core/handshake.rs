@@ -44,6 +44,7 @@ impl ClientCore {
             timeout_ms: self.config.session_timeouts.negotiate(request.timeout_ms),
         }));
         connection.last_heard = now;
+        self.connecting += 1;
         Ok(())
     }
 
@@ -56,7 +57,7 @@ impl ClientCore {
         timeout_ms: i32,
     ) {
         let connection = self.connection_at(slot);
-        connection.phase = Phase::Attached;
+        let waited = std::mem::replace(&mut connection.phase, Phase::Attached);
         connection.session = Some(session);
         connection.timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         let password = SessionPassword::of(session);
@@ -69,6 +70,7 @@ impl ClientCore {
         };
         response.write(&mut connection.output);
         connection.stats.sent += 1;
+        self.connecting -= usize::from(waited == Phase::Connecting);
         self.stats.packets_sent += 1;
         self.mark_dirty(slot);
         self.touch(now, slot);

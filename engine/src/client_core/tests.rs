@@ -3,6 +3,7 @@
 use super::*;
 use crate::jute::Writer;
 use crate::op::OpCode;
+use crate::records::ConnectRequest;
 use crate::tree::{OwnerMode, Tree};
 
 const NOW: Instant = Instant::ZERO;
@@ -110,6 +111,38 @@ fn a_walk_waits_for_the_writes_in_front_of_it() {
     world.core.connection_at(0).queue.clear();
     world.core.outstanding = 0;
     assert_eq!(world.turn(), [0]);
+}
+
+/// What is sent with a ConnectRequest is read when the session is there: no batch may be missed by
+/// then, or what it watches could change unseen.
+#[test]
+fn all_batches_are_needed_while_a_session_is_being_opened() {
+    let mut world = World::new(0);
+    for (slot, attaches) in [(0, true), (1, false)] {
+        world.accept(slot);
+        let mut bytes = Vec::new();
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: 0,
+            timeout_ms: 10_000,
+            session: SessionId::NONE,
+            password: &[0; 16],
+            read_only: Some(false),
+        };
+        request.write(&mut bytes);
+        world.core.step(NOW, Input::Received(id(slot), &bytes), &mut Vec::new());
+        world.receive(slot, &[READ]);
+        world.finish_turn();
+        assert!(world.core.needs_all_batches());
+        if attaches {
+            world.core.on_attached(NOW, slot, SessionId(1), 10_000);
+            assert!(world.core.needs_all_batches(), "the request is yet to be read");
+        } else {
+            world.core.on_refused(slot);
+        }
+        assert_eq!(world.turn(), [slot]);
+        assert!(!world.core.needs_all_batches());
+    }
 }
 
 #[test]

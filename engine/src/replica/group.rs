@@ -1,5 +1,6 @@
 //! Proposal groups: open, sealed, published.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -132,7 +133,7 @@ impl Group {
     }
 
     /// Whoever waits for replies in this group.
-    pub(super) fn connections(&self) -> Vec<ConnectionId> {
+    pub(super) fn connections(&self) -> BTreeSet<ConnectionId> {
         let segments = self.segments.iter().flat_map(|segment| &segment.items);
         let items = segments.chain(&self.items);
         items.filter_map(|item| Some(item.reply.as_ref()?.connection)).collect()

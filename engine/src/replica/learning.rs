@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::{Mode, Now, Output, Replica, Run};
 use crate::error_code::ErrorCode;
+use crate::ids::ConnectionId;
 use crate::jute::DecodeError;
 use crate::order::{Reply, ReplyKind, Request};
 use crate::prep;
@@ -198,10 +199,7 @@ impl Replica {
         };
         let Some(own) = own else {
             self.group.end_logged(None);
-            if let Some(connection) = closed {
-                self.answer(connection, ReplyKind::Close);
-            }
-            return;
+            return self.close(closed);
         };
         let Request { connection, xid, session, .. } = own.request;
         if let Some(timeout_ms) = own.timeout_ms {
@@ -226,6 +224,14 @@ impl Replica {
         let frame = self.group.reply_frame();
         let kind = ReplyKind::Frame { frame, xid, close };
         self.group.end_logged(Some(Reply { connection, kind }));
+        // Another connection may have attached while that one's request to end it was under way.
+        self.close(closed.filter(|other| *other != connection));
+    }
+
+    fn close(&mut self, connection: Option<ConnectionId>) {
+        if let Some(connection) = connection {
+            self.answer(connection, ReplyKind::Close);
+        }
     }
 
     /// The leader's tree has this digest after the transaction; so must ours.

@@ -3,6 +3,7 @@
 //! A session ends in two steps. When its deadline has passed, every core is asked what it heard of
 //! its sessions, including what still waits in its sockets; only then, what is still due ends.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Author, Config, Now, Output, Replica};
@@ -129,6 +130,13 @@ impl Sessions {
         {
             open.connection = None;
         }
+    }
+
+    /// These connections are being closed: whatever comes of them is taken no more.
+    pub(super) fn disconnect_all(&mut self, connections: &BTreeSet<ConnectionId>) {
+        self.open.values_mut().for_each(|open| {
+            open.connection = open.connection.filter(|id| !connections.contains(id));
+        });
     }
 
     /// Forgets a session that ends; its connection, if it has one.

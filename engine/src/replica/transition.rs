@@ -12,6 +12,8 @@
 //! the next leader's history, they answer them; if not, no leader will ever commit them, and the
 //! requests go to the next leader again.
 
+use std::collections::BTreeSet;
+
 use super::{Mode, Now, Output, Replica, SealedGroup, Sessions};
 use crate::btree::Version;
 use crate::ids::ConnectionId;
@@ -60,11 +62,17 @@ impl Replica {
 
     /// Requests that were not logged are lost, and so are the connections that wait for them.
     fn drop_unlogged(&mut self) {
-        let mut waiting: Vec<ConnectionId> = self.group.connections();
-        waiting.dedup();
+        let waiting = self.group.connections();
         self.group = super::Group::default();
         self.tree.return_to(&self.sealed_version);
-        for connection in waiting {
+        self.close_all(waiting);
+    }
+
+    /// Closes connections on which a request has no answer. What was sent behind it must not be
+    /// done without it.
+    fn close_all(&mut self, connections: BTreeSet<ConnectionId>) {
+        self.sessions.disconnect_all(&connections);
+        for connection in connections {
             self.answer(connection, ReplyKind::Close);
         }
     }
@@ -73,6 +81,7 @@ impl Replica {
     /// whoever waits for one, or for an answer that would go out with it, loses the connection.
     fn drop_unproven(&mut self) {
         let proven = self.syncs_proven;
+        let mut closed = BTreeSet::new();
         for group in &mut self.sealed {
             if std::mem::take(&mut group.sync) <= proven {
                 continue;
@@ -80,8 +89,10 @@ impl Replica {
             let items = group.batch.segments.iter_mut().flat_map(|segment| &mut segment.items);
             for reply in items.filter_map(|item| item.reply.as_mut()) {
                 reply.kind = ReplyKind::Close;
+                closed.insert(reply.connection);
             }
         }
+        self.sessions.disconnect_all(&closed);
         (self.syncs_asked, self.syncs_proven) = (0, 0);
     }
 
@@ -126,7 +137,7 @@ impl Replica {
         self.sessions.lead(&self.tree, now);
         self.publish_durable(now, out);
         let unanswered = self.forwarding.take_unanswered();
-        self.resume(now, unanswered);
+        self.resume(now, unanswered, out);
     }
 
     /// Another server leads; clients wait until it says that this one is up to date.
@@ -151,12 +162,10 @@ impl Replica {
         self.publish_durable(now, out);
         let mut unanswered = self.forwarding.take_unanswered();
         if !repeated {
-            for parked in unanswered.drain(..) {
-                self.answer(parked.connection(), ReplyKind::Close);
-            }
+            self.close_all(unanswered.drain(..).map(|parked| parked.connection()).collect());
         }
         self.revalidate_all();
-        self.resume(now, unanswered);
+        self.resume(now, unanswered, out);
     }
 
     /// The state is another one: cut, or the leader's. Its log begins or ends with it. Nobody who
@@ -191,13 +200,14 @@ impl Replica {
     }
 
     /// What was forwarded to a lost leader, then what was parked, goes where it can be decided.
-    fn resume(&mut self, now: Now, unanswered: Vec<Parked>) {
+    fn resume(&mut self, now: Now, unanswered: Vec<Parked>, out: &mut Vec<Output>) {
         let parked = std::mem::take(&mut self.parked);
         for parked in unanswered.into_iter().chain(parked) {
             match parked {
                 Parked::Request(request, body) => self.on_request(now, request, &body),
                 Parked::Connect(connect) => self.on_connect(now, connect),
             }
+            self.seal_if_full(now, out);
         }
     }
 

@@ -57,14 +57,14 @@ pub(super) struct Events {
 }
 
 impl Core {
+    /// `batch` is the last one that `clients` know of.
     pub(super) fn new(
         id: CoreId,
         ring: Ring,
-        clients: ClientCore,
+        (clients, batch): (ClientCore, u64),
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Self {
-        let batch = shared.published_batch();
         let events = Events {
             id,
             clients,

@@ -80,8 +80,10 @@ impl Leader {
         let committed = replica.committed();
         while let Some(asked) = self.asked.pop_front_if(|asked| asked.zxid <= committed) {
             if let Some(handler) = self.handlers.get_mut(&asked.link) {
+                // It may have ended meanwhile.
+                let is_open = asked.is_open && replica.is_owned(asked.session);
                 let mut bytes = Vec::new();
-                packet::write_revalidated(asked.session, asked.is_open, &mut bytes);
+                packet::write_revalidated(asked.session, is_open, &mut bytes);
                 handler.send(asked.link, bytes, out);
             }
         }
