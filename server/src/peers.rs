@@ -27,6 +27,7 @@ mod ports;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
@@ -465,42 +466,6 @@ impl Happened {
             Self::Reset(link) => LinkEvent::Reset(link),
         }
     }
-}
-
-/// What of a link's socket the epoll reports, beside that it is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Interest {
-    /// That something has come.
-    input: bool,
-    /// That it can be written to.
-    room: bool,
-}
-
-impl Interest {
-    /// What there is to hear of a link that has nothing to send.
-    const INPUT: Self = Self { input: true, room: false };
-    const ALL: Self = Self { input: true, room: true };
-
-    fn flags(self) -> EventFlags {
-        let input =
-            if self.input { EventFlags::IN | EventFlags::RDHUP } else { EventFlags::empty() };
-        if self.room { input | EventFlags::OUT } else { input }
-    }
-}
-
-/// Watches the socket of a link.
-fn watch(epoll: &OwnedFd, socket: &OwnedFd, id: LinkId, interest: Interest) -> io::Result<()> {
-    Ok(epoll::add(epoll, socket, EventData::new_u64(id.0), interest.flags())?)
-}
-
-/// Changes for what the socket of a link is watched.
-fn watch_again(
-    epoll: &OwnedFd,
-    socket: &OwnedFd,
-    id: LinkId,
-    interest: Interest,
-) -> io::Result<()> {
-    Ok(epoll::modify(epoll, socket, EventData::new_u64(id.0), interest.flags())?)
 }
 
 impl fmt::Debug for Peers {

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use engine::ids::LinkId;
 use engine::time::Instant;
 
-use super::{Interest, watch};
+use super::watching::{Interest, watch};
 use crate::ring;
 
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::dial::Dial;
-use super::{Interest, watch, watch_again};
+use super::watching::{Interest, watch, watch_again};
 use crate::ring;
 
 /// Sends of up to this are joined in one buffer.
