@@ -8,6 +8,8 @@
 //!   * a read behind a sync sees all that was acknowledged before the sync began; where a sync does
 //!     not prove that its leader still leads, as ZooKeeper's does not, all of that leader's epoch
 //!   * a read shows no state older than the zxid that comes with it
+//!   * of what a client has sent on a connection, nothing is done without what it had sent before
+//!     (see `check_end`)
 //!   * a value, a version and a number of a sequence belong to one transaction only; what a multi
 //!     that failed would have written is never there
 //!
@@ -104,6 +106,11 @@ impl Checks {
     /// Nothing was seen yet; whether syncs prove that the leader still leads.
     pub fn new(proves_leader: bool) -> Self {
         Self { proves_leader, ..Self::default() }
+    }
+
+    /// Whether what grows may have been refused if it was asked for then.
+    pub fn may_have_refused(&self, at: u64) -> bool {
+        at < self.may_refuse_until
     }
 
     /// A server publishes.
@@ -381,7 +388,7 @@ impl Checks {
             (Kind::Children { dir, .. }, ErrorCode::NoNode) => lacks(&dir_path(*dir)),
             (Kind::Set { version: Some(_), .. }, ErrorCode::BadVersion) => true,
             (Kind::Delete(_) | Kind::CloseSession, _) => false,
-            (kind, ErrorCode::SystemError) => asked.at < self.may_refuse_until && kind.writes(),
+            (kind, ErrorCode::SystemError) => self.may_have_refused(asked.at) && kind.writes(),
             _ => false,
         };
         assert!(fits, "client {client}: {asked:?} was answered with {code:?}");

@@ -10,8 +10,9 @@ use engine::ids::SessionId;
 use engine::records::{ConnectRequest, ConnectResponse};
 use engine::tree::{self, Owner};
 
-use super::checks::Asked;
+use super::checks::{Asked, Checks};
 use super::host::{self, ClientEvent};
+use super::requests::Kind;
 use super::{Attachment, Event, MS, SECOND, World};
 use crate::sim::random::Random;
 use hears::Watch;
@@ -44,6 +45,9 @@ pub(super) struct Client {
     versions: BTreeMap<usize, i32>,
     /// What was created for good, and by which transaction.
     created: BTreeMap<String, u64>,
+    /// What was to be created for good on each connection that was lost before the answers came,
+    /// in order, and when it was asked for.
+    unanswered: Vec<Vec<(u64, String)>>,
     /// Ephemerals of the session.
     ephemerals: BTreeSet<String>,
     /// What must not be there: it was deleted, or was part of what failed.
@@ -83,6 +87,7 @@ impl Client {
             watches: BTreeMap::new(),
             versions: BTreeMap::new(),
             created: BTreeMap::new(),
+            unanswered: Vec::new(),
             ephemerals: BTreeSet::new(),
             gone: Vec::new(),
             closed: Vec::new(),
@@ -122,8 +127,20 @@ impl Client {
         }
     }
 
-    /// What was acknowledged is there.
-    pub(super) fn check_end(&self, version: &Version, ids_may_repeat: bool) {
+    /// What was acknowledged is there. Of what has no answer, nothing was done without what the
+    /// client had sent before.
+    pub(super) fn check_end(&self, version: &Version, checks: &Checks) {
+        for sent in &self.unanswered {
+            let is_there = |(_, path): &(u64, String)| tree::znode(version, path).is_some();
+            let done = sent.iter().rposition(is_there).unwrap_or(0);
+            // Those in a directory may have been asked for before it was there.
+            let must_be = |(at, path): &&(u64, String)| {
+                path.rfind('/') == Some(0) && !checks.may_have_refused(*at)
+            };
+            let missing = sent[..done].iter().filter(must_be).find(|asked| !is_there(asked));
+            let index = self.index;
+            assert!(missing.is_none(), "client {index}: {:?} without {missing:?}", sent[done]);
+        }
         for (path, zxid) in &self.created {
             let found = tree::znode(version, path);
             let found = found.unwrap_or_else(|| panic!("{path} was acknowledged, and is lost"));
@@ -138,7 +155,7 @@ impl Client {
         for path in &self.gone {
             assert!(tree::znode(version, path).is_none(), "{path} is there again");
         }
-        for session in self.closed.iter().filter(|_| !ids_may_repeat) {
+        for session in self.closed.iter().filter(|_| !checks.ids_may_repeat) {
             assert!(tree::session(version, *session).is_none(), "session {session} was closed");
         }
     }
@@ -215,7 +232,12 @@ impl World {
         let client = &mut self.clients[index];
         client.state = State::Down;
         // Whether what is unanswered was done is not known.
-        client.sent.clear();
+        let creates = client.sent.drain(..).filter_map(|asked| match asked.kind {
+            Kind::Create(path) => Some((asked.at, path)),
+            _ => None,
+        });
+        let creates: Vec<_> = creates.collect();
+        client.unanswered.extend((creates.len() > 1).then_some(creates));
         client.may_be_over |= std::mem::take(&mut client.closing);
     }
 

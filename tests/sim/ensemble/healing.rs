@@ -263,7 +263,7 @@ impl World {
         let first = version(&self.hosts[healed[0]]);
         self.checks.check_ephemerals(&first);
         for client in &self.clients {
-            client.check_end(&first, self.checks.ids_may_repeat);
+            client.check_end(&first, &self.checks);
         }
     }
 
