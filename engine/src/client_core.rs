@@ -233,7 +233,7 @@ impl ClientCore {
                 self.version = version;
                 self.batch = batch;
             }
-            Input::Service(service) => self.on_service(service),
+            Input::Service(service) => self.on_service(now, service),
             Input::Collected(round) => self.submission.collected = Some(round),
             Input::Tick => self.on_tick(now),
         }
@@ -302,15 +302,17 @@ impl ClientCore {
     }
 
     /// Parked connections keep what they send until there is service again.
-    fn on_service(&mut self, service: Service) {
+    fn on_service(&mut self, now: Instant, service: Service) {
         self.service = service;
-        if service != Service::Closed {
-            return;
-        }
         for slot in 0..self.connections.len() {
             let admin = |connection: &Connection| connection.phase == Phase::Admin;
-            if self.connections[slot].as_deref().is_some_and(|connection| !admin(connection)) {
-                self.close(slot as u32);
+            if self.connections[slot].as_deref().is_none_or(admin) {
+                continue;
+            }
+            match service {
+                Service::Closed => self.close(slot as u32),
+                Service::Parked => {}
+                Service::Serving => self.run_reads(now, slot as u32),
             }
         }
     }

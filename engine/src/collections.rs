@@ -9,12 +9,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 #[expect(clippy::disallowed_types, reason = "the alias that everyone else uses")]
 pub type FastMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<FastHasher>>;
 
+/// The same for keys that clients choose: no two of them can be made to fall together on purpose.
+#[expect(clippy::disallowed_types, reason = "the alias that everyone else uses")]
+pub type KeyedMap<K, V> = std::collections::HashMap<K, V>;
+
 /// A hash set for looking up, never for iterating.
 #[expect(clippy::disallowed_types, reason = "the alias that everyone else uses")]
 pub type FastSet<K> = std::collections::HashSet<K, BuildHasherDefault<FastHasher>>;
 
-/// Multiply-and-rotate over eight bytes at a time. Keys are ids and paths that the server bounds
-/// in number, so resistance to chosen collisions is not what is bought here.
+/// Multiply-and-rotate over eight bytes at a time. It is easy to find keys that collide, so it is
+/// for those that the server itself gives.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FastHasher {
     state: u64,

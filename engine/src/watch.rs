@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::collections::FastMap;
+use crate::collections::KeyedMap;
 use crate::path;
 use crate::records::Modes;
 use crate::tree::EventType;
@@ -23,7 +23,7 @@ use crate::tree::EventType;
 /// Paths are shared between the two indices; nothing here leaves the core, so a plain count does.
 #[derive(Debug, Default)]
 pub struct WatchTable {
-    by_path: FastMap<Rc<str>, BTreeSet<u32>>,
+    by_path: KeyedMap<Rc<str>, BTreeSet<u32>>,
     by_slot: BTreeMap<u32, BTreeMap<Rc<str>, Modes>>,
     count: usize,
     recursive: usize,

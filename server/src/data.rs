@@ -108,7 +108,13 @@ impl Data {
                     return;
                 }
                 wake();
-                if failed || (is_epochs && data.settle().is_err()) {
+                if failed {
+                    return;
+                }
+                if is_epochs && let Err(error) = data.settle() {
+                    if outbox.send(Err(error)).is_ok() {
+                        wake();
+                    }
                     return;
                 }
             }

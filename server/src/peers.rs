@@ -214,6 +214,9 @@ impl Peers {
                 Read::Bytes(count) => {
                     if count == self.buffer.len() && reads > 1 {
                         self.readable.push_front((id, reads - 1));
+                    } else if link.is_spoilt() {
+                        // The epoll does not say that it is over.
+                        self.readable.push_back((id, reads));
                     }
                     self.accepted.received(id, count);
                     if is_open {

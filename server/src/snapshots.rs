@@ -52,6 +52,11 @@ impl Pace {
         (self.bytes_per_second / SYNCS_PER_SECOND) as usize
     }
 
+    /// How long so many bytes take.
+    fn time_for(self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
+    }
+
     /// When `bytes` were written at last, and that began so long ago. Under load it takes at most
     /// half of the time in which the next snapshot becomes due: what is logged until a snapshot
     /// is done has to be replayed at a restart.
@@ -270,8 +275,7 @@ fn write_file(
         if !more {
             break;
         }
-        let due = Duration::from_nanos(bytes * 1_000_000_000 / pace.bytes_per_second);
-        thread::sleep(due.saturating_sub(began.elapsed()));
+        thread::sleep(pace.time_for(bytes).saturating_sub(began.elapsed()));
     }
     file.sync_all()?;
     Ok(bytes)
@@ -290,6 +294,12 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn the_largest_tree_takes_its_time() {
+        assert_eq!(Pace::CALM.time_for(CALM_RATE), Duration::from_secs(1));
+        assert_eq!(Pace::CALM.time_for(1 << 40), Duration::from_secs(4096));
+    }
 
     struct World {
         map: Map,

@@ -208,7 +208,10 @@ impl Connection {
         let latency = now.since(received);
         self.stats.sent += 1;
         self.stats.last_op = Some(op);
-        self.stats.last_xid = xid.0;
+        // Compat: ServerCnxn.updateStatsForResponse - those of pings and auth are none.
+        if xid.0 >= 0 {
+            self.stats.last_xid = xid.0;
+        }
         self.stats.last_zxid = zxid;
         self.stats.last_response = now;
         self.stats.last_latency = latency;

@@ -319,9 +319,16 @@ fn hard_quotas_refuse_what_grows_beyond_them() {
         ("multi delete /q/b; create /q/c; create /q/d", "0; 0; -125"),
         ("multi delete /q/b; create /q/c", "ok; /q/c"),
         ("create /other xxxxxxxxx", "/other"),
+        // Limits that are none.
+        ("create /zookeeper/quota/other", "/zookeeper/quota/other"),
+        (
+            "create /zookeeper/quota/other/zookeeper_limits many",
+            "/zookeeper/quota/other/zookeeper_limits",
+        ),
+        ("create /other/a", "-5"),
     ]);
     script.rules.enforce_quota = false;
-    script.check(&[("set /q/a xxxxxx", "v2 c0 a0 6B 0kids")]);
+    script.check(&[("set /q/a xxxxxx", "v2 c0 a0 6B 0kids"), ("create /other/a", "/other/a")]);
 }
 
 #[test]

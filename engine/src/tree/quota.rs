@@ -214,15 +214,17 @@ pub(super) fn check(
     bytes_more: i64,
     count_more: i64,
 ) -> Result<(), ErrorCode> {
-    // Compat: ZooKeeperServer.checkQuota; soft limits only make it log.
-    let Some(limits) = load_numbers(view, &limits_path(path)) else { return Ok(()) };
+    // Compat: ZooKeeperServer.checkQuota; soft limits only make it log. StatsTrack throws where
+    // there are no numbers.
+    let read = |path: String| match znode(view, &path) {
+        None => Ok(None),
+        Some(_) => load_numbers(view, &path).map(Some).ok_or(ErrorCode::MarshallingError),
+    };
+    let Some(limits) = read(limits_path(path))? else { return Ok(()) };
+    let Some(used) = read(stats_path(path))? else { return Ok(()) };
     let exceeds = |used: i64, more: i64, limit: i64| {
         more != 0 && limit > -1 && used.saturating_add(more) > limit
     };
-    if limits.count_hard_limit() < 0 && limits.bytes_hard_limit() < 0 {
-        return Ok(());
-    }
-    let Some(used) = load_numbers(view, &stats_path(path)) else { return Ok(()) };
     if exceeds(used.count(), count_more, limits.count_hard_limit())
         || exceeds(used.bytes(), bytes_more, limits.bytes_hard_limit())
     {

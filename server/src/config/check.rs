@@ -394,6 +394,27 @@ impl<'a> Checker<'a> {
         file.rsplit_once('.').and_then(|(_, end)| keys::hexadecimal(end)).unwrap_or(0)
     }
 
+    /// The line of this server says where clients connect. What `clientPort` and
+    /// `clientPortAddress` say must agree.
+    // Compat: QuorumPeerConfig.setupClientPort
+    fn join_client_address(&mut self, config: &mut Config, host: &str, port: u16) {
+        let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
+        let Some(ip) = address.map(|address| address.ip()) else { return };
+        let is_any = |host: Option<IpAddr>| host.is_none_or(|host| host.is_unspecified());
+        let (key, said) = match config.listen {
+            Some(listen) if listen.port != port => ("clientPort", port.to_string()),
+            Some(listen) if !is_any(listen.host) && listen.host != Some(ip) => {
+                ("clientPortAddress", host.to_owned())
+            }
+            Some(_) if ip.is_unspecified() => return,
+            _ => return config.listen = Some(Listen { host: Some(ip), port }),
+        };
+        if let Some(setting) = self.settings.get(key) {
+            let reason = format!("the line server.N of this server says {said}");
+            self.problems.push(setting.problem(reason));
+        }
+    }
+
     /// What must fit together once the server's own id is known.
     // Compat: QuorumPeerConfig.parseDynamicConfig, setupClientPort and checkValidity
     pub(super) fn check_whole(&mut self, config: &mut Config) {
@@ -408,20 +429,8 @@ impl<'a> Checker<'a> {
             self.problems.push(Problem::missing("server.N", reason));
         }
         let me = config.server_id.and_then(|id| config.ensemble.members.get(&id));
-        match (config.listen, me.and_then(|me| me.client.as_ref())) {
-            (None, Some((host, port))) => {
-                let address = (host.as_str(), *port).to_socket_addrs();
-                let host = address.ok().and_then(|mut all| all.next());
-                config.listen = host.map(|host| Listen { host: Some(host.ip()), port: *port });
-            }
-            // Compat: QuorumPeerConfig.setupClientPort
-            (Some(listen), Some((_, port))) if listen.port != *port => {
-                if let Some(setting) = self.settings.get("clientPort") {
-                    let reason = format!("the line server.N of this server says {port}");
-                    self.problems.push(setting.problem(reason));
-                }
-            }
-            _ => {}
+        if let Some((host, port)) = me.and_then(|me| me.client.clone()) {
+            self.join_client_address(config, &host, port);
         }
         if config.listen.is_none() && self.problems.is_empty() {
             self.problems.push(match self.settings.get("secureClientPort") {

@@ -475,3 +475,20 @@ fn a_client_port_that_is_said_twice_is_the_same() {
     let error = with(2182).unwrap_err();
     assert!(error.contains("line 2") && error.contains("of this server says 2181"), "{error}");
 }
+
+#[test]
+fn where_clients_connect_is_what_the_line_of_this_server_says() {
+    let with = |client: &str, address: &str| {
+        let members = format!("server.1=127.0.0.1:1:2;{client}\nserver.2=b:1:2;2181");
+        let own = format!("clientPort=2181\n{address}\ninitLimit=1\nsyncLimit=1\n{members}");
+        load_with_id(&own, Some("1"))
+    };
+    let listens = |client, address| with(client, address).unwrap().listen.unwrap().host;
+    let local = Some("127.0.0.1".parse().unwrap());
+    assert_eq!(listens("127.0.0.1:2181", ""), local, "only there");
+    assert_eq!(listens("127.0.0.1:2181", "clientPortAddress=0.0.0.0"), local);
+    assert_eq!(listens("127.0.0.1:2181", "clientPortAddress=127.0.0.1"), local);
+    assert_eq!(listens("2181", ""), None);
+    let error = with("127.0.0.1:2181", "clientPortAddress=127.0.0.2").unwrap_err();
+    assert!(error.contains("line 3") && error.contains("says 127.0.0.1"), "{error}");
+}

@@ -125,6 +125,11 @@ impl Link {
         }
     }
 
+    /// Whether it is over when what has come is read.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.is_spoilt
+    }
+
     /// Bytes that the socket has not taken yet.
     pub(super) fn unsent(&self) -> usize {
         self.out.bytes

@@ -117,7 +117,7 @@ fn in_place(config: &Config, request: &Request) -> Result<Exported, ExportError>
     let root = config.data_dir.join(DIRECTORY_NAME);
     let target = config.data_dir.join(ZOOKEEPER_FOLDER);
     let is_marked = root.join(EXPORT_MARK).exists();
-    if is_marked && target.is_dir() {
+    if is_marked && target.is_dir() && handover::is_taken(&config.data_dir) {
         return finish(&folders, target, None);
     }
     for folder in &folders {

@@ -136,6 +136,8 @@ fn an_export_in_place_that_was_ended_is_finished_by_the_next_one() {
     fs::write(data.join(".version-2.exporting/snapshot.25"), b"part").unwrap();
     fs::write(ours.join("exported"), b"").unwrap();
     fs::remove_file(data.join("version-2")).unwrap();
+    // There was an empty one before.
+    fs::create_dir(data.join("version-2")).unwrap();
     let mut serve = Command::new(BINARY);
     serve.arg("--data-dir").arg(data);
     check_refused(&serve.output().unwrap(), 3, "was handed to a ZooKeeper");

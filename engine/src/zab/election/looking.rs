@@ -237,10 +237,11 @@ impl Elector {
         let lags = looking.proposal.is_some_and(convinces);
         if changed {
             self.tell_all(now, out);
-        } else if lags {
+        } else if lags && members.is_voter(self.config.me) {
             // What we told it may have come before it began to look, and then it counted for
             // nothing. ZooKeeper leaves it to the next repetition, 200 ms later. Nothing is said
-            // that it won't take: it would be answered, without end.
+            // that it won't take: it would be answered, without end. So is whatever an observer
+            // says.
             self.tell(now, sender, out);
         }
     }

@@ -77,7 +77,7 @@ const TABLE: &[(&str, &str, &str, [&str; 3])] = &[
     ("watching",  "leading",   "same",   ["",      ".cd",   ""     ]),
     ("watching",  "looking",   "better", [" a",    "dv",    "v"    ]),
     ("watching",  "looking",   "same",   ["",      "c",     " v"   ]),
-    ("watching",  "looking",   "worse",  [" a",    "a",     "v"    ]),
+    ("watching",  "looking",   "worse",  [" a",    "c",     "v"    ]),
 ];
 
 /// The table, with or without what takes a wide run.
