@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::four_letter::monitor::{self, EnsembleGauges, GaugeReport, LeaderGauges};
 use crate::four_letter::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, Mode,
-    ServerReport, SessionReport, WatchReport,
+    ServerReport, SessionReport, SessionsReport, WatchReport,
 };
 use crate::four_letter::text::{self, Average};
 use crate::four_letter::{Needs, Whitelist, Word};
@@ -329,9 +329,10 @@ fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
         let left = at.as_millis().cast_signed() - now.instant.as_millis().cast_signed();
         WallTime(now.wall.0 + left)
     };
-    let mut ephemerals = Vec::new();
+    let (mut ephemerals, mut timeouts) = (Vec::new(), Vec::new());
     let mut sessions = tree::sessions(published.version);
-    while let Some((session, _)) = sessions.next_session() {
+    while let Some((session, timeout_ms)) = sessions.next_session() {
+        timeouts.push((session, timeout_ms));
         let mut paths = Vec::new();
         let mut cursor = tree::ephemerals(published.version, session);
         while let Some(path) = cursor.next_path() {
@@ -350,9 +351,16 @@ fn dump_report(published: &Published<'_>, parts: &Parts) -> DumpReport {
         let session = connection.session.unwrap_or_default();
         by_deadline.entry(bucket).or_default().push((connection.peer, session));
     }
+    timeouts.sort_unstable();
+    let learns = matches!(parts.role(), RoleKind::Following(_) | RoleKind::Observing(_));
     let deadlines = parts.deadlines.iter();
     DumpReport {
-        sessions: deadlines.map(|(at, sessions)| (wall(*at), sessions.clone())).collect(),
+        sessions: if learns {
+            SessionsReport::Timeouts(timeouts)
+        } else {
+            let at = |(at, sessions): &(Instant, Vec<_>)| (wall(*at), sessions.clone());
+            SessionsReport::Deadlines(deadlines.map(at).collect())
+        },
         ephemerals,
         connections: by_deadline.into_iter().collect(),
     }

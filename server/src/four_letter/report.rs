@@ -196,11 +196,20 @@ pub struct MemberReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnvironmentReport(pub Vec<(&'static str, String)>);
 
+/// Sessions, as a server knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionsReport {
+    /// When they expire, soonest first, and which.
+    Deadlines(Vec<(WallTime, Vec<SessionId>)>),
+    /// All of them in order, and their timeouts in milliseconds: deadlines are the leader's.
+    Timeouts(Vec<(SessionId, i32)>),
+}
+
 /// Sessions, ephemerals and connections by deadline: for `dump`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpReport {
-    /// When sessions expire, soonest first, and which.
-    pub sessions: Vec<(WallTime, Vec<SessionId>)>,
+    /// Sessions that have not ended.
+    pub sessions: SessionsReport,
     /// Sessions that own ephemerals, and the paths of these.
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
     /// When connections are closed unless they speak, soonest first, and which: peer and session.

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::Word;
 use super::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, MemberReport,
-    Mode, ServerReport, SizeReport, WatchReport,
+    Mode, ServerReport, SessionsReport, SizeReport, WatchReport,
 };
 use crate::version;
 
@@ -259,10 +259,22 @@ pub fn envi(environment: &EnvironmentReport) -> String {
 }
 
 /// The answer to `dump`.
-// Compat: DumpCommand.commandRun, ExpiryQueue.dump, DataTree.dumpEphemerals
+// Compat: DumpCommand.commandRun, ExpiryQueue.dump, LearnerSessionTracker.dumpSessions,
+// DataTree.dumpEphemerals
 pub fn dump(report: &DumpReport) -> String {
-    let mut out = "SessionTracker dump:\nSession ".to_owned();
-    dump_deadlines(&mut out, &report.sessions, SessionId::to_string);
+    let mut out = "SessionTracker dump:\n".to_owned();
+    match &report.sessions {
+        SessionsReport::Deadlines(deadlines) => {
+            out += "Session ";
+            dump_deadlines(&mut out, deadlines, SessionId::to_string);
+        }
+        SessionsReport::Timeouts(timeouts) => {
+            out += &format!("Global Sessions({}):\n", timeouts.len());
+            for (session, timeout_ms) in timeouts {
+                out += &format!("{session}\t{timeout_ms}ms\n");
+            }
+        }
+    }
     out += "ephemeral nodes dump:\n";
     out += &format!("Sessions with Ephemerals ({}):\n", report.ephemerals.len());
     for (session, paths) in &report.ephemerals {

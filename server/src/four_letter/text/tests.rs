@@ -150,7 +150,10 @@ fn dump_lists_sessions_ephemerals_and_connections() {
     let session = SessionId(0x0100_001b_2533_0000);
     let time = WallTime(1_795_400_750_123);
     let report = DumpReport {
-        sessions: vec![(time, vec![SessionId(0x0100_001b_2533_0001), session])],
+        sessions: SessionsReport::Deadlines(vec![(
+            time,
+            vec![SessionId(0x0100_001b_2533_0001), session],
+        )]),
         ephemerals: vec![(session, vec!["/e".to_owned(), "/e2".to_owned()])],
         connections: vec![(time, vec![("127.0.0.1:48114".parse().unwrap(), SessionId::NONE)])],
     };
@@ -170,6 +173,11 @@ Connections Sets (1)/(1):
 \tip: /127.0.0.1:48114 sessionId: 0x0
 ";
     assert_eq!(dump(&report), expected);
+    let sessions = SessionsReport::Timeouts(vec![(session, 30_000)]);
+    let of_learner = dump(&DumpReport { sessions, ..report });
+    let expected = "SessionTracker dump:\nGlobal Sessions(1):\n0x100001b25330000\t30000ms\n\
+                    ephemeral nodes dump:\n";
+    assert!(of_learner.starts_with(expected), "{of_learner}");
 }
 
 #[test]
