@@ -343,7 +343,11 @@ impl ClientCore {
             self.touch(now, id.slot);
         }
         self.keep_spare(buffer);
-        self.run_reads(now, id.slot);
+        // Between two leaders the version may be one that will never be committed: reads that
+        // waited for room wait on.
+        if self.service == Service::Serving {
+            self.run_reads(now, id.slot);
+        }
     }
 
     /// A client that sends no more wants no more, except for the answer to a four-letter word.

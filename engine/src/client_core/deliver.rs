@@ -8,7 +8,7 @@ use crate::acl::{Id, READ};
 use crate::btree::Version;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
-use crate::order::{Batch, Item, Order, Reply, ReplyKind, Service};
+use crate::order::{Batch, Item, Order, Reply, ReplyKind};
 use crate::permission;
 use crate::read::{self, ReadContext, Watches};
 use crate::records::{self, Modes, OpClass, WatchEvent, op_class};
@@ -133,12 +133,8 @@ impl ClientCore {
         }
     }
 
-    /// Answers reads at the front of a connection's queue, as far as nothing holds them up. Between
-    /// two leaders, nothing is read: the version may be one that never was committed.
+    /// Answers reads at the front of a connection's queue, as far as nothing holds them up.
     pub(super) fn run_reads(&mut self, now: Instant, slot: u32) {
-        if self.service != Service::Serving {
-            return;
-        }
         let output_bytes_max = self.config.output_bytes_max();
         loop {
             let connection = self.connection_at(slot);
