@@ -44,17 +44,18 @@ load() {
     "$bench" load set -q --hosts 127.0.0.1:$port --server-pid "$pid" --keys 1000000 --keep \
         --connections 64 --depth 16 --warm-up 0 "$@"
 }
-resident() { awk '/^VmRSS/ { print int($2 / 1024) }' "/proc/$pid/status"; }
+# memory FIELD: of the server, in MiB
+memory() { awk -v field="$1:" '$1 == field { print int($2 / 1024) }' "/proc/$pid/status"; }
 
 load --seconds 1 > /dev/null
 # The snapshot that an idle server takes is written at full speed.
 sleep 5
-before=$(resident)
+before=$(memory VmRSS)
 mkdir -p "$group"
 echo "$(lsblk -dno MAJ:MIN "$device" | tr -d ' ') $rate" > "$group/blkio.throttle.write_bps_device"
 for task in /proc/"$pid"/task/*; do
     echo "${task##*/}" > "$group/tasks"
 done
 load --seconds 90
-echo "resident memory: $before MiB before, $(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$pid/status") MiB at most"
+echo "resident memory: $before MiB before, $(memory VmHWM) MiB at most"
 grep -o 'snapshot written.*' "$directory/server.log" | tail -1

@@ -216,9 +216,10 @@ pub(super) fn check(
 ) -> Result<(), ErrorCode> {
     // Compat: ZooKeeperServer.checkQuota; soft limits only make it log. StatsTrack throws where
     // there are no numbers.
-    let read = |path: String| match znode(view, &path) {
-        None => Ok(None),
-        Some(_) => load_numbers(view, &path).map(Some).ok_or(ErrorCode::MarshallingError),
+    let read = |path: String| {
+        let Some(found) = znode(view, &path) else { return Ok(None) };
+        let numbers = found.into_data(view).and_then(|data| QuotaNumbers::parse(&data));
+        numbers.map(Some).ok_or(ErrorCode::MarshallingError)
     };
     let Some(limits) = read(limits_path(path))? else { return Ok(()) };
     let Some(used) = read(stats_path(path))? else { return Ok(()) };
