@@ -10,8 +10,7 @@ use engine::jute::Writer;
 use engine::op::OpCode;
 use engine::order::{Batch, Connect, Order, ReplyKind, Request, Submission};
 use engine::replica::{
-    Config, GROUP_BYTES, Input, Kept, Now, Output, ROLLOVER_COUNTER, Replica, SnapshotWritten,
-    group_bytes_most,
+    Config, GROUP_BYTES, Input, Kept, Now, Output, Replica, SnapshotWritten, group_bytes_most,
 };
 use engine::rules::Rules;
 use engine::time::{Instant, WallTime};
@@ -57,25 +56,7 @@ impl World {
         let config = LogConfig::with_segments(SEGMENT_BYTES);
         assert!(SEGMENT_BYTES > group_bytes_most(GROUP_BYTES, &Rules::default()) as u64);
         let log = TxnLog::open(config, LogEnd::default(), now.instant, &mut pending);
-        let config = Config {
-            server_id: 1,
-            tick_ms: 2_000,
-            cores: 1,
-            rules: Rules::default(),
-            container_check_interval: Duration::from_secs(60),
-            container_deletions_max: 1,
-            container_never_used_max: Duration::ZERO,
-            slow_write: None,
-            slow_sync: Duration::MAX,
-            memory_bytes_max: None,
-            snapshot_txns,
-            snapshot_log_bytes: u64::MAX,
-            history_bytes: 0,
-            log_share: None,
-            rollover_counter: ROLLOVER_COUNTER,
-            group_bytes: GROUP_BYTES,
-            names_committed: false,
-        };
+        let config = Config { container_deletions_max: 1, snapshot_txns, ..Config::default() };
         let replica = Replica::new(config, Tree::new(OwnerMode::Plain), log, now);
         let (snapshots, kept, code) = (Vec::new(), None, 0);
         let segments = (0, segments);

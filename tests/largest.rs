@@ -13,7 +13,7 @@ use engine::op::OpCode;
 use engine::records::{
     ConnectRequest, MultiHeader, NewNodeRequest, PathWatch, ReplyHeader, multi::MultiOp,
 };
-use engine::rules::Rules;
+use engine::rules::{OUTPUT_BYTES_MAX, Rules};
 use engine::time::WallTime;
 use engine::tree::{Effects, OwnerMode, Tree};
 use engine::txn::{NewNode, Txn, TxnHeader};
@@ -95,15 +95,7 @@ fn containers_with_large_names_may_go_all_at_once() {
 fn connect(server: &mut Server) -> ConnectionId {
     let id = server.connect(0);
     let mut frame = Vec::new();
-    let request = ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: 0,
-        timeout_ms: 10_000,
-        session: SessionId::NONE,
-        password: &[0; 16],
-        read_only: Some(false),
-    };
-    request.write(&mut frame);
+    ConnectRequest::new_session(10_000).write(&mut frame);
     server.receive(id, &frame);
     server.settle();
     id
@@ -162,6 +154,40 @@ fn the_largest_packet_that_the_configuration_allows_is_written() {
         assert_eq!(server.counters().znode_count, before + 1);
         assert_eq!(server.closed, [client]);
     }
+}
+
+#[test]
+fn a_list_of_children_beyond_what_a_connection_may_have_on_its_way_is_refused() {
+    let mut planter = Planter(Tree::new(OwnerMode::Plain));
+    let children = (OUTPUT_BYTES_MAX / NAME_BYTES) as i64;
+    for number in 0..=children {
+        let node = node(long_name(number));
+        planter.apply(1, &Txn::Create { with_stat: false, node, ephemeral: false });
+    }
+    let mut server = Server::with_tree(1, 1, planter.0);
+    let client = connect(&mut server);
+    for (op, watch) in [(OpCode::GetChildren, true), (OpCode::GetChildren2, false)] {
+        let record = PathWatch { path: "/".into(), watch };
+        server.receive(client, &request(op, |writer| record.write(writer)));
+        server.settle();
+        assert_eq!(last_error(&server, client), ErrorCode::MarshallingError.to_wire());
+    }
+    server.receive(client, &create("/s", 1_024));
+    server.settle();
+    assert_eq!(last_error(&server, client), 0, "no watch was left that would tell of it");
+    let (path, version) = (long_name(0), -1);
+    server.receive(
+        client,
+        &request(OpCode::Delete, |writer| {
+            writer.string(&path);
+            writer.i32(version);
+        }),
+    );
+    let record = PathWatch { path: "/".into(), watch: false };
+    server.receive(client, &request(OpCode::GetChildren, |writer| record.write(writer)));
+    server.settle();
+    assert_eq!(last_error(&server, client), 0, "short enough now");
+    assert!(server.closed.is_empty());
 }
 
 #[test]

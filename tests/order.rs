@@ -51,15 +51,7 @@ impl World {
         let id = self.server.connect(core);
         self.clients.insert(id, Client::default());
         let mut frame = Vec::new();
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: 0,
-            timeout_ms: 10_000,
-            session: SessionId::NONE,
-            password: &[0; 16],
-            read_only: Some(false),
-        };
-        request.write(&mut frame);
+        ConnectRequest::new_session(10_000).write(&mut frame);
         self.server.receive(id, &frame);
         self.server.settle();
         self.hear();

@@ -15,7 +15,7 @@
 //!   * a read runs only when no write of its connection that came before it is unanswered
 //!   * the version never goes back, and no reply or event leaves that belongs to a later version
 //!   * everything held for a connection is bounded: input by one packet and one receive buffer,
-//!     waiting requests by the outstanding limit, output by [`Config::output_bytes_max`]
+//!     waiting requests by the outstanding limit, output by [`Rules::output_bytes_max`]
 //!   * a turn is short whatever clients ask for: behind much output, the next read waits until that
 //!     is sent; behind one that counts much of the tree (a walk), the next walk waits for a turn
 
@@ -34,7 +34,7 @@ use crate::auth::AuthRules;
 use crate::btree::Version;
 use crate::ids::{ConnectionId, CoreId, SessionId};
 use crate::order::{Batch, Order, Service, Submission};
-use crate::rules::Rules;
+use crate::rules::{OUTPUT_BYTES_MAX, Rules};
 use crate::session::TimeoutLimits;
 use crate::time::{Instant, Rarely};
 use crate::watch::WatchTable;
@@ -48,11 +48,6 @@ use connection::{Connection, Phase};
 /// Reads of a connection wait while more than this is on its way to it, bytes. Those in front of a
 /// write on its way do not, but there are few of them.
 pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
-
-/// A connection that lets more than this pile up is closed, bytes. Events and replies to writes
-/// cannot wait, so only they bring a connection here; reads that cannot wait fill half of it.
-/// Where packets may be large, it is more: see [`Config::output_bytes_max`].
-pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Input held back for a connection before its socket is left unread, bytes.
 const HELD_BYTES_MAX: usize = 256 << 10;
@@ -70,8 +65,6 @@ pub struct Config {
     pub rules: Rules,
     /// Authentication schemes and what they know.
     pub auth: AuthRules,
-    /// Largest packet taken from a client, bytes.
-    pub packet_bytes_max: usize,
     /// The session timeouts that are granted.
     pub session_timeouts: TimeoutLimits,
     /// Requests that this core has in hand before connections with requests in hand must wait.
@@ -79,14 +72,6 @@ pub struct Config {
     /// How long a connection may go without asking for a session, and how long it may go on
     /// reading after its end was decided.
     pub sessionless_timeout: Duration,
-}
-
-impl Config {
-    /// A connection that lets more than this pile up is closed, bytes. Whatever can be written in
-    /// one packet can be read.
-    pub fn output_bytes_max(&self) -> usize {
-        OUTPUT_BYTES_MAX.max(self.packet_bytes_max.saturating_mul(4))
-    }
 }
 
 /// What can happen to a client core.
@@ -251,7 +236,7 @@ impl ClientCore {
             connection.dirty = false;
             // A four-letter word has one answer, however long.
             let is_bounded = connection.phase != Phase::Admin;
-            if is_bounded && connection.backlog() > self.config.output_bytes_max() {
+            if is_bounded && connection.backlog() > self.config.rules.output_bytes_max() {
                 let client = connection.peer;
                 tracing::warn!(%client, "closing: it does not read what it is sent");
                 connection.closing = true;

@@ -6,7 +6,7 @@
 //! Invariants:
 //!
 //!   * a request that fails leaves no watch, but for exists of a znode that is not there
-//!   * nothing is appended before it is certain that the request does not fail
+//!   * a request that fails appends nothing but its error
 
 mod identity;
 mod multi;
@@ -61,6 +61,24 @@ impl ReadContext<'_> {
         let frame = begin_reply(&mut writer, self.xid, self.last_zxid.to_wire(), 0);
         write(&mut writer);
         writer.end_part(frame);
+    }
+
+    /// The same, unless it would be too long.
+    ///
+    // Java's server makes it, or runs out of memory; a client takes no more than jute.maxbuffer.
+    fn try_reply(
+        &self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Writer<'_>, usize) -> Result<(), ErrorCode>,
+    ) -> Result<(), ErrorCode> {
+        let start = out.len();
+        let end = start + self.rules.output_bytes_max();
+        let mut written = Ok(());
+        self.reply(out, |writer| written = write(writer, end));
+        if written.is_err() {
+            out.truncate(start);
+        }
+        written
     }
 
     /// Appends a reply without a body.

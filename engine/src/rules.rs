@@ -29,12 +29,22 @@ impl Rules {
         self.packet_bytes_max.saturating_mul(2)
     }
 
+    /// What may be on its way to one connection, and the longest answer to one read, bytes: a list
+    /// of children has as many names as there are. Whatever can be written in one packet can be
+    /// read.
+    pub fn output_bytes_max(&self) -> usize {
+        OUTPUT_BYTES_MAX.max(self.packet_bytes_max.saturating_mul(4))
+    }
+
     /// Longest answer to a packet of reads, bytes, give or take one of them. Each may ask for any
     /// znode, so without a bound a packet could ask for more than there is memory.
     pub fn multi_read_bytes_max(&self) -> usize {
         MULTI_READ_BYTES_MAX.max(self.txn_bytes_max())
     }
 }
+
+/// What may be on its way to one connection where packets have the usual size, bytes.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 /// Longest answer to a packet of reads where packets have the usual size, bytes.
 const MULTI_READ_BYTES_MAX: usize = 32 << 20;

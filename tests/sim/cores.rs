@@ -82,27 +82,13 @@ impl Server {
             LogConfig::for_groups(replica::group_bytes_most(replica::GROUP_BYTES, &rules));
         let log = TxnLog::open(log_config, end, now.instant, &mut ops);
         let config = replica::Config {
-            server_id: 1,
             tick_ms: TICK_MS,
             cores,
             rules: rules.clone(),
-            container_check_interval: Duration::from_secs(60),
-            container_deletions_max: 100,
-            container_never_used_max: Duration::ZERO,
-            slow_write: None,
-            slow_sync: Duration::MAX,
-            memory_bytes_max: None,
-            snapshot_txns: u64::MAX,
-            snapshot_log_bytes: u64::MAX,
-            history_bytes: 0,
-            log_share: None,
-            rollover_counter: replica::ROLLOVER_COUNTER,
-            group_bytes: replica::GROUP_BYTES,
-            names_committed: false,
+            ..replica::Config::default()
         };
         let replica = Replica::new(config, tree, log, now);
         let clients = Arc::new(client_core::Config {
-            packet_bytes_max: rules.packet_bytes_max,
             rules,
             auth: AuthRules::default(),
             session_timeouts: TimeoutLimits::of_tick(TICK_MS as i32),

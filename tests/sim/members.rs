@@ -105,21 +105,12 @@ fn replica_config(id: usize, history_bytes: usize) -> replica::Config {
     replica::Config {
         server_id: id as u8,
         tick_ms: TICK.as_millis() as u32,
-        cores: 1,
         rules: Rules { packet_bytes_max: 16 << 10, ..Rules::default() },
-        container_check_interval: Duration::from_secs(60),
-        container_deletions_max: 1,
-        container_never_used_max: Duration::ZERO,
-        slow_write: None,
-        slow_sync: Duration::MAX,
-        memory_bytes_max: None,
-        snapshot_txns: u64::MAX,
-        snapshot_log_bytes: u64::MAX,
         history_bytes,
         log_share: Some(0.33),
         rollover_counter: ROLLOVER_COUNTER,
         group_bytes: GROUP_BYTES,
-        names_committed: false,
+        ..replica::Config::default()
     }
 }
 

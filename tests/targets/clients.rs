@@ -1,6 +1,6 @@
 //! What clients send, through the whole of a server of one core.
 
-use engine::ids::{ConnectionId, SessionId};
+use engine::ids::ConnectionId;
 use engine::jute::{Reader, Writer};
 use engine::records::{ConnectRequest, ReplyHeader};
 
@@ -56,15 +56,7 @@ pub(super) fn requests(input: &[u8]) {
 fn open(server: &mut Server) -> ConnectionId {
     let id = server.connect(0);
     let mut frame = Vec::new();
-    let request = ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: 0,
-        timeout_ms: 10_000,
-        session: SessionId::NONE,
-        password: &[0; 16],
-        read_only: Some(false),
-    };
-    request.write(&mut frame);
+    ConnectRequest::new_session(10_000).write(&mut frame);
     server.receive(id, &frame);
     server.settle();
     id

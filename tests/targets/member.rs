@@ -298,20 +298,9 @@ fn replica_config(me: ServerId) -> replica::Config {
     replica::Config {
         server_id: me.0 as u8,
         tick_ms: TICK.as_millis() as u32,
-        cores: 1,
         rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
-        container_check_interval: Duration::from_secs(60),
-        container_deletions_max: 100,
-        container_never_used_max: Duration::ZERO,
-        slow_write: None,
-        slow_sync: Duration::MAX,
-        memory_bytes_max: None,
-        snapshot_txns: u64::MAX,
-        snapshot_log_bytes: u64::MAX,
         history_bytes: 1 << 20,
-        log_share: None,
-        rollover_counter: replica::ROLLOVER_COUNTER,
         group_bytes: GROUP_BYTES,
-        names_committed: false,
+        ..replica::Config::default()
     }
 }

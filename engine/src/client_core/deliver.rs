@@ -135,7 +135,7 @@ impl ClientCore {
 
     /// Answers reads at the front of a connection's queue, as far as nothing holds them up.
     pub(super) fn run_reads(&mut self, now: Instant, slot: u32) {
-        let output_bytes_max = self.config.output_bytes_max();
+        let output_bytes_max = self.config.rules.output_bytes_max();
         loop {
             let connection = self.connection_at(slot);
             if !connection.can_read() {

@@ -124,7 +124,8 @@ impl ClientCore {
             return false;
         }
         let connection = self.connections[slot as usize].as_deref();
-        let reads_most = self.config.output_bytes_max() / 2 / self.config.packet_bytes_max.max(1);
+        let rules = &self.config.rules;
+        let reads_most = rules.output_bytes_max() / 2 / rules.packet_bytes_max.max(1);
         connection.is_some_and(|connection| {
             connection.queue.is_empty()
                 || (self.outstanding < self.config.outstanding_max
@@ -207,7 +208,7 @@ impl ClientCore {
     }
 
     fn frame_len(&self, len: i32) -> Option<usize> {
-        usize::try_from(len).ok().filter(|&len| len <= self.config.packet_bytes_max)
+        usize::try_from(len).ok().filter(|&len| len <= self.config.rules.packet_bytes_max)
     }
 
     fn take_frame(&mut self, now: Instant, slot: u32, frame: &[u8]) -> Taken {

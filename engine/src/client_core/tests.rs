@@ -24,7 +24,6 @@ impl World {
         let config = Config {
             rules: Rules::default(),
             auth: AuthRules::default(),
-            packet_bytes_max: 1 << 20,
             session_timeouts: TimeoutLimits::of_tick(2000),
             outstanding_max: 1000,
             sessionless_timeout: Duration::from_secs(10),
@@ -121,15 +120,7 @@ fn all_batches_are_needed_while_a_session_is_being_opened() {
     for (slot, attaches) in [(0, true), (1, false)] {
         world.accept(slot);
         let mut bytes = Vec::new();
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: 0,
-            timeout_ms: 10_000,
-            session: SessionId::NONE,
-            password: &[0; 16],
-            read_only: Some(false),
-        };
-        request.write(&mut bytes);
+        ConnectRequest::new_session(10_000).write(&mut bytes);
         world.core.step(NOW, Input::Received(id(slot), &bytes), &mut Vec::new());
         world.receive(slot, &[READ]);
         world.finish_turn();

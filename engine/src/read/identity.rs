@@ -31,7 +31,7 @@ pub(super) fn get_ephemerals(
     let prefix = reader.ustr()?.unwrap_or_default();
     let has_all = matches!(prefix.trim_matches(|c| c <= ' '), "" | "/");
     let mut paths = tree::ephemerals(view, context.session);
-    context.reply(out, |writer| {
+    context.try_reply(out, |writer, end| {
         let list = writer.begin_vector();
         let mut count = 0;
         while let Some(path) = paths.next_path() {
@@ -39,8 +39,11 @@ pub(super) fn get_ephemerals(
                 writer.string(path);
                 count += 1;
             }
+            if writer.position() > end {
+                return Err(ErrorCode::MarshallingError);
+            }
         }
         writer.end_vector(list, count);
-    });
-    Ok(())
+        Ok(())
+    })
 }

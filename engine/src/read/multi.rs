@@ -27,9 +27,10 @@ pub(super) fn multi_read(
     let mut writer = Writer::new(out);
     let frame = begin_reply(&mut writer, context.xid, context.last_zxid.to_wire(), err);
     if !has_writes {
+        let end = start + context.rules.multi_read_bytes_max();
         for op in ops.iter() {
-            write_result(view, context, &op, &mut writer);
-            if writer.position() - start > context.rules.multi_read_bytes_max() {
+            let written = write_result(view, context, &op, &mut writer, end);
+            if written.is_err() || writer.position() > end {
                 out.truncate(start);
                 return Err(ErrorCode::MarshallingError);
             }
@@ -45,7 +46,8 @@ fn write_result(
     context: &ReadContext<'_>,
     op: &MultiOp<'_>,
     writer: &mut Writer<'_>,
-) {
+    end: usize,
+) -> Result<(), ErrorCode> {
     let (MultiOp::GetData(path) | MultiOp::GetChildren(path)) = op else {
         unreachable!("reads and writes don't mix");
     };
@@ -59,7 +61,8 @@ fn write_result(
         }
         (_, Ok(_)) => {
             MultiHeader::write_result(OpCode::GetChildren, writer);
-            write_children(view, path, writer);
+            write_children(view, path, writer, end)?;
         }
     }
+    Ok(())
 }

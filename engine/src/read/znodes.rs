@@ -64,10 +64,10 @@ pub(super) fn get_children(
 ) -> Result<(), ErrorCode> {
     let PathWatch { path, watch } = PathWatch::read(reader)?;
     context.find(view, &path)?;
+    context.try_reply(out, |writer, end| write_children(view, &path, writer, end))?;
     if watch {
         watches.add(Modes::CHILD, &path);
     }
-    context.reply(out, |writer| write_children(view, &path, writer));
     Ok(())
 }
 
@@ -80,26 +80,36 @@ pub(super) fn get_children2(
 ) -> Result<(), ErrorCode> {
     let PathWatch { path, watch } = PathWatch::read(reader)?;
     let stat = context.find(view, &path)?.wire_stat();
+    context.try_reply(out, |writer, end| {
+        write_children(view, &path, writer, end)?;
+        stat.encode(writer);
+        Ok(())
+    })?;
     if watch {
         watches.add(Modes::CHILD, &path);
     }
-    context.reply(out, |writer| {
-        write_children(view, &path, writer);
-        stat.encode(writer);
-    });
     Ok(())
 }
 
-/// Appends the names of the children, in one walk.
-pub(super) fn write_children(view: &impl View, path: &str, writer: &mut Writer<'_>) {
+/// Appends the names of the children, in one walk; fails soon behind `end`.
+pub(super) fn write_children(
+    view: &impl View,
+    path: &str,
+    writer: &mut Writer<'_>,
+    end: usize,
+) -> Result<(), ErrorCode> {
     let names = writer.begin_vector();
     let mut count = 0;
     let mut children = tree::children(view, path);
     while let Some(name) = children.next_name() {
         writer.string(name);
         count += 1;
+        if writer.position() > end {
+            return Err(ErrorCode::MarshallingError);
+        }
     }
     writer.end_vector(names, count);
+    Ok(())
 }
 
 /// Who may read the list but not change it does not see the hashes of passwords.

@@ -21,6 +21,21 @@ pub struct ConnectRequest<'a> {
     pub read_only: Option<bool>,
 }
 
+impl ConnectRequest<'static> {
+    /// What a client of today that knows nothing yet opens a session with.
+    #[must_use]
+    pub const fn new_session(timeout_ms: i32) -> Self {
+        Self {
+            protocol_version: 0,
+            last_zxid_seen: 0,
+            timeout_ms,
+            session: SessionId::NONE,
+            password: &[0; 16],
+            read_only: Some(false),
+        }
+    }
+}
+
 impl<'a> ConnectRequest<'a> {
     /// Decodes the body of a connection's first frame.
     ///
@@ -112,14 +127,7 @@ impl<'a> ConnectResponse<'a> {
 mod tests {
     use super::*;
 
-    const NEW_SESSION: ConnectRequest<'_> = ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: 0,
-        timeout_ms: 10_000,
-        session: SessionId::NONE,
-        password: &[0; 16],
-        read_only: Some(false),
-    };
+    const NEW_SESSION: ConnectRequest<'_> = ConnectRequest::new_session(10_000);
 
     #[test]
     fn a_request_is_as_on_a_real_wire() {

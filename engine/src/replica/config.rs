@@ -51,3 +51,29 @@ pub struct Config {
     /// A mistake, for simulations to find: votes name what is committed, not what is logged.
     pub names_committed: bool,
 }
+
+/// A lone server that does nothing unasked: it takes no snapshot, keeps no log for learners, and
+/// nothing is slow to it.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server_id: 1,
+            tick_ms: 2_000,
+            cores: 1,
+            rules: Rules::default(),
+            container_check_interval: Duration::from_mins(1),
+            container_deletions_max: 100,
+            container_never_used_max: Duration::ZERO,
+            slow_write: None,
+            slow_sync: Duration::MAX,
+            memory_bytes_max: None,
+            snapshot_txns: u64::MAX,
+            snapshot_log_bytes: u64::MAX,
+            history_bytes: 0,
+            log_share: None,
+            rollover_counter: ROLLOVER_COUNTER,
+            group_bytes: GROUP_BYTES,
+            names_committed: false,
+        }
+    }
+}

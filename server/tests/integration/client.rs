@@ -51,14 +51,7 @@ pub(crate) struct Client {
 
 /// What a client asks with that wants a new session.
 pub(crate) fn new_session() -> ConnectRequest<'static> {
-    ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: 0,
-        timeout_ms: 30_000,
-        session: SessionId::NONE,
-        password: &[0; 16],
-        read_only: Some(false),
-    }
+    ConnectRequest::new_session(30_000)
 }
 
 impl Session {

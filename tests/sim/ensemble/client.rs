@@ -209,12 +209,10 @@ impl World {
             client.next_xid = 0;
         }
         let request = ConnectRequest {
-            protocol_version: 0,
             last_zxid_seen: client.last_zxid.cast_signed(),
-            timeout_ms: self.options.timeout_ms,
             session: client.session,
             password: &client.password,
-            read_only: Some(false),
+            ..ConnectRequest::new_session(self.options.timeout_ms)
         };
         let mut bytes = Vec::new();
         request.write(&mut bytes);

@@ -443,20 +443,12 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
     replica::Config {
         server_id: index as u8 + 1,
         tick_ms: TICK.as_millis() as u32,
-        cores: 1,
         rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
-        container_check_interval: Duration::from_secs(60),
-        container_deletions_max: 100,
-        container_never_used_max: Duration::ZERO,
-        slow_write: None,
-        slow_sync: Duration::MAX,
-        memory_bytes_max: None,
         snapshot_txns: settings.snapshot_txns,
-        snapshot_log_bytes: u64::MAX,
         history_bytes: settings.history_bytes,
         log_share: settings.asks_for_log.then_some(f64::INFINITY),
         rollover_counter: settings.rollover_counter,
         group_bytes: GROUP_BYTES,
-        names_committed: false,
+        ..replica::Config::default()
     }
 }

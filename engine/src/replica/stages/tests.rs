@@ -12,8 +12,6 @@ use crate::disk::{DiskDone, DiskOp};
 use crate::ids::{ConnectionId, CoreId, SessionId, Xid};
 use crate::op::OpCode;
 use crate::order::{Connect, Order, Request, Submission};
-use crate::replica::{GROUP_BYTES, ROLLOVER_COUNTER};
-use crate::rules::Rules;
 use crate::time::WallTime;
 use crate::tree::{OwnerMode, Tree};
 use crate::txnlog::{LogConfig, LogEnd, TxnLog};
@@ -38,23 +36,10 @@ fn now(at: u64) -> Now {
 
 fn config() -> Config {
     Config {
-        server_id: 1,
-        tick_ms: 2_000,
-        cores: 1,
-        rules: Rules::default(),
-        container_check_interval: Duration::from_mins(1),
-        container_deletions_max: 1,
-        container_never_used_max: Duration::ZERO,
         slow_write: Some(Duration::from_millis(100)),
         slow_sync: Duration::from_millis(50),
-        memory_bytes_max: None,
-        snapshot_txns: u64::MAX,
-        snapshot_log_bytes: u64::MAX,
         history_bytes: 1 << 20,
-        log_share: None,
-        rollover_counter: ROLLOVER_COUNTER,
-        group_bytes: GROUP_BYTES,
-        names_committed: false,
+        ..Config::default()
     }
 }
 

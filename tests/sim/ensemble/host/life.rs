@@ -190,27 +190,20 @@ fn replica_config(index: usize, options: &Options) -> replica::Config {
         tick_ms: TICK.as_millis() as u32,
         cores: options.cores,
         rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
-        container_check_interval: Duration::from_secs(60),
-        container_deletions_max: 100,
-        container_never_used_max: Duration::ZERO,
-        slow_write: None,
-        slow_sync: Duration::MAX,
-        memory_bytes_max: None,
         snapshot_txns: options.snapshot_txns,
-        snapshot_log_bytes: u64::MAX,
         history_bytes: options.history_bytes,
         log_share: Some(options.log_share),
         rollover_counter: options.rollover_counter,
-        group_bytes: GROUP_BYTES,
         names_committed: options.planted == Some(Planted::VoteOfCommitted),
+        group_bytes: GROUP_BYTES,
+        ..replica::Config::default()
     }
 }
 
 fn client_config() -> Arc<client_core::Config> {
     Arc::new(client_core::Config {
-        rules: Rules::default(),
+        rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
         auth: AuthRules::default(),
-        packet_bytes_max: PACKET_BYTES_MAX,
         session_timeouts: TimeoutLimits::of_tick(TICK.as_millis() as i32),
         outstanding_max: 1000,
         sessionless_timeout: Duration::from_secs(2),
