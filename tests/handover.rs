@@ -3,7 +3,7 @@
 
 use engine::error_code::ErrorCode;
 use engine::zab::packet::PacketKind::{Ack, Inform, UpToDate};
-use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Revalidate, Snap};
+use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Snap};
 use tests::sim::script::{A, B, C, Client, D, Ensemble, Settings};
 
 #[test]
@@ -96,7 +96,7 @@ fn an_observer_whose_disk_is_slow_takes_no_more_than_it_has_room_for() {
 }
 
 #[test]
-fn a_new_leader_is_asked_about_the_sessions_that_are_connected() {
+fn sessions_stay_with_their_connections_under_a_new_leader() {
     let mut e = Ensemble::led_by_c();
     let (idle, waiting) = (e.connect(A), e.connect(A));
     e.hold(A, C, Request);
@@ -105,8 +105,6 @@ fn a_new_leader_is_asked_about_the_sessions_that_are_connected() {
     e.crash(C);
     e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
     e.run_until("it is answered", |e| e.answer(waiting, xid) == Some(0));
-    assert_eq!(e.said(A, B).iter().filter(|kind| **kind == Revalidate).count(), 2);
-    // The leader knows whose they are: nobody else may speak for them.
     assert!(e.is_connected(idle) && e.is_connected(waiting));
     let moved = e.move_to(idle, B);
     e.write(moved, "/moved");
@@ -114,6 +112,51 @@ fn a_new_leader_is_asked_about_the_sessions_that_are_connected() {
     e.run_until("A closes", |e| !e.is_connected(idle));
     assert_ne!(e.answer(idle, late), Some(0));
     assert!(e.is_connected(moved));
+}
+
+#[test]
+fn what_is_left_of_a_connection_does_not_take_the_session_back() {
+    let mut e = Ensemble::led_by_c();
+    let gone = e.connect(A);
+    // Nobody tells A. Then, under another leader, it has the connection all the same.
+    let moved = e.move_to(gone, B);
+    e.crash(C);
+    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    e.run_ms(2_000);
+    assert!(e.is_connected(moved));
+    e.write(moved, "/x");
+}
+
+/// A client at `server` whose session began with 2 s and has an ephemeral, and has 20 s now.
+fn patient(e: &mut Ensemble, server: usize, path: &str) -> Client {
+    let hasty = e.connect_for(A, 2_000);
+    let xid = e.create_ephemeral(hasty, path);
+    e.run_until("it is there", |e| e.answer(hasty, xid) == Some(0));
+    let patient = e.move_for(hasty, server, 20_000);
+    // What A hears of the connection that it takes for good comes late, and is the last of it.
+    e.run_ms(1_000);
+    e.fall_silent(hasty);
+    patient
+}
+
+#[test]
+fn a_session_has_the_timeout_of_its_last_connection_whoever_leads() {
+    let mut e = Ensemble::led_by_c();
+    let clients = [patient(&mut e, A, "/follows"), patient(&mut e, B, "/leads")];
+    let left = patient(&mut e, B, "/left");
+    e.run_ms(1_000);
+    e.fall_silent(left);
+    e.run_ms(8_000);
+    assert!(e.has(A, "/left"), "C knows what B has granted");
+    e.crash(C);
+    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    for client in clients {
+        e.fall_silent(client);
+    }
+    e.run_ms(8_000);
+    assert!(e.has(A, "/follows") && e.has(A, "/leads"), "they may be silent for 20 s");
+    e.run_ms(20_000);
+    assert!(!e.has(A, "/follows") && !e.has(A, "/leads"));
 }
 
 /// The first request of a client where it comes to with its session, whose number is that of its

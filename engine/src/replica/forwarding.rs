@@ -36,8 +36,8 @@ pub(super) struct Forwarding {
     pub(super) syncs_done: VecDeque<Zxid>,
     /// How many of both there were.
     count: u64,
-    /// Sessions that the leader is asked about.
-    asked: FastMap<SessionId, VecDeque<Asked>>,
+    /// Connections that want to attach to a session, and with what timeout: the leader is asked.
+    asked: FastMap<SessionId, VecDeque<(ConnectionId, i32)>>,
     /// Packets for the leader.
     to_leader: Vec<u8>,
     /// Sessions that clients were heard of since the last PING.
@@ -57,15 +57,6 @@ pub(super) struct Forwarded {
     pub(super) timeout_ms: Option<i32>,
     /// Nothing that the leader is asked to do: the answer is known, and waits for its turn.
     refusal: Option<ErrorCode>,
-}
-
-/// Why the leader is asked about a session.
-#[derive(Debug)]
-enum Asked {
-    /// A connection wants to attach to it.
-    Attach(ConnectionId, i32),
-    /// The leader is new, and the session connected here.
-    Keep,
 }
 
 impl Replica {
@@ -95,7 +86,12 @@ impl Replica {
             if !genuine {
                 return self.answer(connection, ReplyKind::Refused);
             }
-            return self.ask(session, timeout_ms, Asked::Attach(connection, timeout_ms));
+            let mut data = Vec::with_capacity(12);
+            packet::push_session(session, timeout_ms, &mut data);
+            let kind = packet::PacketKind::Revalidate;
+            packet::write(kind, -1, Some(&data), &mut self.forwarding.to_leader);
+            let asked = self.forwarding.asked.entry(session).or_default();
+            return asked.push_back((connection, timeout_ms));
         }
         let session = self.allocate_session();
         let (xid, op, ids) = (Xid(0), OpCode::CreateSession, Arc::<[Id]>::from([]));
@@ -130,38 +126,20 @@ impl Replica {
         queue.push_back(forwarded);
     }
 
-    fn ask(&mut self, session: SessionId, timeout_ms: i32, why: Asked) {
-        let mut data = Vec::with_capacity(12);
-        packet::push_session(session, timeout_ms, &mut data);
-        let kind = packet::PacketKind::Revalidate;
-        packet::write(kind, -1, Some(&data), &mut self.forwarding.to_leader);
-        self.forwarding.asked.entry(session).or_default().push_back(why);
-    }
-
     /// The leader's answer about a session.
     pub fn on_revalidated(&mut self, session: SessionId, valid: bool) {
         let Some(asked) = self.forwarding.asked.get_mut(&session) else { return };
-        let why = asked.pop_front();
+        let Some((connection, timeout_ms)) = asked.pop_front() else { return };
         if asked.is_empty() {
             self.forwarding.asked.remove(&session);
         }
-        match (why, valid) {
-            (Some(Asked::Attach(connection, timeout_ms)), true) => {
-                if let Some(previous) = self.sessions.attach(session, connection) {
-                    self.answer(previous, ReplyKind::Close);
-                }
-                self.answer(connection, ReplyKind::Attached { session, timeout_ms });
-            }
-            (Some(Asked::Attach(connection, _)), false) => {
-                self.answer(connection, ReplyKind::Refused);
-            }
-            (Some(Asked::Keep), false) => {
-                if let Some(connection) = self.sessions.remove(session) {
-                    self.answer(connection, ReplyKind::Close);
-                }
-            }
-            (Some(Asked::Keep), true) | (None, _) => {}
+        if !valid {
+            return self.answer(connection, ReplyKind::Refused);
         }
+        if let Some(previous) = self.sessions.attach(session, connection, timeout_ms) {
+            self.answer(previous, ReplyKind::Close);
+        }
+        self.answer(connection, ReplyKind::Attached { session, timeout_ms });
     }
 
     /// The leader's answer to the oldest sync: it is done when what is committed is applied here.
@@ -218,12 +196,12 @@ impl Replica {
         data
     }
 
-    /// Asks the new leader about every session that is connected here.
-    pub(super) fn revalidate_all(&mut self) {
-        for session in self.sessions.connected() {
-            let timeout_ms = self.session_timeout(session).unwrap_or(0);
-            self.ask(session, timeout_ms, Asked::Keep);
-        }
+    /// Whoever is connected here counts as heard of by the new leader. It is not asked about the
+    /// sessions: that would make them this server's, and take those whose clients have gone
+    /// elsewhere, which nobody has told us yet, from the connections that they have now.
+    pub(super) fn touch_all(&mut self) {
+        let connected = self.sessions.connected();
+        self.forwarding.touched.extend(connected);
     }
 }
 
@@ -250,13 +228,9 @@ impl Forwarding {
         let mut parked: Vec<_> = unanswered.into_iter().map(park).collect();
         let mut asked: Vec<_> = self.asked.drain().collect();
         asked.sort_unstable_by_key(|(session, _)| *session);
-        for (session, whys) in asked {
-            parked.extend(whys.into_iter().filter_map(|why| match why {
-                Asked::Attach(connection, timeout_ms) => {
-                    let genuine = true;
-                    Some(Parked::Connect(Connect { connection, session, genuine, timeout_ms }))
-                }
-                Asked::Keep => None,
+        for (session, connections) in asked {
+            parked.extend(connections.into_iter().map(|(connection, timeout_ms)| {
+                Parked::Connect(Connect { connection, session, genuine: true, timeout_ms })
             }));
         }
         self.syncs_done.clear();

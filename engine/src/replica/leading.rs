@@ -134,10 +134,10 @@ impl Replica {
         true
     }
 
-    /// A learner has heard of a session.
-    pub fn touch_forwarded(&mut self, now: Now, session: SessionId) {
+    /// A learner has heard of a session, whose connection there has this timeout.
+    pub fn touch_forwarded(&mut self, now: Now, link: LinkId, session: SessionId, timeout_ms: i32) {
         if self.mode == Mode::Leading {
-            self.sessions.touch(session, now.instant);
+            self.sessions.touch_at(now.instant, link, session, timeout_ms);
         }
     }
 
@@ -211,8 +211,10 @@ impl Replica {
         counter >= soon && (self.is_idle() || counter >= late)
     }
 
-    /// The timeout of a session, milliseconds.
+    /// The timeout of a session, milliseconds: what its last connection here was granted, or its
+    /// first one anywhere. None if it has ended.
     pub fn session_timeout(&self, session: SessionId) -> Option<i32> {
-        tree::session(self.tree.view(), session)
+        let first = tree::session(self.tree.view(), session)?;
+        Some(self.sessions.timeout_ms(session).unwrap_or(first))
     }
 }

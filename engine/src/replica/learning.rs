@@ -205,7 +205,7 @@ impl Replica {
         if let Some(timeout_ms) = own.timeout_ms {
             let opened = matches!(txn, Txn::CreateSession { .. });
             let kind = if opened {
-                self.sessions.attach(session, connection);
+                self.sessions.attach(session, connection, timeout_ms);
                 ReplyKind::Attached { session, timeout_ms }
             } else {
                 ReplyKind::Refused

@@ -23,6 +23,8 @@ struct Session {
     connection: Option<ConnectionId>,
     /// Where it was attached to last.
     owner: Owner,
+    /// What that connection of this server was granted; the tree knows what the first one was.
+    timeout_ms: Option<i32>,
 }
 
 /// The server whose requests are taken for a session. It stays so when the connection there has
@@ -39,10 +41,11 @@ enum Owner {
 
 impl Session {
     /// One that nobody serves yet.
-    const IDLE: Self = Self { connection: None, owner: Owner::Nobody };
+    const IDLE: Self = Self { connection: None, owner: Owner::Nobody, timeout_ms: None };
 
-    fn at(connection: ConnectionId) -> Self {
-        Self { connection: Some(connection), owner: Owner::Here }
+    fn at(connection: ConnectionId, timeout_ms: i32) -> Self {
+        let (connection, timeout_ms) = (Some(connection), Some(timeout_ms));
+        Self { connection, owner: Owner::Here, timeout_ms }
     }
 }
 
@@ -124,6 +127,31 @@ impl Sessions {
         let _known = self.expiry.touch(heard, session);
     }
 
+    /// A learner has heard of a session just now, whose connection there has this timeout. That
+    /// of its owner counts; while nobody knows whose it is, the longest that was heard of.
+    ///
+    // Compat: SessionTrackerImpl.touchSession - takes over any timeout; but what is still heard of
+    // a connection that the client has left must not shorten that of the one it has now.
+    pub(super) fn touch_at(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        session: SessionId,
+        timeout_ms: i32,
+    ) {
+        let owner = self.open.get(&session).map(|open| open.owner);
+        let timeout_ms = timeout_ms.unsigned_abs();
+        match (owner, self.expiry.timeout_ms(session)) {
+            (Some(Owner::Link(owner)), Some(_)) if owner == link => {
+                self.expiry.track(now, session, timeout_ms);
+            }
+            (Some(Owner::Nobody), Some(known)) => {
+                self.expiry.track(now, session, known.max(timeout_ms));
+            }
+            _ => self.touch(session, now),
+        }
+    }
+
     pub(super) fn disconnect(&mut self, session: SessionId, connection: ConnectionId) {
         if let Some(open) = self.open.get_mut(&session)
             && open.connection == Some(connection)
@@ -163,16 +191,22 @@ impl Sessions {
         self.collecting = None;
     }
 
-    /// All sessions of the tree count from now on, each with its full timeout.
+    /// All sessions of the tree count from now on, each with its full timeout: that of its
+    /// connection, where it has one here.
     pub(super) fn lead(&mut self, tree: &Tree, now: Now) {
         self.seen = now.instant;
         self.expiry.clear();
         self.collecting = None;
         let mut cursor = tree::sessions(tree.view());
         while let Some((session, timeout_ms)) = cursor.next_session() {
-            self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
             let open = self.open.entry(session).or_insert(Session::IDLE);
-            open.owner = if open.connection.is_some() { Owner::Here } else { Owner::Nobody };
+            if open.connection.is_none() {
+                *open = Session::IDLE;
+            } else {
+                open.owner = Owner::Here;
+            }
+            let timeout_ms = open.timeout_ms.unwrap_or(timeout_ms);
+            self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
         }
     }
 
@@ -186,8 +220,15 @@ impl Sessions {
         &mut self,
         session: SessionId,
         connection: ConnectionId,
+        timeout_ms: i32,
     ) -> Option<ConnectionId> {
-        self.open.insert(session, Session::at(connection)).and_then(|open| open.connection)
+        let attached = Session::at(connection, timeout_ms);
+        self.open.insert(session, attached).and_then(|open| open.connection)
+    }
+
+    /// What the last connection of this server that had the session was granted.
+    pub(super) fn timeout_ms(&self, session: SessionId) -> Option<i32> {
+        self.open.get(&session).and_then(|open| open.timeout_ms)
     }
 
     /// Whether there is such a session.
@@ -200,12 +241,10 @@ impl Sessions {
         self.open.get(&session).is_some_and(|open| open.owner != Owner::Nobody)
     }
 
-    /// Sessions that are connected here, in order of their ids.
-    pub(super) fn connected(&self) -> Vec<SessionId> {
+    /// Sessions that are connected here.
+    pub(super) fn connected(&self) -> impl Iterator<Item = SessionId> {
         let connected = self.open.iter().filter(|(_, open)| open.connection.is_some());
-        let mut sessions: Vec<_> = connected.map(|(session, _)| *session).collect();
-        sessions.sort_unstable();
-        sessions
+        connected.map(|(session, _)| *session)
     }
 
     /// Begins to track a session that a learner has opened.
@@ -215,7 +254,7 @@ impl Sessions {
 
     /// A session goes to a learner; the connection here that served it until now.
     pub(super) fn hand_to(&mut self, session: SessionId, link: LinkId) -> Option<ConnectionId> {
-        let owned = Session { connection: None, owner: Owner::Link(link) };
+        let owned = Session { owner: Owner::Link(link), ..Session::IDLE };
         self.open.insert(session, owned).and_then(|open| open.connection)
     }
 
@@ -265,7 +304,7 @@ impl Replica {
             self.create_session(now, session, timeout_ms);
             self.group.answer_last(connection, ReplyKind::Attached { session, timeout_ms });
             self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
-            self.sessions.open.insert(session, Session::at(connection));
+            self.sessions.open.insert(session, Session::at(connection, timeout_ms));
             return;
         }
         let session = connect.session;
@@ -274,7 +313,7 @@ impl Replica {
             return self.answer(connection, ReplyKind::Refused);
         };
         let previous = open.connection;
-        *open = Session::at(connection);
+        *open = Session::at(connection, timeout_ms);
         self.sessions.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
         if let Some(previous) = previous {
             self.answer(previous, ReplyKind::Close);

@@ -164,7 +164,7 @@ impl Replica {
         if !repeated {
             self.close_all(unanswered.drain(..).map(|parked| parked.connection()).collect());
         }
-        self.revalidate_all();
+        self.touch_all();
         self.resume(now, unanswered, out);
     }
 

@@ -109,6 +109,11 @@ impl ExpiryQueue {
         self.slots.contains_key(&session)
     }
 
+    /// How long `session` may be silent, if it is tracked.
+    pub fn timeout_ms(&self, session: SessionId) -> Option<u32> {
+        self.slots.get(&session).map(|slot| self.entries[*slot as usize].timeout_ms)
+    }
+
     /// Tracks `session` from `now` on, or grants it another timeout, which may bring its deadline
     /// nearer.
     pub fn track(&mut self, now: Instant, session: SessionId, timeout_ms: u32) {

@@ -31,6 +31,18 @@ pub enum Place {
     Unknown,
 }
 
+impl Place {
+    /// A cut of a log that ends with `last`, unless Java's learners would not survive it: it must
+    /// stay within an epoch, and end with a transaction. Their logs are cut behind the first one
+    /// that is not before the zxid, so at the state that an epoch began with they keep one.
+    ///
+    // Compat: FileTxnLog.truncate
+    pub(super) fn cut(last: Zxid, to: Zxid) -> Self {
+        let is_safe = to.epoch() == last.epoch() && to.counter() > 0;
+        if is_safe { Self::Cut(to) } else { Self::Unknown }
+    }
+}
+
 /// The runs of transactions.
 #[derive(Debug)]
 pub struct History {
@@ -99,9 +111,8 @@ impl History {
         if last.counter() == 0 { Place::Behind(before) } else { self.cut(last, before) }
     }
 
-    /// A cut, unless it would cross into another epoch, which Java's learners do not survive.
     fn cut(&self, last: Zxid, to: Zxid) -> Place {
-        if to.epoch() == last.epoch() && to >= self.base { Place::Cut(to) } else { Place::Unknown }
+        if to >= self.base { Place::cut(last, to) } else { Place::Unknown }
     }
 
     /// Transactions behind `zxid`, in order.
@@ -160,6 +171,15 @@ mod tests {
         check(zxid(3, 3), Place::Cut(zxid(3, 2)));
         check(zxid(4, 0), Place::Behind(zxid(3, 2)));
         check(zxid(4, 1), Place::Unknown);
+    }
+
+    #[test]
+    fn nobody_is_cut_to_a_state_that_no_transaction_led_to() {
+        let mut history = History::new(zxid(3, 0), 1 << 20);
+        assert_eq!(history.place(zxid(3, 1)), Place::Unknown);
+        history.push(run(zxid(4, 1), zxid(4, 1)), Zxid::ZERO);
+        assert_eq!(history.place(zxid(3, 1)), Place::Unknown);
+        assert_eq!(history.place(zxid(3, 0)), Place::Behind(zxid(3, 0)));
     }
 
     #[test]

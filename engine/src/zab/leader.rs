@@ -299,8 +299,8 @@ impl Leader {
             }
             (Step::Synchronized | Step::Active, PacketKind::Ping) => {
                 handler.on_pong();
-                for (session, _) in packet::read_sessions(&packet.data) {
-                    replica.touch_forwarded(now, session);
+                for (session, timeout_ms) in packet::read_sessions(&packet.data) {
+                    replica.touch_forwarded(now, link, session, timeout_ms);
                 }
             }
             (_, kind) => return Err(Fault::Unexpected { kind }),

@@ -77,8 +77,7 @@ pub fn locate<V: Volume>(volume: &V, stretch: &Stretch) -> Result<Place, Storage
     // The beginning of an epoch is a state that no transaction has led to: nothing to cut.
     Ok(match at {
         at if at == last || last.counter() == 0 => Place::Behind(at),
-        at if at.epoch() == last.epoch() => Place::Cut(at),
-        _ => Place::Unknown,
+        at => Place::cut(last, at),
     })
 }
 

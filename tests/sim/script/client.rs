@@ -49,7 +49,13 @@ impl Ensemble {
     /// A client goes to another server with its session. Nobody tells the old one.
     #[track_caller]
     pub fn move_to(&mut self, client: Client, server: usize) -> Client {
-        self.attach(server, client.session, TIMEOUT_MS)
+        self.move_for(client, server, TIMEOUT_MS)
+    }
+
+    /// The same, with another timeout, in milliseconds.
+    #[track_caller]
+    pub fn move_for(&mut self, client: Client, server: usize, timeout_ms: i32) -> Client {
+        self.attach(server, client.session, timeout_ms)
     }
 
     /// The connection of a client breaks, and its server notices.
