@@ -1,4 +1,5 @@
-//! Every limit that is not configurable, and the relations between them.
+//! Limits on what comes from outside that more than one module needs, and the relations between
+//! them.
 
 /// Largest client packet by default (`jute.maxbuffer`), bytes.
 pub const PACKET_BYTES_MAX_DEFAULT: usize = 0xf_ffff;
@@ -12,7 +13,7 @@ pub const RECORD_BYTES_MAX: usize = 256 << 20;
 // A transaction may have twice as much as its request, and a header.
 const _: () = assert!(2 * PACKET_BYTES_MOST + (1 << 20) <= RECORD_BYTES_MAX);
 
-/// Longest session password that a ConnectRequest may carry, bytes. Real ones have 16.
+/// Length of a session's password, bytes.
 pub const PASSWORD_BYTES: usize = 16;
 
 /// Largest TTL of a znode with extended types, milliseconds (40 bits).

@@ -55,8 +55,6 @@ pub struct WriteContext<'a> {
     pub rules: &'a Rules,
 }
 
-/// Why a request does not become the transaction that it asks for.
-///
 /// A body that cannot be decoded is told as a marshalling error.
 impl From<DecodeError> for ErrorCode {
     fn from(_: DecodeError) -> Self {

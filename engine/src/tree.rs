@@ -34,7 +34,6 @@ pub(crate) use export::walk;
 pub use import::{ImportError, LostEphemerals, TreeBuilder};
 pub use meta::{Counters, counters, digest, owner_mode};
 pub use owner::{CONTAINER_OWNER, Owner, OwnerMode, ttl_owner};
-pub use quota::QuotaNumbers;
 pub use read::{
     Children, Paths, Sessions, children, containers, descendants_count, ephemerals, session,
     sessions, ttls,

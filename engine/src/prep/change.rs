@@ -96,7 +96,8 @@ fn find<'a>(tree: &'a Tree, path: &str) -> Result<Znode<'a>, ErrorCode> {
 
 /// The version after this one, if it is the expected one.
 ///
-// Compat: PrepRequestProcessor.checkAndIncVersion - -1 expects any version, so no znode gets it.
+// Compat: PrepRequestProcessor.checkAndIncVersion, as it is since ZOOKEEPER-4743: -1 expects any
+// version, so no znode gets it.
 fn next_version(version: i32, expected: i32) -> Result<i32, ErrorCode> {
     if expected != -1 && expected != version {
         return Err(ErrorCode::BadVersion);

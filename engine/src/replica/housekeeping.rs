@@ -212,10 +212,11 @@ impl Replica {
                 let never_used = self.config.container_never_used_max;
                 znode.stat().cversion > 0 || (!never_used.is_zero() && age > never_used)
             }
+            // Compat: ContainerManager.getCandidates - none is created with a TTL of zero.
+            Owner::Ttl(0) | Owner::Persistent | Owner::Ephemeral(_) => false,
             Owner::Ttl(ttl_ms) => {
                 age > Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(u64::MAX))
             }
-            Owner::Persistent | Owner::Ephemeral(_) => false,
         };
         is_over && znode.children_count() == 0
     }

@@ -41,6 +41,8 @@ const ZNODES_PER_NEW_LIST: u64 = 16;
 const ENTRIES_PER_NEW_LIST: u64 = 32;
 /// The most entries that are looked at behind one freeze: a few milliseconds.
 const ENTRIES_PER_FREEZE_MAX: u64 = 1 << 16;
+/// Of which dropping a list takes so many: it is looked up, hashed, and two entries are deleted.
+const ENTRIES_PER_DROP: u64 = 32;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
@@ -162,10 +164,11 @@ impl Tree {
             let id = parse_id(&key[1..]);
             if sweep.marked.contains(&id.0) {
                 sweep.kept += 1;
+                *budget = budget.saturating_sub(1);
             } else {
                 dropped.push(id);
+                *budget = budget.saturating_sub(ENTRIES_PER_DROP);
             }
-            *budget = budget.saturating_sub(1);
             *budget > 0
         });
         if is_done {

@@ -58,7 +58,8 @@ impl Tree {
             stat.mzxid = zxid;
             stat.version = -1;
         });
-        assert!(written.is_some(), "it was put in if it was missing");
+        let (_, bytes_before) = written.expect("it was put in if it was missing");
+        self.meta.data_bytes += text.len() as i64 - bytes_before as i64;
     }
 
     pub(super) fn create(
@@ -221,7 +222,7 @@ impl Tree {
 
     /// Counts again what each quota's subtree uses: after an import, when the numbers are those
     /// of another server.
-    pub fn recount_quotas(&mut self) {
+    pub(super) fn recount_quotas(&mut self) {
         // Compat: DataTree.setupQuota.
         let quotas: Vec<String> = self.quotas.iter().map(str::to_owned).collect();
         for about in quotas {

@@ -4,12 +4,13 @@
 //! its own count of what is used, in the same text form, outside of transactions and digest.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::btree::View;
 use crate::error_code::ErrorCode;
 use crate::path::{QUOTA, parent};
 
+use super::znode::stored_data_bytes;
 use super::{path, read, znode};
 
 const LIMITS_NAME: &str = "zookeeper_limits";
@@ -20,10 +21,15 @@ const BYTES: &str = "bytes";
 const COUNT_HARD: &str = "countHardLimit";
 const BYTES_HARD: &str = "byteHardLimit";
 
+/// Longer texts are not read as numbers: none of ZooKeeper's is, and each change of a znode below
+/// reads them.
+const TEXT_BYTES_MAX: usize = 4096;
+
 /// The subtrees that have a quota.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quotas {
-    paths: BTreeSet<String>,
+    /// How many znodes hold limits of each: blank names in between make several paths one.
+    paths: BTreeMap<String, u32>,
     /// Counts the changes of the set, so that a rollback knows whether there were any.
     changes: u64,
 }
@@ -83,12 +89,18 @@ impl Quotas {
 
     pub(super) fn add(&mut self, path: &str) {
         self.changes += 1;
-        self.paths.insert(without_blank_names(path).into_owned());
+        *self.paths.entry(without_blank_names(path).into_owned()).or_default() += 1;
     }
 
     pub(super) fn remove(&mut self, path: &str) {
         self.changes += 1;
-        self.paths.remove(&*without_blank_names(path));
+        let path = without_blank_names(path);
+        if let Some(limits) = self.paths.get_mut(&*path) {
+            *limits -= 1;
+            if *limits == 0 {
+                self.paths.remove(&*path);
+            }
+        }
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -97,7 +109,7 @@ impl Quotas {
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.paths.iter().map(String::as_str)
+        self.paths.keys().map(String::as_str)
     }
 
     /// The nearest one that encloses `path`.
@@ -109,7 +121,7 @@ impl Quotas {
         let path = without_blank_names(path);
         let mut prefix = &*path;
         while !prefix.is_empty() {
-            if let Some(found) = self.paths.get(prefix) {
+            if let Some((found, _)) = self.paths.get_key_value(prefix) {
                 return Some(found);
             }
             prefix = parent(prefix)?;
@@ -131,13 +143,16 @@ fn without_blank_names(path: &str) -> Cow<'_, str> {
 
 /// Limits or statistics: numbers by name (`StatsTrack`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QuotaNumbers {
+pub(super) struct QuotaNumbers {
     numbers: BTreeMap<String, i64>,
 }
 
 impl QuotaNumbers {
     /// Reads the text form; none where Java throws.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() > TEXT_BYTES_MAX {
+            return None;
+        }
         // Compat: StatsTrack(String).
         let text = String::from_utf8_lossy(text);
         let text = text.trim_end_matches([',', ';']);
@@ -160,22 +175,22 @@ impl QuotaNumbers {
     }
 
     /// Counted or allowed znodes; -1 if not given.
-    pub fn count(&self) -> i64 {
+    pub(super) fn count(&self) -> i64 {
         self.get(COUNT)
     }
 
     /// Counted or allowed bytes; -1 if not given.
-    pub fn bytes(&self) -> i64 {
+    pub(super) fn bytes(&self) -> i64 {
         self.get(BYTES)
     }
 
     /// Most znodes that may exist; -1 for any number.
-    pub fn count_hard_limit(&self) -> i64 {
+    pub(super) fn count_hard_limit(&self) -> i64 {
         self.get(COUNT_HARD)
     }
 
     /// Most bytes that may exist; -1 for any number.
-    pub fn bytes_hard_limit(&self) -> i64 {
+    pub(super) fn bytes_hard_limit(&self) -> i64 {
         self.get(BYTES_HARD)
     }
 
@@ -186,7 +201,7 @@ impl QuotaNumbers {
     }
 
     /// The text form.
-    pub fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         // Compat: StatsTrack.toString; the lone "=" makes old parsers stop there.
         let mut text = format!("{COUNT}={},{BYTES}={}", self.count(), self.bytes());
         let others = self.numbers.iter().filter(|(name, _)| *name != COUNT && *name != BYTES);
@@ -222,6 +237,9 @@ pub(super) fn check(
         numbers.map(Some).ok_or(ErrorCode::MarshallingError)
     };
     let Some(limits) = read(limits_path(path))? else { return Ok(()) };
+    if limits.count_hard_limit().max(limits.bytes_hard_limit()) < 0 {
+        return Ok(());
+    }
     let Some(used) = read(stats_path(path))? else { return Ok(()) };
     let exceeds = |used: i64, more: i64, limit: i64| {
         more != 0 && limit > -1 && used.saturating_add(more) > limit
@@ -236,17 +254,13 @@ pub(super) fn check(
 
 /// Znodes and bytes of data at and below `path`.
 pub(super) fn usage(view: &impl View, path: &str) -> (i64, i64) {
-    let (mut count, mut bytes) = (0, 0);
-    let mut pending = vec![path::canonical(path).to_owned()];
-    while let Some(parent) = pending.pop() {
-        let Some(znode) = znode(view, &parent) else { continue };
+    let path = path::canonical(path);
+    let Some(znode) = znode(view, path) else { return (0, 0) };
+    let (mut count, mut bytes) = (1, znode.data_bytes() as i64);
+    read::visit_descendants(view, path, |value| {
         count += 1;
-        bytes += znode.data_bytes() as i64;
-        let mut children = read::children_of(view, &parent, znode.children_count());
-        while let Some(name) = children.next_name() {
-            pending.push(format!("{parent}/{name}"));
-        }
-    }
+        bytes += stored_data_bytes(value) as i64;
+    });
     (count, bytes)
 }
 
@@ -277,6 +291,7 @@ mod tests {
         for text in ["x", "count", "count=", "count=a", ",count=1", "=", "count=1,x"] {
             check_text(text, None);
         }
+        check_text(&format!("{}=1", "x".repeat(TEXT_BYTES_MAX)), None);
     }
 
     #[test]
@@ -301,7 +316,10 @@ mod tests {
         assert_eq!(quotas.nearest("/ab"), None);
         assert_eq!(quotas.nearest("/"), None);
         assert_eq!(quotas.nearest("/a/ /b/c"), Some("/a/b/c"));
+        quotas.add("/a/ ");
         quotas.remove("/a");
+        assert_eq!(quotas.nearest("/a/b"), Some("/a"), "there are limits of the same path");
+        quotas.remove("/a/ ");
         assert_eq!(quotas.nearest("/a/b"), None);
     }
 }

@@ -163,38 +163,44 @@ impl Sessions<'_> {
 
 /// Count of the znodes below `path`, at any depth; 0 if it does not exist.
 pub fn descendants_count(view: &(impl View + ?Sized), path: &str) -> u64 {
-    let path = path::canonical(path);
     let mut count = 0;
+    visit_descendants(view, path::canonical(path), |_| count += 1);
+    count
+}
+
+/// Visits the values of all znodes below a canonical path, behind the path that one with a hashed
+/// key begins with.
+pub(super) fn visit_descendants(
+    view: &(impl View + ?Sized),
+    path: &str,
+    mut visit: impl FnMut(&[u8]),
+) {
     // One range per level, until one is empty: nothing can be below it.
     for depth in keyspace::depth(path) + 1.. {
         let Some(prefix) = keyspace::level_prefix(depth, path) else { break };
         let mut cursor = view.cursor(prefix.as_bytes());
-        let before = count;
-        while cursor.next_entry().is_some_and(|(key, _)| key.starts_with(prefix.as_bytes())) {
-            count += 1;
+        let mut is_empty = true;
+        while let Some((_, value)) =
+            cursor.next_entry().filter(|(key, _)| key.starts_with(prefix.as_bytes()))
+        {
+            is_empty = false;
+            visit(&value);
         }
-        if count == before {
+        if is_empty {
             break;
         }
     }
-    count + long_descendants_count(view, path)
-}
-
-/// Those with hashed keys are in no order that would help; there are hardly ever any.
-fn long_descendants_count(view: &(impl View + ?Sized), path: &str) -> u64 {
+    // Those with hashed keys are in no order that would help; there are hardly ever any.
     let prefix = Key::new(Space::LongZnode);
     let mut cursor = view.cursor(prefix.as_bytes());
-    let mut count = 0;
-    while let Some((key, value)) = cursor.next_entry() {
-        if !key.starts_with(prefix.as_bytes()) {
-            break;
-        }
-        let (stored, _) = keyspace::stored_path(&value);
+    while let Some((_, value)) =
+        cursor.next_entry().filter(|(key, _)| key.starts_with(prefix.as_bytes()))
+    {
+        let (stored, rest) = keyspace::stored_path(&value);
         if stored.strip_prefix(path.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/')) {
-            count += 1;
+            visit(rest);
         }
     }
-    count
 }
 
 pub(super) fn parse_timeout(value: &[u8]) -> i32 {

@@ -1,7 +1,7 @@
 //! Store: the map under the tree, with a journal of old values for a multi that fails half way.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use crate::btree::{Cursor, Map, View};
 
@@ -12,19 +12,12 @@ pub(super) struct Store {
     journal: Journal,
 }
 
-/// What was overwritten since the savepoint, oldest first. Memory is kept from use to use.
+/// What was overwritten since the savepoint: each key once, with the value that it had then, or
+/// none. A multi may write one key any number of times.
 #[derive(Debug, Default)]
 struct Journal {
     is_active: bool,
-    bytes: Vec<u8>,
-    entries: Vec<Undo>,
-}
-
-#[derive(Debug)]
-struct Undo {
-    key: Range<usize>,
-    /// None if there was no entry.
-    value: Option<Range<usize>>,
+    before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl Store {
@@ -61,10 +54,9 @@ impl Store {
     /// Ends the savepoint, undoing the changes.
     pub(super) fn rollback(&mut self) {
         assert!(self.journal.is_active, "there is a savepoint to return to");
-        for undo in self.journal.entries.iter().rev() {
-            let key = &self.journal.bytes[undo.key.clone()];
-            match &undo.value {
-                Some(value) => self.map.put(key, &self.journal.bytes[value.clone()]),
+        for (key, value) in &self.journal.before {
+            match value {
+                Some(value) => self.map.put(key, value),
                 None => {
                     self.map.delete(key);
                 }
@@ -74,9 +66,9 @@ impl Store {
     }
 
     fn record(&mut self, key: &[u8]) {
-        if self.journal.is_active {
-            let old = self.map.get(key);
-            self.journal.push(key, old.as_deref());
+        if self.journal.is_active && !self.journal.before.contains_key(key) {
+            let value = self.map.get(key).map(Cow::into_owned);
+            self.journal.before.insert(key.to_vec(), value);
         }
     }
 }
@@ -92,22 +84,9 @@ impl View for Store {
 }
 
 impl Journal {
-    fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let bytes = &mut self.bytes;
-        let mut append = |part: &[u8]| {
-            let start = bytes.len();
-            bytes.extend_from_slice(part);
-            start..bytes.len()
-        };
-        let key = append(key);
-        let value = value.map(append);
-        self.entries.push(Undo { key, value });
-    }
-
     fn clear(&mut self) {
         self.is_active = false;
-        self.bytes.clear();
-        self.entries.clear();
+        self.before.clear();
     }
 }
 
@@ -127,6 +106,20 @@ mod tests {
         store.rollback();
         assert_eq!(store.get(b"a").as_deref(), Some(&b"1"[..]));
         assert_eq!(store.get(b"b"), None);
+    }
+
+    #[test]
+    fn a_key_that_is_written_again_and_again_is_kept_once() {
+        let mut store = Store::default();
+        store.put(b"a", &[1; 10_000]);
+        store.savepoint();
+        for value in 0..100 {
+            store.put(b"a", &[value; 10_000]);
+        }
+        assert_eq!(store.journal.before.len(), 1);
+        store.rollback();
+        assert!(store.journal.before.is_empty());
+        assert_eq!(store.get(b"a").as_deref(), Some(&[1; 10_000][..]));
     }
 
     #[test]

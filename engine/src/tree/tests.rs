@@ -239,6 +239,64 @@ fn quota_statistics_follow_in_javas_text() {
     f.apply(&delete("/zookeeper/quota/a/zookeeper_limits"));
     f.apply(&delete("/a/b"));
     assert_eq!(read(&f), "count=2,bytes=8");
+    limits(&mut f, "count=9,bytes=9");
+    f.apply(&set_data(stats, b"many", 1));
+    assert_eq!(f.tree.check_quota("/a/c", 1, 1), Ok(()), "nobody reads them without a hard limit");
+}
+
+#[test]
+fn a_quota_counts_what_is_below_at_any_depth_and_however_long_its_path_is() {
+    let mut f = Fixture::new();
+    let long = format!("/a/b/{}", "n".repeat(600));
+    let below = format!("{long}/c");
+    for path in ["/a", "/a/b", &long, &below, "/ab", "/zookeeper/quota/a"] {
+        f.apply(&create(path, -1));
+    }
+    f.apply(&create("/zookeeper/quota/a/zookeeper_limits", -1));
+    f.apply(&create("/zookeeper/quota/a/zookeeper_stats", -1));
+    let stats = f.data("/zookeeper/quota/a/zookeeper_stats").unwrap();
+    assert_eq!(stats, b"count=4,bytes=16");
+    assert_eq!(descendants_count(f.tree.view(), "/a"), 3);
+}
+
+#[test]
+fn many_lists_that_nobody_uses_are_dropped_in_pieces() {
+    let mut f = Fixture::new();
+    for number in 0..5_000 {
+        let mut node = node("/n", -1);
+        let id = Id::new("digest", format!("user{number}:x"));
+        node.acl = AclBytes::encode(&[Acl { perms: ALL, id }]);
+        f.apply(&Txn::Create { with_stat: false, node, ephemeral: false });
+        f.apply(&delete("/n"));
+    }
+    let lists = |f: &Fixture| {
+        let mut lists = acl_lists(f.tree.view());
+        std::iter::from_fn(|| lists.next_list()).count()
+    };
+    let mut before = lists(&f);
+    for _ in 0..3 {
+        drop(f.tree.freeze());
+        let left = lists(&f);
+        assert!(left < before && before - left <= 2_048, "{} in one turn", before - left);
+        before = left;
+    }
+    assert!(before < 100, "{before} are left");
+}
+
+#[test]
+fn which_paths_have_a_quota_is_what_a_restart_would_find() {
+    let mut f = Fixture::new();
+    let other = "/zookeeper/quota/a/ ";
+    for path in ["/zookeeper/quota/a", "/zookeeper/quota/a/zookeeper_limits", other] {
+        f.apply(&create(path, -1));
+    }
+    let limits = format!("{other}/zookeeper_limits");
+    for txn in [create(&limits, -1), delete(&limits)] {
+        f.apply(&txn);
+        let found = |quotas: &Quotas| quotas.iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(found(&f.tree.quotas), found(&Quotas::load(f.tree.view())));
+    }
+    assert_eq!(f.tree.quotas.nearest("/a/b"), Some("/a"));
 }
 
 #[test]

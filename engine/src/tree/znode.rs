@@ -3,7 +3,7 @@
 //! Layout: a flag byte; then varints: czxid, ctime, ACL id; and, where a flag says so, the owner
 //! (8 bytes), what setData changed (mzxid and mtime as differences, version), what children
 //! changed (pzxid as a difference, cversion, count), aversion, length and checksum of data that is
-//! kept apart. The rest of the value is the data. Most znodes have 14 bytes in front of their data.
+//! kept apart. The rest of the value is the data. Most znodes have 13 bytes in front of their data.
 
 use std::borrow::Cow;
 
@@ -93,6 +93,13 @@ pub fn znode<'a>(view: &'a (impl View + ?Sized), path: &str) -> Option<Znode<'a>
         Form::Apart { .. } => DataKey::Apart(Box::new(key.data_key())),
     };
     Some(Znode { head, key })
+}
+
+/// Length of the data of a znode, from its value, without the path of one with a hashed key.
+pub(super) fn stored_data_bytes(value: &[u8]) -> usize {
+    let mut reader = Values { bytes: value };
+    let head = Head::decode(&mut reader).expect("values in the map are our own");
+    head.data_bytes(reader.bytes)
 }
 
 impl<'a> Znode<'a> {
