@@ -1,6 +1,7 @@
 //! Damage to the log is noticed, named and never papered over; and no bytes make a scan panic.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use engine::disk::{Damage, StorageError, StorageErrorKind, Volume};
@@ -9,31 +10,15 @@ use engine::tree::{OwnerMode, Tree};
 use engine::txnlog::format::{
     FRAMES_START, FrameHeader, FrameKind, SegmentHeader, parse_segment_name, push_txn, segment_name,
 };
-use engine::txnlog::scan::{ScanReport, scan};
-use engine::txnlog::{LogConfig, LogEnd, plan_segment, segments};
+use engine::txnlog::scan::scan;
+use engine::txnlog::{LogConfig, plan_segment, segments};
 use engine::zxid::Zxid;
 use tests::sim::disk::SimDisk;
-use tests::sim::log::{Collect, LogModel, LogWriter, SEGMENT_BYTES, config, create, recover_log};
+use tests::sim::log::{
+    Collect, LogModel, LogWriter, SEGMENT_BYTES, create, recover_log, scan_all, written,
+};
 use tests::sim::random::Random;
 use tests::sim::shared::SharedDisk;
-
-/// A log that was written in some openings and ended in peace, all of it acknowledged.
-fn written(seed: u64, groups: usize) -> (SimDisk, LogModel) {
-    let mut random = Random::new(seed);
-    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
-    for _ in 0..3 {
-        let report = recover_log(&mut disk, &mut model, None).unwrap();
-        let mut writer = LogWriter::open(config(&mut random), report.end, None);
-        for _ in 0..groups {
-            writer.append(&mut model, &mut random);
-            while random.percent(60) {
-                assert!(writer.advance(&mut disk, &mut model, &mut random));
-            }
-        }
-        writer.finish(&mut disk, &mut model, &mut random);
-    }
-    (disk, model)
-}
 
 /// Every frame that a scan takes: file, offset, header.
 fn frames(disk: &SimDisk) -> Vec<(String, u64, FrameHeader)> {
@@ -51,11 +36,6 @@ fn frames(disk: &SimDisk) -> Vec<(String, u64, FrameHeader)> {
         }
     }
     found
-}
-
-fn scan_all(disk: &SimDisk) -> Result<(ScanReport, Collect), StorageError> {
-    let mut found = Collect::default();
-    scan(disk, Zxid::ZERO, &mut found).map(|report| (report, found))
 }
 
 #[track_caller]
@@ -283,6 +263,32 @@ fn a_damaged_snapshot_is_passed_over_as_long_as_the_log_reaches_back() {
     assert_eq!(recovered(&purged, &[], &[]), format!("{gap:?}"));
 }
 
+/// Snapshots that the system does not let be read.
+struct Locked;
+
+impl Source for Locked {
+    fn load(&mut self, name: &str, _zxid: Zxid) -> Result<Tree, Unusable> {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        Err(Unusable::Failed(StorageError::io(name.to_owned(), "open", &error)))
+    }
+
+    fn fresh(&mut self) -> Tree {
+        Tree::new(OwnerMode::Plain)
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_neither_passed_over_nor_renamed() {
+    let (mut disk, model) = written(8, 20);
+    let name = snapshot_name(model.txns[10].0);
+    disk.insert(&name, b"");
+    let disk = SharedDisk::new(disk);
+    let error = recovery::recover(&mut disk.clone(), &mut disk.clone(), &mut Locked, 0);
+    let error = error.map(drop).unwrap_err();
+    assert!(error.damage().is_none() && error.file == name, "{error}");
+    assert!(disk.list().unwrap().contains(&name));
+}
+
 #[test]
 fn a_log_that_ends_before_its_snapshot_is_refused() {
     let (disk, model) = written(9, 5);
@@ -300,29 +306,6 @@ fn any_log_reaches_a_snapshot_of_what_has_had_no_transaction() {
     for disk in [&SimDisk::default(), &disk] {
         assert_eq!(recovered(disk, &[Zxid::ZERO], &[Zxid::ZERO]), expect);
     }
-}
-
-#[test]
-fn a_full_disk_holds_up_appends_and_loses_nothing() {
-    let mut random = Random::new(1);
-    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
-    disk.capacity = Some(3 * SEGMENT_BYTES + 1000);
-    let end = LogEnd { next_segment: 1.into(), ..LogEnd::default() };
-    let config = LogConfig::with_segments(SEGMENT_BYTES);
-    let mut writer = LogWriter::open(config, end, None);
-    for _ in 0..200 {
-        if writer.log.space() != engine::txnlog::Space::None {
-            writer.append(&mut model, &mut random);
-        }
-        assert!(writer.advance(&mut disk, &mut model, &mut random));
-    }
-    assert_eq!(writer.log.space(), engine::txnlog::Space::None);
-    assert!(!disk.list().unwrap().iter().any(|name| name.starts_with("spare.")));
-    let durable = writer.log.durable();
-    writer.log.purge(durable, &mut writer.ops);
-    disk.capacity = None;
-    writer.finish(&mut disk, &mut model, &mut random);
-    assert_eq!(writer.log.durable(), model.txns.last().unwrap().0);
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub trait Source {
 pub enum Unusable {
     /// Something is wrong with it: an older one may do.
     Damaged(String),
+    /// The system refuses to have it read, whatever is in it.
+    Failed(StorageError),
     /// A later ringkeeper wrote it, with this version or these features. Whatever else is there,
     /// this one must not go on from it.
     Newer(StorageErrorKind),
@@ -55,6 +57,7 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged(reason) => f.write_str(reason),
+            Self::Failed(error) => error.fmt(f),
             Self::Newer(kind) => kind.fmt(f),
         }
     }
@@ -157,6 +160,7 @@ fn load<S: Volume, L: Volume>(
                 break;
             }
             Err(Unusable::Damaged(reason)) => report.rejected.push((name, reason)),
+            Err(Unusable::Failed(error)) => return Err(error),
             Err(Unusable::Newer(kind)) => return Err(StorageError { file: name, offset: 0, kind }),
         }
     }

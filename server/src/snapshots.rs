@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use engine::btree::Version;
 use engine::recovery::{
-    PurgePlan, newest_plan, parse_snapshot_name, purge_plan, snapshot_name, temporary_name,
+    PurgePlan, Unusable, newest_plan, parse_snapshot_name, purge_plan, snapshot_name,
+    temporary_name,
 };
 use engine::replica::{Kept, SnapshotWritten};
 use engine::snapshot::SnapshotWriter;
@@ -185,11 +186,13 @@ impl Worker {
     /// Makes sure that a start could take this snapshot.
     fn read_back(&self, zxid: Zxid) -> io::Result<()> {
         let path = self.directory.join(snapshot_name(zxid));
-        check_snapshot(&path, zxid).or_else(|reason| {
-            // As at a start: it must not be counted among the good ones.
-            fs::rename(&path, path.with_added_extension("damaged"))?;
-            sync_directory(&self.directory)?;
-            Err(io::Error::other(format!("{}: {reason}", path.display())))
+        check_snapshot(&path, zxid).or_else(|unusable| {
+            if let Unusable::Damaged(_) = unusable {
+                // As at a start: it must not be counted among the good ones.
+                fs::rename(&path, path.with_added_extension("damaged"))?;
+                sync_directory(&self.directory)?;
+            }
+            Err(io::Error::other(format!("{}: {unusable}", path.display())))
         })
     }
 

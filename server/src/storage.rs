@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::BuildHasher;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -230,13 +231,29 @@ fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {
     }
     for folder in [place.data_dir, place.data_log_dir] {
         let folder = folder.join(ZOOKEEPER_FOLDER);
-        let is_data = |name: &str| name.starts_with("snapshot.") || name.starts_with("log.");
-        let mut names = fs::read_dir(&folder).into_iter().flatten().flatten();
-        if names.any(|entry| entry.file_name().to_str().is_some_and(is_data)) {
+        let failed = |error: &io::Error| {
+            StorageError::io(folder.display().to_string(), "look for data of a ZooKeeper", error)
+        };
+        if has_zookeeper_data(&folder).map_err(|error| failed(&error))? {
             return Err(OpenError::ZooKeeperData(folder));
         }
     }
     Ok(())
+}
+
+/// Whether there is data; what cannot be seen may be some.
+fn has_zookeeper_data(folder: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    let is_data = |name: &str| name.starts_with("snapshot.") || name.starts_with("log.");
+    for entry in entries {
+        if entry?.file_name().to_str().is_some_and(is_data) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn log_report(report: &Report, tree: &Tree) {
@@ -287,35 +304,65 @@ impl recovery::Source for Files {
 
 /// Reads a snapshot file with all checks, from the medium where the file system has one. Beside a
 /// server that serves: one thread does it.
-pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), Unusable> {
+    let place = Reading { path, action: "open" };
+    let file = File::open(path).map_err(|error| place.failed(&error))?;
     // What was just written is in the cache; what matters is what a later start will read.
-    fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| error.to_string())?;
-    open_checked(&file, zxid, 1).map(drop).map_err(|unusable| unusable.to_string())
+    fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| place.failed(&error.into()))?;
+    open_checked(&file, path, zxid, 1).map(drop)
 }
 
-fn open_checked(file: &File, zxid: Zxid, threads: usize) -> Result<Snapshot, Unusable> {
-    let snapshot = Snapshot::open(file).map_err(unusable)?;
+fn open_checked(
+    file: &File,
+    path: &Path,
+    zxid: Zxid,
+    threads: usize,
+) -> Result<Snapshot, Unusable> {
+    let snapshot = Snapshot::open(file).map_err(|error| unusable(path, error))?;
     if snapshot.zxid() != zxid {
         return Err(format!("its zxid is {}", snapshot.zxid()).into());
     }
-    check(file, &snapshot, threads)?;
+    check(file, path, &snapshot, threads)?;
     Ok(snapshot)
+}
+
+/// What is being done with a snapshot's file.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    path: &'a Path,
+    action: &'static str,
+}
+
+impl Reading<'_> {
+    /// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
+    /// permission, descriptors, memory) says nothing about the snapshot.
+    fn failed(self, error: &io::Error) -> Unusable {
+        let is_damage =
+            error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::UnexpectedEof;
+        if is_damage {
+            return Unusable::Damaged(format!("{}: {error}", self.action));
+        }
+        Unusable::Failed(StorageError::io(self.path.display().to_string(), self.action, error))
+    }
 }
 
 impl Files {
     fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
-        let file = File::open(self.directory.join(name)).map_err(|error| error.to_string())?;
+        let path = self.directory.join(name);
+        let opened = File::open(&path);
+        let file =
+            opened.map_err(|error| Reading { path: &path, action: "open" }.failed(&error))?;
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let map = Map::open(open_checked(&file, zxid, threads)?);
+        let map = Map::open(open_checked(&file, &path, zxid, threads)?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)
     }
 }
 
-fn unusable(error: SnapshotError) -> Unusable {
+fn unusable(path: &Path, error: SnapshotError) -> Unusable {
     match error {
+        SnapshotError::Map(error) => Reading { path, action: "map" }.failed(&error),
         SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
             Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
         }
@@ -328,9 +375,9 @@ fn unusable(error: SnapshotError) -> Unusable {
 
 /// Checks all blocks. They are read, not touched through the mapping: a bad disk is then an error
 /// and not a signal.
-fn check(file: &File, snapshot: &Snapshot, threads: usize) -> Result<(), String> {
+fn check(file: &File, path: &Path, snapshot: &Snapshot, threads: usize) -> Result<(), Unusable> {
     let next = AtomicU32::new(0);
-    let check_some = || -> Result<(), String> {
+    let check_some = || -> Result<(), Unusable> {
         let mut buffer = Vec::new();
         loop {
             let block = next.fetch_add(1, Ordering::Relaxed);
@@ -340,17 +387,64 @@ fn check(file: &File, snapshot: &Snapshot, threads: usize) -> Result<(), String>
             let (offset, length) = snapshot.block_place(block);
             buffer.resize(length, 0);
             let bytes = &mut buffer[..];
-            file.read_exact_at(bytes, offset).map_err(|error| format!("{offset}: {error}"))?;
-            snapshot.check_bytes(block, bytes).map_err(|error: SnapshotError| error.to_string())?;
+            let read = file.read_exact_at(bytes, offset);
+            read.map_err(|error| Reading { path, action: "read" }.failed(&error))?;
+            snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(check_some)).collect();
+        // As many as there can be: this one alone comes to the end as well.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, check_some).ok();
+        let others: Vec<_> = (1..threads).filter_map(start).collect();
         let mut result = check_some();
         for other in others {
-            let other = other.join().unwrap_or_else(|_| Err("a checking thread failed".into()));
-            result = result.and(other);
+            result = result.and(other.join().expect("a panic of it ends the process"));
         }
         result
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn open(data: &Path, log: &Path) -> Result<Storage, OpenError> {
+        Storage::open(&Place { data_dir: data, data_log_dir: log, mode: OwnerMode::Plain }, 0)
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_may_be_a_zookeepers_data() {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join(ZOOKEEPER_FOLDER), b"no directory").unwrap();
+        let error = open(folder.path(), folder.path()).unwrap_err().to_string();
+        assert!(error.contains("look for data of a ZooKeeper"), "{error}");
+    }
+
+    #[test]
+    fn the_log_of_another_server_is_not_removed_as_an_old_generation() {
+        let folder = TempDir::new().unwrap();
+        let [ours, log, theirs] = ["ours", "log", "theirs"].map(|name| folder.path().join(name));
+        drop(open(&ours, &log).unwrap());
+        let other = theirs.join(DIRECTORY_NAME).join("generation.2");
+        fs::create_dir_all(&other).unwrap();
+        assert!(open(&ours, &theirs).unwrap_err().is_damage());
+        assert!(other.is_dir());
+    }
+
+    #[test]
+    fn a_snapshot_that_the_system_does_not_let_us_read_is_not_damaged() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(recovery::snapshot_name(Zxid(7)));
+        symlink(&path, &path).unwrap();
+        let checked = check_snapshot(&path, Zxid(7));
+        assert!(matches!(checked, Err(Unusable::Failed(_))), "{checked:?}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, [0; 8192]).unwrap();
+        let checked = check_snapshot(&path, Zxid(7));
+        assert!(matches!(checked, Err(Unusable::Damaged(_))), "{checked:?}");
+    }
 }

@@ -30,6 +30,8 @@ pub struct SimDisk {
     crash_at: Option<u64>,
     /// How many bytes fit.
     pub capacity: Option<u64>,
+    /// The next sync of a file finds out that there is no room for what was written.
+    pub is_full_at_sync: bool,
     /// Bytes that were read, to see what a start costs.
     pub read_bytes: Cell<u64>,
 }
@@ -280,6 +282,9 @@ impl Volume for SimDisk {
     fn sync_file(&mut self, name: &str) -> Result<(), StorageError> {
         self.point("sync")?;
         let index = self.index(name, "sync")?;
+        if std::mem::take(&mut self.is_full_at_sync) {
+            return Err(fail(name, "sync", io::ErrorKind::StorageFull));
+        }
         let file = &mut self.files[index];
         file.durable = file.seen.clone();
         file.unsynced.clear();

@@ -229,3 +229,27 @@ pub fn recover_log(
     model.compare(&found.0);
     Ok(report)
 }
+
+/// A log that was written in some openings and ended in peace, all of it acknowledged.
+pub fn written(seed: u64, groups: usize) -> (SimDisk, LogModel) {
+    let mut random = Random::new(seed);
+    let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
+    for _ in 0..3 {
+        let report = recover_log(&mut disk, &mut model, None).unwrap();
+        let mut writer = LogWriter::open(config(&mut random), report.end, None);
+        for _ in 0..groups {
+            writer.append(&mut model, &mut random);
+            while random.percent(60) {
+                assert!(writer.advance(&mut disk, &mut model, &mut random));
+            }
+        }
+        writer.finish(&mut disk, &mut model, &mut random);
+    }
+    (disk, model)
+}
+
+/// Everything that a scan of this log delivers, and its report.
+pub fn scan_all(disk: &SimDisk) -> Result<(ScanReport, Collect), StorageError> {
+    let mut found = Collect::default();
+    scan(disk, Zxid::ZERO, &mut found).map(|report| (report, found))
+}

@@ -48,6 +48,11 @@ impl<'v, V: Volume> Reader<'v, V> {
         Ok(Self { volume, name, plan, chunk: Vec::new(), chunk_at: 0 })
     }
 
+    /// Gives its memory back: a log may have thousands of segments.
+    pub(super) fn rest(&mut self) {
+        self.chunk = Vec::new();
+    }
+
     /// The frame at `offset`, header and all, if there is one and its checksum is right.
     pub(super) fn frame(
         &mut self,

@@ -84,6 +84,10 @@ struct Limit {
     zxid: Zxid,
 }
 
+impl Limit {
+    const NONE: Self = Self { sequence: u64::MAX, zxid: Zxid(u64::MAX) };
+}
+
 struct Walk<'v, 's, V, S> {
     segments: Vec<Segment<'v, V>>,
     sink: &'s mut S,
@@ -92,6 +96,8 @@ struct Walk<'v, 's, V, S> {
     report: ScanReport,
     index: usize,
     offset: u64,
+    /// What later segments leave of the current one.
+    limit: Limit,
 }
 
 /// Delivers the transactions after `from`, and reports where the log ends.
@@ -110,7 +116,8 @@ pub fn scan<V: Volume, S: Sink>(
     let mut report = ScanReport::default();
     report.end.next_segment = SegmentId(next);
     let start = start_of(&segments, from)?;
-    let mut walk = Walk { segments, sink, from, report, index: 0, offset: FRAMES_START };
+    let (index, offset, limit) = (0, FRAMES_START, Limit::NONE);
+    let mut walk = Walk { segments, sink, from, report, index, offset, limit };
     if let Some(start) = start {
         walk.begin(start);
         while !walk.sink.has_enough() && walk.step()? {}
@@ -151,10 +158,20 @@ fn start_of<V>(segments: &[Segment<'_, V>], from: Zxid) -> Result<Option<usize>,
     Err(StorageError::damaged(segments[0].name.clone(), FRAMES_START, damage))
 }
 
+/// What the cuts in these segments leave.
+fn limit<V>(later: &[Segment<'_, V>]) -> Limit {
+    let cuts = later.iter().filter_map(|segment| segment.kept.zip(segment.first));
+    cuts.fold(Limit::NONE, |limit, (kept, first)| Limit {
+        sequence: limit.sequence.min(kept),
+        zxid: limit.zxid.min(first.base_zxid),
+    })
+}
+
 impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
     fn begin(&mut self, start: usize) {
         let first = self.segments[start].first.expect("a start has a first frame");
         self.index = start;
+        self.limit = limit(&self.segments[start + 1..]);
         self.report.begins = Some(first.base_zxid);
         // There is nothing to compare the first frame with: it is taken as it is.
         let end = &mut self.report.end;
@@ -165,7 +182,7 @@ impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
 
     /// Takes one frame; whether there was one.
     fn step(&mut self) -> Result<bool, StorageError> {
-        let limit = self.limit();
+        let limit = self.limit;
         let (next, previous) = (self.report.end.sequence + 1, self.report.end.checksum);
         if next > limit.sequence {
             return self.enter_cut(limit.sequence);
@@ -196,17 +213,6 @@ impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
         self.report.frames += 1;
         self.report.bytes += header.stride();
         self.offset += header.stride();
-    }
-
-    /// What cuts in later segments leave.
-    fn limit(&self) -> Limit {
-        let later = &self.segments[self.index + 1..];
-        let cuts = later.iter().filter_map(|segment| segment.kept.zip(segment.first));
-        let none = Limit { sequence: u64::MAX, zxid: Zxid(u64::MAX) };
-        cuts.fold(none, |limit, (kept, first)| Limit {
-            sequence: limit.sequence.min(kept),
-            zxid: limit.zxid.min(first.base_zxid),
-        })
     }
 
     /// Goes to the last segment with a cut behind the frame `kept`.
@@ -242,7 +248,9 @@ impl<V: Volume, S: Sink> Walk<'_, '_, V, S> {
 
     fn enter(&mut self, index: usize) {
         self.note_segment();
+        self.segments[self.index].reader.rest();
         self.index = index;
+        self.limit = limit(&self.segments[index + 1..]);
         self.offset = FRAMES_START;
         self.report.read.push(self.segments[index].reader.plan.segment);
     }

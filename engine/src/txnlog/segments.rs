@@ -27,19 +27,35 @@ const SPARES_MAX: usize = 2;
 /// it, what was begun is removed again.
 pub fn prepare<V: Volume>(volume: &mut V, plan: SegmentPlan) -> Result<(), StorageError> {
     assert!(plan.bytes > FRAMES_START && plan.bytes.is_multiple_of(FRAMES_START));
-    let source = match take_spare(volume, plan.bytes)? {
-        Some(name) => name,
-        None => make_spare(volume, plan)?,
+    let taken = take_spare(volume, plan.bytes)?;
+    let source = taken.clone().unwrap_or_else(|| spare_name(plan.segment));
+    let made = match taken {
+        Some(_) => Ok(()),
+        None => volume.create_zeroed(&source, plan.bytes),
     };
+    let made = made.and_then(|()| write_header(volume, plan, &source));
+    if made.as_ref().is_err_and(StorageError::is_no_space) {
+        // A file system may find out at the sync only; what is in the file then, nobody knows. It
+        // is the lack of room that the caller must hear of, whether or not this succeeds.
+        volume.remove(&source).and_then(|()| volume.sync_dir()).or(made.clone())?;
+    }
+    made?;
+    volume.rename(&source, &segment_name(plan.segment))?;
+    volume.sync_dir()
+}
+
+fn write_header<V: Volume>(
+    volume: &mut V,
+    plan: SegmentPlan,
+    name: &str,
+) -> Result<(), StorageError> {
     let header = SegmentHeader {
         incarnation: plan.incarnation,
         segment: plan.segment,
         segment_bytes: plan.bytes,
     };
-    volume.write_at(&source, 0, &header.encode())?;
-    volume.sync_file(&source)?;
-    volume.rename(&source, &segment_name(plan.segment))?;
-    volume.sync_dir()
+    volume.write_at(name, 0, &header.encode())?;
+    volume.sync_file(name)
 }
 
 /// A file that was given up and has this length. Others are of no use, and go.
@@ -58,16 +74,6 @@ fn take_spare<V: Volume>(volume: &mut V, bytes: u64) -> Result<Option<String>, S
     // Before the header changes, the file must have lost the name of the segment that it was.
     volume.sync_dir()?;
     Ok(found)
-}
-
-fn make_spare<V: Volume>(volume: &mut V, plan: SegmentPlan) -> Result<String, StorageError> {
-    let name = spare_name(plan.segment);
-    let made = volume.create_zeroed(&name, plan.bytes);
-    if made.as_ref().is_err_and(StorageError::is_no_space) {
-        // It is the lack of room that the caller must hear of, whether or not this succeeds.
-        volume.remove(&name).and_then(|()| volume.sync_dir()).or(made.clone())?;
-    }
-    made.map(|()| name)
 }
 
 /// Gives up a segment: its file becomes a spare, or goes if there are enough of them.
@@ -155,7 +161,11 @@ pub fn cut<V: Volume>(
     }
     let segment = new_segment(report.end.next_segment);
     assert!(segment.segment >= report.end.next_segment);
-    prepare(volume, segment)?;
+    // One that is ready and empty stands in where there is no room for another.
+    let segment = match (prepare(volume, segment), report.end.ready.first()) {
+        (Err(error), Some(ready)) if error.is_no_space() => *ready,
+        (prepared, _) => prepared.map(|()| segment)?,
+    };
     let cut =
         Cut { kept: *kept, checksum: *checksum, sequence: report.end.sequence + 1, base: *base };
     write_cut(volume, segment, &cut)

@@ -73,9 +73,11 @@ impl DataDir {
         };
         let log_root = log_root.path().to_owned();
         let data_dir = Self { root, log_root, manifest, _locks: locks };
-        data_dir.remove_others()?;
+        // Both belong together, or what looks like another generation is another server's.
+        data_dir.snapshots()?;
         let logs = data_dir.logs()?;
         logs.await_writers(&logs.list()?)?;
+        data_dir.remove_others()?;
         Ok(data_dir)
     }
 
@@ -247,6 +249,10 @@ fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, Storage
     let name = generation_name(engine::manifest::GENERATION_FIRST);
     for path in [root.path(), log_root.path()] {
         Directory::open(&path.join(&name))?;
+        // A start that was killed may have made one of them, and not come to its sync.
+        for folder in path.ancestors().take(2).filter(|folder| !folder.as_os_str().is_empty()) {
+            Directory::existing(folder)?.sync_dir()?;
+        }
     }
     Manifest::create(root)
 }
