@@ -15,108 +15,36 @@ use engine::replica::{self, Replica};
 use engine::rules::Rules;
 use engine::tree::OwnerMode;
 use engine::zxid::Zxid;
-use rustix::io::Errno;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::cores::{
-    self, Background, Completions, CoreError, CoreFailure, Cores, Duty, Facts, Limits, Patience,
-    Plan,
-};
+use crate::cores::{self, Background, Completions, Cores, Duty, Facts, Limits, Patience, Plan};
 use crate::data::{Data, MemberData};
 use crate::descriptors::{self, Shares};
 use crate::disk::Disk;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDir};
 use crate::disk::volume::Directory;
 use crate::door::Door;
-use crate::ensemble::{self, Apparatus, MemberError, Membership};
-use crate::exit::ExitCode;
+use crate::ensemble::{self, Apparatus, Membership};
 use crate::four_letter::report::ConfigReport;
 use crate::four_letter::text;
 use crate::initialize::Mark;
 use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::ring::{self, Backend, RingError};
+use crate::run_error::RunError;
 use crate::signals::{self, Stop};
 use crate::snapshots::Snapshots;
-use crate::storage::{OpenError, OpeningTimes, Place, Storage};
+use crate::storage::{OpeningTimes, Place, Storage};
 use crate::{process, version};
 
-/// The id in front of session ids where there is no ensemble.
+/// The id in front of session ids where there is no ensemble, whatever `myid` says.
 // Compat: ZooKeeperServer.createSessionTracker
 const STANDALONE_ID: u8 = 1;
 
 /// How many connections wait to be accepted where the configuration does not say.
 // Compat: NIOServerCnxnFactory, ServerSocket.bind
 const BACKLOG_DEFAULT: u32 = 50;
-
-/// Why the server does not run, or no longer.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// It cannot be the member of the ensemble that the configuration says.
-    #[error(transparent)]
-    Member(#[from] MemberError),
-    /// The data cannot be used.
-    #[error(transparent)]
-    Storage(#[from] OpenError),
-    /// The kernel does not give what a ring needs.
-    #[error(transparent)]
-    Ring(#[from] RingError),
-    /// Nobody can be served at the address.
-    #[error("{address}: {}", listen_reason(error))]
-    Listen {
-        /// Where clients were to connect.
-        address: SocketAddr,
-        /// Why they cannot.
-        error: io::Error,
-    },
-    /// The operating system does not give a thread, or what else is needed.
-    #[error("{}", system_reason(.0))]
-    System(io::Error),
-    /// A core has failed.
-    #[error(transparent)]
-    Core(#[from] CoreFailure),
-}
-
-fn listen_reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "address in use: another server is listening there; stop it or set clientPort".into()
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; set clientPortAddress to one of its own".into()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "not permitted: ports below 1024 need a privilege; set clientPort".into()
-        }
-        _ => error.to_string(),
-    }
-}
-
-fn system_reason(error: &io::Error) -> String {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE) => RingError::Descriptors.to_string(),
-        _ => error.to_string(),
-    }
-}
-
-impl RunError {
-    /// What the process tells whoever started it.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Storage(error) => error.exit_code(),
-            Self::Ring(_) | Self::System(_) => ExitCode::System,
-            Self::Listen { .. } | Self::Member(MemberError::Bind(_)) => ExitCode::Address,
-            Self::Member(_) => ExitCode::BadInvocation,
-            Self::Core(failure) => match failure.error {
-                CoreError::Ring(_) | CoreError::System(_) => ExitCode::System,
-                CoreError::Storage(_) => ExitCode::Storage,
-                CoreError::Silent(_) => ExitCode::Stuck,
-                CoreError::Panicked | CoreError::Another => ExitCode::Unexpected,
-            },
-        }
-    }
-}
 
 /// Serves until a signal asks for the end.
 pub fn run(config: &Config) -> Result<(), RunError> {
@@ -304,10 +232,11 @@ pub fn place(config: &Config) -> Place<'_> {
 
 /// How owners of znodes are read.
 pub fn owner_mode(config: &Config) -> OwnerMode {
-    match (config.emulate_353_ttl, config.extended_types) {
-        (true, _) => OwnerMode::Emulate353,
-        (false, true) => OwnerMode::Extended,
-        (false, false) => OwnerMode::Plain,
+    // Compat: EphemeralType.get
+    match (config.extended_types, config.emulate_353_ttl) {
+        (false, _) => OwnerMode::Plain,
+        (true, false) => OwnerMode::Extended,
+        (true, true) => OwnerMode::Emulate353,
     }
 }
 
@@ -316,7 +245,7 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
     let per_check = containers.check_interval.as_secs_f64() / 60.0;
     replica::Config {
         // Compat: SessionTrackerImpl.initializeNextSessionId - ids of sessions have a byte for it.
-        server_id: config.server_id.map_or(STANDALONE_ID, |id| id as u8),
+        server_id: config.member_id().map_or(STANDALONE_ID, |id| id as u8),
         tick_ms: config.tick_ms.unsigned_abs(),
         cores,
         rules: rules(config),
@@ -347,7 +276,12 @@ const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
 /// How many connections there may be; an error where there are too few descriptors for any.
 fn limits(config: &Config, cores: u16) -> Result<Limits, RingError> {
     let limit = descriptors::limit();
-    let shares = Shares::of(limit, usize::from(cores), config.is_distributed());
+    let shares = Shares::of(
+        limit,
+        usize::from(cores),
+        config.is_distributed(),
+        backlog(config.listen_backlog) as usize,
+    );
     if shares.clients == 0 {
         return Err(RingError::Descriptors);
     }
@@ -377,7 +311,6 @@ fn plan(
         clients: client_core::Config {
             rules: rules(config),
             auth: config.auth.clone(),
-            packet_bytes_max: config.packet_bytes_max,
             session_timeouts: config.timeouts,
             outstanding_max: per_core.max(1),
             sessionless_timeout: config.sessionless_timeout,
@@ -420,9 +353,16 @@ fn config_report(config: &Config, port: u16) -> ConfigReport {
     }
 }
 
+/// How many connections may wait to be accepted.
+///
+// Compat: ServerSocket.bind - fewer than one means the default.
+fn backlog(given: i32) -> u32 {
+    u32::try_from(given).ok().filter(|given| *given > 0).unwrap_or(BACKLOG_DEFAULT)
+}
+
 fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
     let listen = config.listen.expect("a loaded configuration says where clients connect");
-    let backlog = u32::try_from(config.listen_backlog).unwrap_or(BACKLOG_DEFAULT);
+    let backlog = backlog(config.listen_backlog);
     let addresses = match listen.host {
         Some(host) => [host].to_vec(),
         // Java's wildcard is that of IPv6, which takes IPv4 too; without IPv6 it is that of IPv4.
@@ -441,33 +381,25 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
 
 #[cfg(test)]
 mod tests {
-    use engine::disk::StorageError;
-    use engine::ids::CoreId;
-
     use super::*;
+    use crate::config::Sources;
 
     #[test]
-    fn what_the_system_refuses_is_said_so_that_it_can_be_mended() {
-        let error = RunError::System(io::Error::from(Errno::MFILE));
-        assert!(error.to_string().contains("ulimit -n"), "{error}");
-        let address = SocketAddr::from(([192, 0, 2, 1], 2181));
-        let error = io::Error::from(Errno::ADDRNOTAVAIL);
-        let error = RunError::Listen { address, error }.to_string();
-        assert!(error.starts_with("192.0.2.1:2181: this machine has no such address"), "{error}");
+    fn owners_of_3_5_3_need_extended_types() {
+        let mode = |extended_types, emulate_353_ttl| {
+            owner_mode(&Config {
+                extended_types,
+                emulate_353_ttl,
+                ..Config::load(&Sources::default()).unwrap()
+            })
+        };
+        assert_eq!(mode(false, true), OwnerMode::Plain);
+        assert_eq!(mode(true, false), OwnerMode::Extended);
+        assert_eq!(mode(true, true), OwnerMode::Emulate353);
     }
 
     #[test]
-    fn each_kind_of_failure_of_a_core_has_its_code() {
-        let storage = StorageError::io("log.1".to_owned(), "append", &io::Error::other("broken"));
-        for (error, code) in [
-            (CoreError::System(io::Error::other("no threads")), ExitCode::System),
-            (CoreError::Storage(storage), ExitCode::Storage),
-            (CoreError::Silent(Duration::from_secs(10)), ExitCode::Stuck),
-            (CoreError::Panicked, ExitCode::Unexpected),
-        ] {
-            let error = RunError::from(CoreFailure { core: CoreId(3), error });
-            assert!(error.to_string().starts_with("core 3: "), "{error}");
-            assert_eq!(error.exit_code(), code, "{error}");
-        }
+    fn fewer_than_one_connection_in_the_backlog_means_the_default() {
+        assert_eq!([0, -1, -7, 5].map(backlog), [50, 50, 50, 5]);
     }
 }

@@ -8,6 +8,7 @@ pub mod check;
 mod effects;
 pub mod ensemble;
 pub mod keys;
+pub mod listening;
 pub mod parse;
 pub mod settings;
 
@@ -26,7 +27,7 @@ pub use settings::{Argument, Note, Problem};
 
 use crate::four_letter::Whitelist;
 use check::Checker;
-use settings::Settings;
+use settings::{Origin, Setting, Settings};
 
 /// Everything a server needs to know to start.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +115,7 @@ pub struct MemberSettings {
     pub notification_interval_min: Duration,
     /// How late they may be sent again.
     pub notification_interval_max: Duration,
-    /// Whether it only learns, where its `server.N` line does not say so.
+    /// Whether it only learns.
     pub is_observer: bool,
     /// Whether clients are served while it leads.
     pub leader_serves: bool,
@@ -223,17 +224,21 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut settings = Settings::default();
         let mut problems = Vec::new();
+        let mut arguments = Settings::default();
+        for argument in &sources.arguments {
+            arguments.add_argument(argument);
+        }
         if let Some(path) = &sources.file {
             read_into(&mut settings, path)?;
-            if let Some(dynamic) = settings.get("dynamicConfigFile") {
-                let dynamic = PathBuf::from(&dynamic.value);
-                problems = members_beside_dynamic_file(&settings);
-                read_into(&mut settings, &dynamic)?;
-            }
         }
-        for argument in &sources.arguments {
-            settings.add_argument(argument);
+        let dynamic = "dynamicConfigFile";
+        if let Some(file) = arguments.get(dynamic).or_else(|| settings.get(dynamic)) {
+            let file = PathBuf::from(&file.value);
+            problems = members_beside_dynamic_file(&settings);
+            read_into(&mut settings, &file)?;
+            problems.extend(strangers_in_dynamic_file(&settings, &file));
         }
+        settings.overrule(arguments);
         let is_trial = sources.file.is_none() && !sources.is_short_form;
         Self::of(&settings, is_trial, problems, read_my_id)
     }
@@ -269,6 +274,11 @@ impl Config {
         voters > 1 || voters == 1 && !self.standalone_enabled
     }
 
+    /// This server's id in its ensemble; none where it runs standalone, whatever `myid` says.
+    pub fn member_id(&self) -> Option<i64> {
+        self.server_id.filter(|_| self.is_distributed())
+    }
+
     /// Logs what is worth knowing about the configuration.
     pub fn log_notes(&self) {
         for note in &self.notes {
@@ -285,17 +295,32 @@ fn read_into(settings: &mut Settings, path: &Path) -> Result<(), ConfigError> {
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), error })
 }
 
+/// How the keys begin that say who is in the ensemble.
+const MEMBER_KEYS: [&str; 3] = ["server.", "group", "weight"];
+
 // Compat: QuorumPeerConfig.parseProperties allows members in one of the two files only.
 fn members_beside_dynamic_file(settings: &Settings) -> Vec<Problem> {
-    let families = ["server.", "group", "weight"].map(|prefix| settings.family(prefix));
+    let families = MEMBER_KEYS.map(|prefix| settings.family(prefix));
     let misplaced = families.into_iter().flatten();
     misplaced.map(|setting| setting.problem("must stand in the dynamicConfigFile")).collect()
+}
+
+// Compat: QuorumPeerConfig.parseDynamicConfig - "Unrecognised parameter". Of `version`, which it
+// takes there, the check of the version complains.
+fn strangers_in_dynamic_file(settings: &Settings, file: &Path) -> Vec<Problem> {
+    let strangers = settings.iter().filter(|Setting { key, origin, .. }| {
+        let is_there = matches!(origin, Origin::File { path, .. } if path == file);
+        let belongs = key == "version" || MEMBER_KEYS.iter().any(|prefix| key.starts_with(prefix));
+        is_there && !belongs
+    });
+    let reason = "must not stand in the dynamicConfigFile, which lists the members only";
+    strangers.map(|setting| setting.problem(reason)).collect()
 }
 
 fn read_my_id(data_dir: &Path) -> Result<Option<i64>, Problem> {
     let path = data_dir.join("myid");
     let complain = |reason: String| Problem {
-        origin: settings::Origin::File { path: path.clone(), line: 1 },
+        origin: Origin::File { path: path.clone(), line: 1 },
         key: "myid".to_owned(),
         value: None,
         reason,

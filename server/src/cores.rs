@@ -185,7 +185,7 @@ impl Cores {
                 duty: duty.take(),
             };
             let reporter = Reporter::new(core, reporting.clone());
-            let run = move || reporter.report(seed.grow());
+            let run = move || seed.grow(reporter);
             let thread = threads::start(format!("core-{}", core.0), run);
             threads.push(thread.map_err(|error| CoreFailure { core, error: error.into() })?);
         }
@@ -241,7 +241,20 @@ struct Seed {
 }
 
 impl Seed {
-    fn grow(self) -> Result<(), CoreError> {
+    /// Runs the core. What it has is given up only when it was told how the core has ended: that
+    /// may have to wait for a disk that does not answer any more.
+    fn grow(self, reporter: Reporter) {
+        let id = self.id;
+        let mut grown = match self.prepare() {
+            Ok(grown) => grown,
+            Err(error) => return reporter.report(Err(error)),
+        };
+        let result = grown.core.run(grown.ordering.as_mut());
+        grown.shared.pulse.end(id);
+        reporter.report(result);
+    }
+
+    fn prepare(self) -> Result<Grown, CoreError> {
         let ring = Ring::new(self.backend, &self.ring)?;
         self.wakers.send((self.id, ring.waker())).map_err(|_| CoreError::Another)?;
         drop(self.wakers);
@@ -266,8 +279,13 @@ impl Seed {
                 core.listen(listener)?;
             }
         }
-        let result = core.run(ordering);
-        shared.pulse.end(self.id);
-        result
+        Ok(Grown { core, ordering, shared })
     }
+}
+
+/// A core that can run.
+struct Grown {
+    core: Core,
+    ordering: Option<Ordering>,
+    shared: Arc<Shared>,
 }

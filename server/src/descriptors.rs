@@ -6,8 +6,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The server's own part: files, sockets, those who are about to be refused, who have one for a
-/// moment, and those on their way out. A sixteenth of all, within these bounds.
+/// The server's own part: files, sockets, and those on their way out. A sixteenth of all, within
+/// these bounds.
 const OWN_MIN: usize = 64;
 const OWN_MAX: usize = 1024;
 /// Of each core beside that: its ring, and what wakes it.
@@ -25,9 +25,10 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// The shares of a server; others connect to it if it `is_member`.
-    pub fn of(limit: usize, cores: usize, is_member: bool) -> Self {
-        let own = own(limit) + cores * OWN_PER_CORE;
+    /// The shares of a server; others connect to it if it `is_member`. All who wait to be accepted,
+    /// a `backlog`, may have one for a moment before those of them who are too many are refused.
+    pub fn of(limit: usize, cores: usize, is_member: bool, backlog: usize) -> Self {
+        let own = own(limit) + cores * OWN_PER_CORE + backlog;
         let peers = if is_member { peers_most(limit) } else { 0 };
         Self { limit, clients: limit.saturating_sub(own + peers) }
     }
@@ -73,17 +74,17 @@ mod tests {
 
     #[track_caller]
     fn check(limit: usize, cores: usize, is_member: bool, clients: usize) {
-        assert_eq!(Shares::of(limit, cores, is_member), Shares { limit, clients });
+        assert_eq!(Shares::of(limit, cores, is_member, 50), Shares { limit, clients });
     }
 
     #[test]
     fn clients_get_what_the_server_and_other_members_do_not_need() {
-        check(1024, 2, false, 1024 - 64 - 8);
-        check(1024, 2, true, 1024 - 64 - 8 - 256);
-        check(20_000, 4, true, 20_000 - 1024 - 16 - 1024);
-        check(8192, 4, true, 8192 - 512 - 16 - 1024);
-        check(1 << 20, 4, false, (1 << 20) - 1024 - 16);
-        check(usize::MAX, 1, true, usize::MAX - 1024 - 4 - 1024);
+        check(1024, 2, false, 1024 - 64 - 8 - 50);
+        check(1024, 2, true, 1024 - 64 - 8 - 50 - 256);
+        check(20_000, 4, true, 20_000 - 1024 - 16 - 50 - 1024);
+        check(8192, 4, true, 8192 - 512 - 16 - 50 - 1024);
+        check(1 << 20, 4, false, (1 << 20) - 1024 - 16 - 50);
+        check(usize::MAX, 1, true, usize::MAX - 1024 - 4 - 50 - 1024);
         check(60, 1, false, 0);
     }
 

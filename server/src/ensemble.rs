@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use engine::disk::StorageError;
 use engine::epochs::{Epochs, EpochsFile};
 use engine::ids::ServerId;
 use engine::quorum_peer::{MemberConfig, MemberState};
@@ -23,6 +24,7 @@ use engine::zxid::{Epoch, Zxid};
 
 use crate::assembly::owner_mode;
 use crate::config::ensemble::{Member, PeerAddress};
+use crate::config::listening::own_address;
 use crate::config::{Config, MemberSettings};
 use crate::cores::Completions;
 use crate::data::{Data, NextLog};
@@ -97,7 +99,7 @@ impl Membership {
             sync_limit: settings.sync_limit,
             linearizable_sync: settings.linearizable_sync,
         };
-        let is_observer = own.is_observer || settings.is_observer;
+        let is_observer = settings.is_observer;
         let election = own
             .addresses
             .iter()
@@ -157,7 +159,7 @@ pub fn open_epochs(
     data_dir: &mut DataDir,
     report: &Report,
     last: Zxid,
-) -> Result<(EpochsFile, MemberState), engine::disk::StorageError> {
+) -> Result<(EpochsFile, MemberState), StorageError> {
     let file = EpochsFile::open(data_dir.root_mut())?;
     let found = file.as_ref().map_or_else(Epochs::default, EpochsFile::epochs);
     let epochs = found.reaching(last);
@@ -200,11 +202,10 @@ pub struct Apparatus {
 impl Apparatus {
     /// Starts what writes another log than before, after a cut or with another tree. What wrote
     /// the earlier one is gone.
-    pub fn open_log(&mut self, log: NextLog) -> io::Result<Disk> {
+    pub fn open_log(&mut self, log: NextLog) -> Result<Disk, StorageError> {
         let wake = self.completions.clone();
         self.log_readers.change_directory(log.directory.again());
-        let disk = Disk::start(log.directory, &log.end, move || wake.wake());
-        disk.map_err(io::Error::other)
+        Disk::start(log.directory, &log.end, move || wake.wake())
     }
 
     /// Starts what provides memory for another tree than before.
@@ -228,7 +229,7 @@ pub fn report(config: &Config) -> Option<MemberReport> {
         sync_limit: config.member.sync_limit,
         election_ports: ports(|own| own.election_port),
         quorum_ports: ports(|own| own.quorum_port),
-        is_observer: own.is_observer || config.member.is_observer,
+        is_observer: config.member.is_observer,
         voters: config.ensemble.voters().count(),
         membership: members_of(config).ok()?.text().to_owned(),
     })
@@ -254,10 +255,9 @@ fn members_of(config: &Config) -> Result<Members, MembersError> {
         return Members::majority(&listed, ensemble.version);
     }
     let ids = |ids: &Vec<i64>| ids.iter().copied().map(ServerId).collect();
-    let weight = |weight: i64| u32::try_from(weight).unwrap_or(0);
     let groups = Groups {
         groups: ensemble.groups.iter().map(|(&group, members)| (group, ids(members))).collect(),
-        weights: ensemble.weights.iter().map(|(&id, &w)| (ServerId(id), weight(w))).collect(),
+        weights: ensemble.weights.iter().map(|(&id, &weight)| (ServerId(id), weight)).collect(),
     };
     Members::hierarchical(&listed, &groups, ensemble.version)
 }
@@ -308,16 +308,15 @@ fn addresses(
     let mut addresses = Vec::new();
     for address in &own.addresses {
         let port = port(address);
-        if everywhere {
-            let any = SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port);
-            addresses.extend(peers::listen_addresses(vec![any], true));
-            continue;
-        }
         let host = &address.host;
         let fail = |error| MemberError::Address { id, host: host.clone(), error };
-        let found = (host.as_str(), port).to_socket_addrs().map_err(fail)?.next();
-        let nothing = || fail(io::Error::new(io::ErrorKind::NotFound, "no address"));
-        addresses.push(found.ok_or_else(nothing)?);
+        let own = if everywhere {
+            SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port)
+        } else {
+            own_address(host, port).map_err(fail)?
+        };
+        // Compat: InetSocketAddress - Java binds also 0.0.0.0 for both families.
+        addresses.extend(peers::listen_addresses(vec![own], own.ip().is_unspecified()));
     }
     addresses.sort_unstable();
     addresses.dedup();

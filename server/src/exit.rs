@@ -16,7 +16,7 @@ pub enum ExitCode {
     BadInvocation = 2,
     /// A data directory cannot be used: no permission, no space, or another process has it.
     DataDir = 3,
-    /// Nobody can be served at the address: it is in use, or is none of this machine's.
+    /// No client can be served at the address: it is in use, or is none of this machine's.
     Address = 5,
     /// What is on the disk is damaged, so that starting from it could lose or invent data.
     Damaged = 6,
@@ -26,11 +26,14 @@ pub enum ExitCode {
     Storage = 10,
     /// A core was caught in one turn for too long.
     Stuck = 11,
+    /// The other members cannot reach it: its election port is in use, or the host of its own
+    /// line is none of this machine's.
+    PeerAddress = 14,
 }
 
 impl ExitCode {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Finished,
         Self::Unexpected,
         Self::BadInvocation,
@@ -40,6 +43,7 @@ impl ExitCode {
         Self::System,
         Self::Storage,
         Self::Stuck,
+        Self::PeerAddress,
     ];
 
     /// The number.

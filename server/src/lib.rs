@@ -19,6 +19,7 @@ pub mod memory;
 pub mod peers;
 pub mod process;
 pub mod ring;
+pub mod run_error;
 pub mod signals;
 pub mod snapshots;
 pub mod storage;

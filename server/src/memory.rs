@@ -71,14 +71,19 @@ pub fn start(map: &Map) -> io::Result<Memory> {
     let ends = Arc::new(AtomicBool::new(false));
     let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
-        let mut loading = true;
+        let (mut loading, mut is_told) = (true, false);
         // What is needed until the server serves is little, and the processors have other work.
         thread::sleep(START_PAUSE);
         while !ends.load(Ordering::Relaxed) {
             match growth.grow(AHEAD_BYTES) {
                 Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => tracing::warn!("the kernel gives no memory ahead: {error}"),
+                Ok(false) => is_told = false,
+                // Before Linux 5.14 it never does. Then the writer waits for the kernel itself.
+                Err(error) if !is_told => {
+                    tracing::warn!("the kernel gives no memory ahead: {error}");
+                    is_told = true;
+                }
+                Err(_) => {}
             }
             if loading {
                 loading = loader.step().unwrap_or_else(|error| give_up(&error));

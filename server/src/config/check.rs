@@ -1,7 +1,6 @@
 //! From settings to a [`Config`]: every value checked, every relation between values, all
 //! complaints collected, so that one start shows them all.
 
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,12 +12,11 @@ use super::effects;
 use super::ensemble::Ensemble;
 use super::keys;
 use super::settings::{Note, Origin, Problem, Setting, Settings};
-use super::{Backend, Config, Containers, Listen, MemberSettings};
+use super::{Backend, Config, Containers, MemberSettings};
 use crate::four_letter::Whitelist;
 
 /// What a start without a configuration file assumes.
 const TRIAL_DATA_DIR: &str = "./ringkeeper-data";
-const TRIAL_PORT: i64 = 2181;
 
 /// ZooKeeper's defaults.
 const TICK_MS: i64 = 3_000;
@@ -46,9 +44,9 @@ const EXTENDED_SERVER_ID_MAX: i64 = 254;
 
 /// Works through the settings of one start.
 pub(super) struct Checker<'a> {
-    settings: &'a Settings,
+    pub(super) settings: &'a Settings,
     /// No file and no port was given: the assumptions for trying ringkeeper out hold.
-    is_trial: bool,
+    pub(super) is_trial: bool,
     pub(super) problems: Vec<Problem>,
     pub(super) notes: Vec<Note>,
     /// About keys that nobody knows: one of them may be what a complaint misses.
@@ -135,7 +133,9 @@ impl<'a> Checker<'a> {
                 .ms("fastleader.minNotificationInterval", NOTIFICATION_MS_MIN),
             notification_interval_max: self
                 .ms("fastleader.maxNotificationInterval", NOTIFICATION_MS_MAX),
-            is_observer: self.text("peerType") == Some("observer"),
+            is_observer: self
+                .text("peerType")
+                .is_some_and(|role| role.eq_ignore_ascii_case("observer")),
             leader_serves: self.text("leaderServes") != Some("no"),
             listens_everywhere: self.bool("quorumListenOnAllIPs", false),
             bind_attempts_max: positive(self.int("electionPortBindRetry", BIND_ATTEMPTS)),
@@ -175,7 +175,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A number; `default` also where the value is no number, which was reported already.
-    fn int(&self, key: &str, default: i64) -> i64 {
+    pub(super) fn int(&self, key: &str, default: i64) -> i64 {
         let given = self.settings.get(key).filter(|setting| {
             keys::find(key).is_some_and(|key| key.kind.check(&setting.value).is_ok())
         });
@@ -195,38 +195,6 @@ impl<'a> Checker<'a> {
             self.problems.push(Problem::missing("dataDir", "is not set"));
         }
         PathBuf::from(self.text("dataDir").unwrap_or(TRIAL_DATA_DIR))
-    }
-
-    fn listen(&mut self) -> Option<Listen> {
-        let default_port = if self.is_trial { Some(TRIAL_PORT) } else { None };
-        let given = self.settings.get("clientPort").map(|_| self.int("clientPort", 0));
-        let host = self.listen_host();
-        let Some(port) = given.or(default_port) else {
-            if let Some(setting) = self.settings.get("clientPortAddress") {
-                self.problems.push(setting.problem("is set, but clientPort is not"));
-            }
-            return None;
-        };
-        Some(Listen { host, port: port as u16 })
-    }
-
-    fn listen_host(&mut self) -> Option<IpAddr> {
-        let Some(setting) = self.settings.get("clientPortAddress") else {
-            return self.is_trial.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        };
-        // Compat: QuorumPeerConfig.parseProperties takes the first address of a name.
-        let host = setting.value.as_str();
-        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let found = (bracketed.unwrap_or(host), 0).to_socket_addrs();
-        match found.map(|mut addresses| addresses.next()) {
-            Ok(Some(address)) => return Some(address.ip()),
-            Ok(None) => self.problems.push(setting.problem("the name has no address")),
-            Err(error) => {
-                let reason = format!("must be an address of this machine or a name: {error}");
-                self.problems.push(setting.problem(reason));
-            }
-        }
-        None
     }
 
     fn timeouts(&mut self, tick_ms: i32) -> TimeoutLimits {
@@ -357,9 +325,9 @@ impl<'a> Checker<'a> {
     }
 
     fn backend(&self) -> Option<Backend> {
-        match self.text("ringkeeper.backend") {
-            Some("io_uring") => Some(Backend::IoUring),
-            Some("epoll") => Some(Backend::Epoll),
+        match self.text("ringkeeper.backend")?.to_ascii_lowercase().as_str() {
+            "io_uring" => Some(Backend::IoUring),
+            "epoll" => Some(Backend::Epoll),
             _ => None,
         }
     }
@@ -394,27 +362,6 @@ impl<'a> Checker<'a> {
         file.rsplit_once('.').and_then(|(_, end)| keys::hexadecimal(end)).unwrap_or(0)
     }
 
-    /// The line of this server says where clients connect. What `clientPort` and
-    /// `clientPortAddress` say must agree.
-    // Compat: QuorumPeerConfig.setupClientPort
-    fn join_client_address(&mut self, config: &mut Config, host: &str, port: u16) {
-        let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
-        let Some(ip) = address.map(|address| address.ip()) else { return };
-        let is_any = |host: Option<IpAddr>| host.is_none_or(|host| host.is_unspecified());
-        let (key, said) = match config.listen {
-            Some(listen) if listen.port != port => ("clientPort", port.to_string()),
-            Some(listen) if !is_any(listen.host) && listen.host != Some(ip) => {
-                ("clientPortAddress", host.to_owned())
-            }
-            Some(_) if ip.is_unspecified() => return,
-            _ => return config.listen = Some(Listen { host: Some(ip), port }),
-        };
-        if let Some(setting) = self.settings.get(key) {
-            let reason = format!("the line server.N of this server says {said}");
-            self.problems.push(setting.problem(reason));
-        }
-    }
-
     /// What must fit together once the server's own id is known.
     // Compat: QuorumPeerConfig.parseDynamicConfig, setupClientPort and checkValidity
     pub(super) fn check_whole(&mut self, config: &mut Config) {
@@ -424,7 +371,7 @@ impl<'a> Checker<'a> {
             let reason = "is false, so there must be at least one server.N line";
             self.problems.push(Problem::missing("standaloneEnabled", reason));
         }
-        if voters <= 1 && observers > 0 {
+        if observers > 0 && (voters == 0 || voters == 1 && config.standalone_enabled) {
             let reason = "lines name observers, but not enough servers that vote";
             self.problems.push(Problem::missing("server.N", reason));
         }
@@ -441,7 +388,7 @@ impl<'a> Checker<'a> {
                 None => Problem::missing("clientPort", "is not set"),
             });
         }
-        if let Some(id) = config.server_id
+        if let Some(id) = config.member_id()
             && config.extended_types
             && id > EXTENDED_SERVER_ID_MAX
         {

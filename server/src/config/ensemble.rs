@@ -16,7 +16,7 @@ pub struct Ensemble {
     /// With hierarchical quorums: the members of each group.
     pub groups: BTreeMap<i64, Vec<i64>>,
     /// With hierarchical quorums: the weights that are not 1.
-    pub weights: BTreeMap<i64, i64>,
+    pub weights: BTreeMap<i64, u32>,
 }
 
 /// One `server.N` line.
@@ -93,7 +93,8 @@ impl Ensemble {
             let member = Member::parse(&setting.value, several_addresses)?;
             self.members.insert(number, member);
         } else if setting.key.starts_with("group") {
-            let ids = setting.value.split(':').map(str::parse).collect::<Result<Vec<i64>, _>>();
+            let ids = split(&setting.value, ':').into_iter().map(str::parse);
+            let ids = ids.collect::<Result<Vec<i64>, _>>();
             let ids = ids.map_err(|_| "must be server ids, separated by colons")?;
             let taken = |id| self.groups.values().any(|group| group.contains(id));
             if let Some(id) = ids.iter().find(|id| taken(id)) {
@@ -101,7 +102,8 @@ impl Ensemble {
             }
             self.groups.insert(number, ids);
         } else {
-            let weight = setting.value.parse().map_err(|_| "must be a whole number")?;
+            let reason = |_| format!("must be a whole number from 0 to {}", u32::MAX);
+            let weight = setting.value.parse().map_err(reason)?;
             self.weights.insert(number, weight);
         }
         Ok(())

@@ -27,7 +27,7 @@ pub enum Kind {
     Int(i64, i64),
     /// A whole number in hexadecimal digits, of 63 bits.
     Hexadecimal,
-    /// A number with decimals, not negative.
+    /// A number with decimals.
     Decimal,
     /// `true` or `false`, in any case.
     Bool,
@@ -37,7 +37,7 @@ pub enum Kind {
     Text,
     /// Any text.
     TextOrNothing,
-    /// One of these words.
+    /// One of these words, in upper or lower case.
     OneOf(&'static [&'static str]),
 }
 
@@ -81,7 +81,10 @@ impl Kind {
             Self::YesNo => (["yes", "no"].contains(&value), "yes or no".to_owned()),
             Self::Text => (!value.is_empty(), "some text".to_owned()),
             Self::TextOrNothing => (true, String::new()),
-            Self::OneOf(words) => (words.contains(&value), words.join(", ")),
+            Self::OneOf(words) => {
+                let fits = words.iter().any(|word| word.eq_ignore_ascii_case(value));
+                (fits, words.join(", "))
+            }
         };
         if fits { Ok(()) } else { Err(allowed) }
     }

@@ -95,6 +95,11 @@ impl Settings {
         self.by_key.insert(key.clone(), Setting { key, value, origin });
     }
 
+    /// Adds settings that count more than these.
+    pub fn overrule(&mut self, others: Self) {
+        self.by_key.extend(others.by_key);
+    }
+
     fn add(&mut self, setting: Setting) {
         let key = keys::plain(&setting.key).to_owned();
         let setting = Setting { key: key.clone(), ..setting };

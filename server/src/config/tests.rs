@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::four_letter::Word;
 
+mod members;
+
 /// A directory that is gone after the test.
 struct Folder(TempDir);
 
@@ -306,14 +308,6 @@ fn a_member_that_would_be_less_safe_than_it_was_told_to_be_is_refused() {
 }
 
 #[test]
-fn the_line_of_this_server_can_say_where_clients_connect() {
-    let text = "initLimit=5\nsyncLimit=2\nserver.1=a:1:2;127.0.0.1:77\nserver.2=b:1:2";
-    let config = load_with_id(text, Some("1")).unwrap();
-    let host = Some("127.0.0.1".parse().unwrap());
-    assert_eq!(config.listen, Some(Listen { host, port: 77 }));
-}
-
-#[test]
 fn one_server_alone_runs_standalone_unless_that_is_switched_off() {
     check_note("server.1=a:1:2", tracing::Level::WARN, "this runs standalone");
     let text = "standaloneEnabled=false\ninitLimit=1\nsyncLimit=1\nserver.1=a:1:2;2181";
@@ -323,48 +317,6 @@ fn one_server_alone_runs_standalone_unless_that_is_switched_off() {
         "standaloneEnabled=false",
         "configuration: standaloneEnabled is false, so there must be at least one server.N line",
     );
-}
-
-#[test]
-fn members_may_stand_in_a_file_of_their_own() {
-    let folder = Folder::new();
-    let dynamic = folder.write("zoo.cfg.dynamic", "server.1=a:1:2;2181\n");
-    let head = format!("dataDir={}\nclientPort=0\n", folder.0.path().display());
-    let text = format!("{head}dynamicConfigFile={}\n", dynamic.display());
-    let sources =
-        |text: &str| Sources { file: Some(folder.write("zoo.cfg", text)), ..Sources::default() };
-    assert_eq!(Config::load(&sources(&text)).unwrap().ensemble.members.len(), 1);
-    let both = Config::load(&sources(&format!("{text}server.2=b:1:2"))).unwrap_err();
-    assert!(both.to_string().contains("line 4: server.2=b:1:2: must stand in the dynamicConfig"));
-}
-
-#[test]
-fn the_version_of_the_members_is_the_end_of_their_files_name() {
-    let folder = Folder::new();
-    let version = |name: &str, members: &str, line: &str| {
-        let dynamic = folder.write(name, members);
-        let head = format!("dataDir={}\nclientPort=0", folder.0.path().display());
-        let text = format!("{head}\ndynamicConfigFile={}\n{line}", dynamic.display());
-        let sources = Sources { file: Some(folder.write("zoo.cfg", &text)), ..Sources::default() };
-        let config = Config::load(&sources).map_err(|error| error.to_string())?;
-        let notes: Vec<_> = config.notes.into_iter().map(|note| note.text).collect();
-        Ok::<_, String>((config.ensemble.version, notes.concat()))
-    };
-    let members = "server.1=a:1:2;2181";
-    assert_eq!(version("zoo.cfg.dynamic.10000001a", members, "").unwrap().0, 0x1_0000_001a);
-    assert_eq!(version("zoo.cfg.dynamic", members, "").unwrap().0, 0);
-    let (zero, notes) = version("zoo.cfg.dynamic", members, "version=7").unwrap();
-    assert_eq!(zero, 0);
-    assert!(notes.contains("line 4: version=7 has no effect: the end of the dynamic"), "{notes}");
-    let inside = version("zoo.cfg.dynamic.7", &format!("{members}\nversion=7"), "").unwrap_err();
-    assert!(inside.contains("line 2: version=7: must not stand there: the end of"), "{inside}");
-    assert_eq!(load("clientPort=0\nversion=1a").unwrap().ensemble.version, 0x1a);
-}
-
-#[test]
-fn large_server_ids_do_not_go_with_extended_types() {
-    let error = load_with_id("clientPort=0\nextendedTypesEnabled=true", Some("255")).unwrap_err();
-    assert!(error.contains("needs server ids of at most 254, not 255"), "{error}");
 }
 
 #[test]
@@ -426,19 +378,6 @@ fn random_bytes_are_read_or_refused_but_never_a_panic() {
 }
 
 #[test]
-fn two_servers_at_one_address_and_one_without_a_number_are_errors_that_name_the_line() {
-    let text = "initLimit=1\nsyncLimit=1\nserver.1=a:1:2\nserver.2=b:2:1\nserver.3=a:2:3";
-    let text = format!("{text}\nserver.x=c:1:2\nserver.principal=zk");
-    let error = load_with_id(&format!("clientPort=0\n{text}"), Some("1")).unwrap_err();
-    let expect = [
-        "FOLDER/zoo.cfg, line 8: server.x=c:1:2: a number must follow the dot in the key",
-        "FOLDER/zoo.cfg, line 7: server.3=a:2:3: a:2 is that of server.1 already \
-         (FOLDER/zoo.cfg, line 5)",
-    ];
-    assert_eq!(error.lines().collect::<Vec<_>>(), expect);
-}
-
-#[test]
 fn what_was_meant_is_said_beside_what_is_missing() {
     let error = load("clientport=2181").unwrap_err();
     let [missing, hint] = error.lines().collect::<Vec<_>>()[..] else { panic!("{error}") };
@@ -474,21 +413,4 @@ fn a_client_port_that_is_said_twice_is_the_same() {
     assert_eq!(with(2181).unwrap().listen.map(|listen| listen.port), Some(2181));
     let error = with(2182).unwrap_err();
     assert!(error.contains("line 2") && error.contains("of this server says 2181"), "{error}");
-}
-
-#[test]
-fn where_clients_connect_is_what_the_line_of_this_server_says() {
-    let with = |client: &str, address: &str| {
-        let members = format!("server.1=127.0.0.1:1:2;{client}\nserver.2=b:1:2;2181");
-        let own = format!("clientPort=2181\n{address}\ninitLimit=1\nsyncLimit=1\n{members}");
-        load_with_id(&own, Some("1"))
-    };
-    let listens = |client, address| with(client, address).unwrap().listen.unwrap().host;
-    let local = Some("127.0.0.1".parse().unwrap());
-    assert_eq!(listens("127.0.0.1:2181", ""), local, "only there");
-    assert_eq!(listens("127.0.0.1:2181", "clientPortAddress=0.0.0.0"), local);
-    assert_eq!(listens("127.0.0.1:2181", "clientPortAddress=127.0.0.1"), local);
-    assert_eq!(listens("2181", ""), None);
-    let error = with("127.0.0.1:2181", "clientPortAddress=127.0.0.2").unwrap_err();
-    assert!(error.contains("line 3") && error.contains("says 127.0.0.1"), "{error}");
 }

@@ -96,13 +96,13 @@ impl Core {
 
     /// Serves until told to stop, and, on the ordering core, until what was ordered is durable, and
     /// committed where that can be.
-    pub(super) fn run(mut self, mut ordering: Option<Ordering>) -> Result<(), CoreError> {
+    pub(super) fn run(&mut self, mut ordering: Option<&mut Ordering>) -> Result<(), CoreError> {
         loop {
             self.events.shared.pulse.answer(self.events.id);
             let collecting = self.collecting.take();
             let timeout = match collecting {
                 Some(_) => Some(Duration::ZERO),
-                None => self.timeout(ordering.as_ref()),
+                None => self.timeout(ordering.as_deref()),
             };
             if self.events.interested && !self.events.clients.needs_all_batches() {
                 self.events.interested = false;
@@ -112,7 +112,7 @@ impl Core {
             self.events.now = self.events.clock.instant();
             self.events.catch_up();
             self.place_accepted();
-            self.take_messages(ordering.as_mut());
+            self.take_messages(ordering.as_deref_mut());
             if let Some(round) = collecting {
                 self.events.step(Input::Collected(round));
             }
@@ -120,10 +120,10 @@ impl Core {
             if let Some(ordering) = &mut ordering {
                 ordering.turn(&mut self.events)?;
             }
-            self.finish_turn(ordering.as_mut())?;
+            self.finish_turn(ordering.as_deref_mut())?;
             let took = self.events.clock.instant().since(self.events.now);
             self.events.clients.note_turn(took);
-            if self.events.stopping && ordering.as_ref().is_none_or(Ordering::is_at_rest) {
+            if self.events.stopping && ordering.as_deref().is_none_or(Ordering::is_at_rest) {
                 return Ok(());
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::disk::StorageError;
 use engine::ids::CoreId;
 
+use crate::data::DataError;
 use crate::ring::RingError;
 
 /// Why a core has failed.
@@ -31,6 +32,17 @@ pub enum CoreError {
     /// It could not begin because another one could not.
     #[error("another core failed")]
     Another,
+}
+
+impl From<DataError> for CoreError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Storage(error) => error.into(),
+            DataError::Snapshot(error) => {
+                StorageError::io("snapshot".to_owned(), "write the leader's tree", &error).into()
+            }
+        }
+    }
 }
 
 /// What is said of a core.

@@ -16,7 +16,7 @@ use engine::zxid::Zxid;
 
 use super::core::Events;
 use super::mailbox::{ToCore, ToOrdering};
-use super::{Background, Beside};
+use super::{Background, Beside, CoreError};
 use crate::data::Finished;
 use crate::disk::{Disk, FrameWrite};
 use crate::ring::AlignedBuffer;
@@ -169,9 +169,9 @@ impl Ordering {
     }
 
     /// Takes in what the ring, the disk and other cores have for the replica.
-    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+    pub(super) fn turn(&mut self, events: &mut Events) -> Result<(), CoreError> {
         let now = events.clock.now();
-        self.take_written(now, events).map_err(io::Error::other)?;
+        self.take_written(now, events)?;
         self.take_data(now)?;
         self.take_read(now);
         self.take_links(now, events)?;
@@ -230,7 +230,7 @@ impl Ordering {
     }
 
     /// Takes in what the data's thread has finished; hands over to it when the log is at rest.
-    fn take_data(&mut self, now: Now) -> io::Result<()> {
+    fn take_data(&mut self, now: Now) -> Result<(), CoreError> {
         let can_hand_over = self.can_hand_over();
         let Beside::Member(apparatus) = &mut self.beside else { return Ok(()) };
         self.change = match std::mem::replace(&mut self.change, Change::None) {
@@ -242,7 +242,7 @@ impl Ordering {
             change => change,
         };
         while let Some(finished) = apparatus.data.finished() {
-            let Finished { done, snapshots, log } = finished.map_err(io::Error::other)?;
+            let Finished { done, snapshots, log } = finished?;
             let is_another = log.is_some();
             if let Some(snapshots) = snapshots {
                 self.snapshots = Some(apparatus.open_snapshots(snapshots)?);

@@ -23,9 +23,13 @@ impl Lingering {
         Self { duration, most, queue: VecDeque::new() }
     }
 
-    /// Adds one. If they are too many now, the oldest has no more time: it is returned.
-    pub(super) fn push(&mut self, slot: Slot) -> Option<Slot> {
+    /// Adds one. If those that are not gone are too many now, the oldest has no more time: it is
+    /// returned.
+    pub(super) fn push(&mut self, slot: Slot, is_gone: impl Fn(Slot) -> bool) -> Option<Slot> {
         self.queue.push_back((Instant::now() + self.duration, slot));
+        if self.queue.len() > self.most {
+            self.queue.retain(|(_, slot)| !is_gone(*slot));
+        }
         let is_crowded = self.queue.len() > self.most;
         self.queue.pop_front_if(|_| is_crowded).map(|(_, slot)| slot)
     }

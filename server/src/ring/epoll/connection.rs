@@ -173,7 +173,9 @@ impl Epoll {
             Phase::Connecting => self.close(slot),
             Phase::Open => {
                 connection.phase = Phase::Lingering;
-                if let Some(oldest) = self.lingering.push(slot) {
+                let connections = &self.connections;
+                let is_gone = |slot| connections.get(slot).is_none();
+                if let Some(oldest) = self.lingering.push(slot, is_gone) {
                     self.close(oldest);
                 }
                 self.linger(slot);

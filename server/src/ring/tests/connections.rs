@@ -202,6 +202,31 @@ fn of_too_many_that_linger_the_first_is_closed_at_once() {
 }
 
 #[test]
+fn those_that_have_gone_do_not_count_among_those_that_linger() {
+    on_both(|backend| {
+        let config = super::super::Config { linger: PATIENCE, lingering_max: 2, ..small() };
+        let mut bed = Bed::new(backend, &config);
+        let (mut slow, slot) = bed.client();
+        let answer = pattern(8 << 20);
+        bed.send(slot, &answer);
+        bed.ring.close_after_send(slot);
+        for _ in 0..3 {
+            let (quick, slot) = bed.client();
+            bed.ring.close_after_send(slot);
+            drop(quick);
+            bed.until_connections(1);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            slow.read_to_end(&mut read).unwrap();
+            read
+        });
+        bed.until_connections(0);
+        assert!(reader.join().unwrap() == answer, "the answer was cut");
+    });
+}
+
+#[test]
 fn a_connection_is_made_and_refused() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &small());
