@@ -21,9 +21,6 @@ use crate::zxid::{Epoch, Zxid};
 pub const EPOCHS_NAME: &str = "epochs";
 /// Tells its slots from those of other files.
 pub const EPOCHS_KIND: u32 = 2;
-/// The payload of its slots: name, offset, bytes.
-pub const EPOCHS_FIELDS: &[(&str, usize, usize)] =
-    &[("accepted", 0, 4), ("current", 4, 4), ("begins_empty", 8, 4)];
 
 /// The two epochs.
 // Compat: QuorumPeer.acceptedEpoch, QuorumPeer.currentEpoch
@@ -132,9 +129,18 @@ impl EpochsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format_document::assert_table;
 
     fn epochs(accepted: u32, current: u32) -> Epochs {
         Epochs { accepted: Epoch(accepted), current: Epoch(current) }
+    }
+
+    #[test]
+    fn the_document_has_the_same_fields() {
+        assert_table(
+            "epochs payload",
+            &[("accepted", 0, 4), ("current", 4, 4), ("begins_empty", 8, 4)],
+        );
     }
 
     #[test]

@@ -12,8 +12,6 @@ use crate::slots::Slots;
 pub const MANIFEST_NAME: &str = "manifest";
 /// Tells the slots of a manifest from those of other files.
 pub const MANIFEST_KIND: u32 = 1;
-/// The payload of its slots: name, offset, bytes.
-pub const MANIFEST_FIELDS: &[(&str, usize, usize)] = &[("generation", 0, 8)];
 /// The first generation.
 pub const GENERATION_FIRST: u64 = 1;
 
@@ -82,6 +80,12 @@ pub fn parse_generation_name(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format_document::assert_table;
+
+    #[test]
+    fn the_document_has_the_same_fields() {
+        assert_table("manifest payload", &[("generation", 0, 8)]);
+    }
 
     #[test]
     fn only_plain_numbers_are_generations() {

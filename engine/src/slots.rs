@@ -17,14 +17,6 @@ use crate::disk::{BLOCK_BYTES, Damage, StorageError, Volume};
 
 /// The first bytes of a slot.
 pub const SLOT_MAGIC: [u8; 4] = *b"RKsl";
-/// The fields of a slot: name, offset, bytes.
-pub const SLOT_FIELDS: &[(&str, usize, usize)] = &[
-    ("magic", 0, 4),
-    ("checksum", 4, 4),
-    ("kind", 8, 4),
-    ("payload_bytes", 12, 4),
-    ("counter", 16, 8),
-];
 /// Bytes before the payload.
 pub const SLOT_HEADER_BYTES: usize = 24;
 /// The longest payload.
@@ -180,6 +172,21 @@ fn decode(block: &[u8], kind: u32) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format_document::assert_table;
+
+    #[test]
+    fn the_document_has_the_same_fields() {
+        assert_table(
+            "slot",
+            &[
+                ("magic", 0, 4),
+                ("checksum", 4, 4),
+                ("kind", 8, 4),
+                ("payload_bytes", 12, 4),
+                ("counter", 16, 8),
+            ],
+        );
+    }
 
     #[test]
     fn a_slot_survives_its_encoding_and_no_flipped_bit() {

@@ -20,10 +20,10 @@ pub const FRAMES_START: u64 = BLOCK_BYTES as u64;
 pub const TXN_LENGTH_BYTES: usize = 4;
 
 /// One field of a table: name, offset, bytes.
-pub type Field = (&'static str, usize, usize);
+type Field = (&'static str, usize, usize);
 
 /// The header of a segment.
-pub const SEGMENT_FIELDS: &[Field] = &[
+const SEGMENT_FIELDS: &[Field] = &[
     ("magic", 0, 8),
     ("checksum", 8, 4),
     ("version", 12, 4),
@@ -36,7 +36,7 @@ pub const SEGMENT_FIELDS: &[Field] = &[
 pub const SEGMENT_HEADER_BYTES: usize = 48;
 
 /// The header of a frame.
-pub const FRAME_FIELDS: &[Field] = &[
+const FRAME_FIELDS: &[Field] = &[
     ("magic", 0, 4),
     ("checksum", 4, 4),
     ("kind", 8, 4),
@@ -342,6 +342,7 @@ fn get_u64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format_document::assert_table;
 
     const HEADER: FrameHeader = FrameHeader {
         checksum: 0,
@@ -364,6 +365,12 @@ mod tests {
         frame.extend_from_slice(&body);
         HEADER.clone().seal(&mut frame);
         frame
+    }
+
+    #[test]
+    fn the_document_has_the_same_fields() {
+        assert_table("segment header", SEGMENT_FIELDS);
+        assert_table("frame header", FRAME_FIELDS);
     }
 
     #[test]
