@@ -108,15 +108,6 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(Slot);
 
-/// How a file write reaches the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// The kernel has it.
-    Written,
-    /// The disk has it: as if followed by `fdatasync` of what was written.
-    Durable,
-}
-
 /// What a turn reports. Events of one connection come in the order in which they happened.
 pub trait Handler {
     /// A client connected. Its socket belongs to the handler: to be adopted by this ring or
@@ -125,8 +116,6 @@ pub trait Handler {
     /// Descriptors or memory ran out: `listener` accepts nothing for a moment, then tries again.
     /// Called once until it accepts again.
     fn on_accept_paused(&mut self, listener: ListenerId, error: &io::Error);
-    /// A connection begun by `connect` stands.
-    fn on_connected(&mut self, slot: Slot);
     /// Bytes arrived; they are only valid during the call.
     fn on_received(&mut self, slot: Slot, bytes: &[u8]);
     /// The peer will send no more; it may still receive.
@@ -230,12 +219,6 @@ impl Ring {
         on_backend!(self, backend => backend.adopt(socket))
     }
 
-    /// Begins to connect; `on_connected` or `on_closed` says how it ended. Receiving begins by
-    /// itself. There is no timeout: `close` ends the attempt.
-    pub fn connect(&mut self, address: SocketAddr) -> io::Result<Slot> {
-        on_backend!(self, backend => backend.connect(address))
-    }
-
     /// Sends `buffer`, which must not be empty, on a connection with no send in flight. Gives the
     /// buffer back if the connection is gone.
     pub fn send(&mut self, slot: Slot, buffer: Vec<u8>) -> Result<(), Vec<u8>> {
@@ -266,17 +249,17 @@ impl Ring {
         on_backend!(self, backend => backend.close_after_send(slot));
     }
 
-    /// Writes `buffer` to `file` at `offset`; `on_written` with `token` says how it went.
+    /// Writes `buffer` to `file` at `offset`, as if followed by `fdatasync` of what was written;
+    /// `on_written` with `token` says how it went.
     /// Several may be in flight, in no particular order.
     pub fn submit_write(
         &mut self,
         file: Arc<File>,
         offset: u64,
         buffer: AlignedBuffer,
-        durability: Durability,
         token: u64,
     ) {
-        let write = FileWrite { file, offset, buffer, durability, token };
+        let write = FileWrite { file, offset, buffer, token };
         on_backend!(self, backend => backend.submit_write(write));
     }
 
@@ -320,6 +303,5 @@ struct FileWrite {
     file: Arc<File>,
     offset: u64,
     buffer: AlignedBuffer,
-    durability: Durability,
     token: u64,
 }

@@ -19,7 +19,7 @@ use super::ordering::{Ordering, Written};
 use super::report;
 use crate::clock::Clock;
 use crate::disk::FrameWrite;
-use crate::ring::{AlignedBuffer, Durability, Handler, ListenerId, Ring, Slot};
+use crate::ring::{AlignedBuffer, Handler, ListenerId, Ring, Slot};
 
 /// One core.
 pub(super) struct Core {
@@ -151,7 +151,7 @@ impl Core {
                     ordering.flush_links();
                 }
                 for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
-                    self.ring.submit_write(file, offset, buffer, Durability::Durable, token);
+                    self.ring.submit_write(file, offset, buffer, token);
                 }
             }
             if self.events.outputs.is_empty() {
@@ -319,10 +319,6 @@ impl Handler for Events {
 
     fn on_accept_paused(&mut self, _listener: ListenerId, error: &io::Error) {
         tracing::error!("no connections for a moment: {error}; raise the limit (ulimit -n)");
-    }
-
-    fn on_connected(&mut self, _slot: Slot) {
-        unreachable!("this core dials nobody");
     }
 
     fn on_received(&mut self, slot: Slot, bytes: &[u8]) {

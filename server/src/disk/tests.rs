@@ -13,7 +13,7 @@ use engine::txnlog::{LogConfig, TxnLog, segments};
 use engine::zxid::Zxid;
 
 use super::*;
-use crate::ring::{Backend, Config, Durability, Handler, ListenerId, Ring, Slot};
+use crate::ring::{Backend, Config, Handler, ListenerId, Ring, Slot};
 
 /// Counts the transactions, which hold their zxid.
 #[derive(Default)]
@@ -34,7 +34,6 @@ struct Written(Vec<(u64, AlignedBuffer, io::Result<()>)>);
 impl Handler for Written {
     fn on_accept(&mut self, _: ListenerId, _: OwnedFd, _: SocketAddr) {}
     fn on_accept_paused(&mut self, _: ListenerId, _: &io::Error) {}
-    fn on_connected(&mut self, _: Slot) {}
     fn on_received(&mut self, _: Slot, _: &[u8]) {}
     fn on_eof(&mut self, _: Slot) {}
     fn on_sent(&mut self, _: Slot, _: Vec<u8>) {}
@@ -82,7 +81,7 @@ impl Server {
         for op in std::mem::take(&mut self.ops) {
             self.disk.execute(op, &mut |frame| {
                 let FrameWrite { file, offset, buffer, token } = frame;
-                self.ring.submit_write(file, offset, buffer, Durability::Durable, token);
+                self.ring.submit_write(file, offset, buffer, token);
             });
         }
         let mut written = Written::default();

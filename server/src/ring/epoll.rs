@@ -154,7 +154,7 @@ impl Epoll {
             Kind::Accept => self.accept(tag.slot, handler),
             Kind::Ready => self.on_ready(tag.slot, flags, handler),
             Kind::Wake | Kind::Watch => {}
-            Kind::Connect | Kind::Receive | Kind::Send | Kind::Write | Kind::Cancel => {
+            Kind::Receive | Kind::Send | Kind::Write | Kind::Cancel => {
                 unreachable!("epoll watches the signal, listeners and connections")
             }
         }

@@ -14,12 +14,10 @@ pub(super) enum Kind {
     Accept,
     /// epoll only: a connection can be read or written.
     Ready,
-    /// io_uring only, like those below: poll until a connection attempt is decided.
-    Connect,
-    /// Multishot receive.
+    /// io_uring only, like those below: a multishot receive.
     Receive,
     Send,
-    /// Durable or plain write to a file.
+    /// A durable write to a file.
     Write,
     /// A request to cancel others. It refers to no memory and only failures are reported, which
     /// mean that there was nothing to cancel any more.
@@ -54,12 +52,11 @@ impl Tag {
             1 => Kind::Wake,
             2 => Kind::Accept,
             3 => Kind::Ready,
-            4 => Kind::Connect,
-            5 => Kind::Receive,
-            6 => Kind::Send,
-            7 => Kind::Write,
-            8 => Kind::Cancel,
-            9 => Kind::Watch,
+            4 => Kind::Receive,
+            5 => Kind::Send,
+            6 => Kind::Write,
+            7 => Kind::Cancel,
+            8 => Kind::Watch,
             other => unreachable!("the kernel returns tags as they were given, not {other}"),
         };
         let index = (bits >> 32) as u32 & (SLOTS_MAX as u32 - 1);
@@ -77,7 +74,6 @@ mod tests {
             Kind::Wake,
             Kind::Accept,
             Kind::Ready,
-            Kind::Connect,
             Kind::Receive,
             Kind::Send,
             Kind::Write,

@@ -153,7 +153,6 @@ impl Uring {
             Kind::Wake | Kind::Cancel | Kind::Ready => {}
             Kind::Watch => self.poll_watched(tag.slot.index()),
             Kind::Accept => self.on_accepted(tag.slot, result, is_last, handler),
-            Kind::Connect => self.on_connect_decided(tag.slot, result, handler),
             Kind::Receive => {
                 let buffer = cqueue::buffer_select(completion.flags());
                 self.on_received(tag.slot, result, buffer, is_last, handler);

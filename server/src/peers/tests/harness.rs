@@ -47,7 +47,6 @@ struct Nothing;
 impl Handler for Nothing {
     fn on_accept(&mut self, _: ListenerId, _: std::os::fd::OwnedFd, _: SocketAddr) {}
     fn on_accept_paused(&mut self, _: ListenerId, _: &std::io::Error) {}
-    fn on_connected(&mut self, _: Slot) {}
     fn on_received(&mut self, _: Slot, _: &[u8]) {}
     fn on_eof(&mut self, _: Slot) {}
     fn on_sent(&mut self, _: Slot, _: Vec<u8>) {}

@@ -4,7 +4,6 @@
 //! once the peer's end was signalled (`is_ending`), only the end itself or an error clears it. A
 //! connection with a send in flight has bytes in `sending`, or an outcome in `Epoll::outcomes`.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::{io, mem};
 
@@ -37,7 +36,6 @@ pub(super) struct Connection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Connecting,
     Open,
     Lingering,
 }
@@ -68,10 +66,10 @@ enum Progress {
 }
 
 impl Connection {
-    fn new(socket: OwnedFd, phase: Phase) -> Self {
+    fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
-            phase,
+            phase: Phase::Open,
             input: Input::Drained,
             is_reading: true,
             is_sending: false,
@@ -82,7 +80,6 @@ impl Connection {
 
     fn may_read(&self) -> bool {
         let wants = match self.phase {
-            Phase::Connecting => false,
             Phase::Open => self.is_reading,
             Phase::Lingering => true,
         };
@@ -107,12 +104,7 @@ impl Connection {
 impl Epoll {
     pub(in crate::ring) fn adopt(&mut self, socket: OwnedFd) -> io::Result<Slot> {
         socket::prepare_connection(&socket)?;
-        self.insert(Connection::new(socket, Phase::Open))
-    }
-
-    pub(in crate::ring) fn connect(&mut self, address: SocketAddr) -> io::Result<Slot> {
-        let socket = socket::begin_connect(address)?;
-        self.insert(Connection::new(socket, Phase::Connecting))
+        self.insert(Connection::new(socket))
     }
 
     fn insert(&mut self, connection: Connection) -> io::Result<Slot> {
@@ -170,7 +162,6 @@ impl Epoll {
     pub(in crate::ring) fn close_after_send(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match connection.phase {
-            Phase::Connecting => self.close(slot),
             Phase::Open => {
                 connection.phase = Phase::Lingering;
                 let connections = &self.connections;
@@ -218,9 +209,6 @@ impl Epoll {
 
     pub(super) fn on_ready(&mut self, slot: Slot, flags: EventFlags, handler: &mut impl Handler) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.phase == Phase::Connecting {
-            return self.on_connect_decided(slot, flags, handler);
-        }
         let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         if connection.input != Input::Ended {
             if flags.intersects(ends) {
@@ -235,24 +223,6 @@ impl Epoll {
         self.read(slot, handler);
     }
 
-    fn on_connect_decided(&mut self, slot: Slot, flags: EventFlags, handler: &mut impl Handler) {
-        let decided = EventFlags::OUT | EventFlags::HUP | EventFlags::ERR;
-        if !flags.intersects(decided) {
-            return;
-        }
-        let connection = self.connections.get_mut(slot).expect("looked up by the caller");
-        match socket::finish_connect(&connection.socket) {
-            Ok(()) => {
-                connection.phase = Phase::Open;
-                // Bytes may have come with the same edge.
-                connection.input = Input::Readable;
-                self.ready.push(slot);
-                handler.on_connected(slot);
-            }
-            Err(error) => self.fail(slot, error, handler),
-        }
-    }
-
     fn flush(&mut self, slot: Slot, handler: &mut impl Handler) {
         let connection = self.connections.get_mut(slot).expect("looked up by the caller");
         match connection.flush() {
@@ -262,7 +232,7 @@ impl Epoll {
                 connection.is_sending = false;
                 match connection.phase {
                     Phase::Lingering => self.linger(slot),
-                    Phase::Open | Phase::Connecting => handler.on_sent(slot, buffer),
+                    Phase::Open => handler.on_sent(slot, buffer),
                 }
             }
             Err(errno) => self.fail(slot, errno.into(), handler),
@@ -305,7 +275,7 @@ impl Epoll {
         match connection.phase {
             Phase::Open => handler.on_eof(slot),
             Phase::Lingering if connection.sending.is_empty() => self.close(slot),
-            Phase::Lingering | Phase::Connecting => {}
+            Phase::Lingering => {}
         }
     }
 

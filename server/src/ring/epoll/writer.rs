@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::ring::{Durability, FileWrite, Waker};
+use crate::ring::{FileWrite, Waker};
 use crate::threads;
 
 type Done = (FileWrite, io::Result<()>);
@@ -58,10 +58,7 @@ impl Drop for Writer {
 }
 
 fn execute(write: &FileWrite) -> io::Result<()> {
-    let flags = match write.durability {
-        Durability::Written => ReadWriteFlags::empty(),
-        Durability::Durable => ReadWriteFlags::DSYNC,
-    };
+    let flags = ReadWriteFlags::DSYNC;
     let bytes = write.buffer.as_slice();
     let written = loop {
         let slices = [IoSlice::new(bytes)];

@@ -1,7 +1,7 @@
 //! Beginnings and ends of connections: accept, connect, close in every state, reset, reuse.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -223,48 +223,6 @@ fn those_that_have_gone_do_not_count_among_those_that_linger() {
         });
         bed.until_connections(0);
         assert!(reader.join().unwrap() == answer, "the answer was cut");
-    });
-}
-
-#[test]
-fn a_connection_is_made_and_refused() {
-    on_both(|backend| {
-        let mut bed = Bed::new(backend, &small());
-        let to_itself = bed.ring.connect(bed.address).unwrap();
-        bed.until("both ends", |record| {
-            record.has(&Event::Connected(to_itself)) && !record.accepted.is_empty()
-        });
-        let socket = bed.record.accepted.pop_front().unwrap();
-        let accepted = bed.ring.adopt(socket).unwrap();
-        bed.send(to_itself, b"hello");
-        bed.until("the greeting", |record| record.received(accepted) == b"hello");
-        bed.send(accepted, b"welcome");
-        bed.until("the answer", |record| record.received(to_itself) == b"welcome");
-
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let refused = bed.ring.connect(nobody).unwrap();
-        bed.until("the refusal", |record| record.closed(refused).is_some());
-        assert_eq!(bed.record.closed(refused), Some(ErrorKind::ConnectionRefused));
-        assert!(!bed.record.has(&Event::Connected(refused)));
-        bed.until_connections(2);
-    });
-}
-
-#[test]
-fn an_attempt_to_connect_can_be_given_up() {
-    on_both(|backend| {
-        let mut bed = Bed::new(backend, &small());
-        // Its backlog is full after the first few: the later attempts hang.
-        let silent = crate::ring::bind("127.0.0.1:0".parse().unwrap(), 0).unwrap();
-        let address = silent.local_addr().unwrap();
-        let slots: Vec<_> = (0..8).map(|_| bed.ring.connect(address).unwrap()).collect();
-        bed.settle();
-        for slot in &slots {
-            bed.ring.close(*slot);
-        }
-        bed.record.events.clear();
-        bed.until_connections(0);
-        assert_eq!(bed.record.events, []);
     });
 }
 

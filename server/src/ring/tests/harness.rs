@@ -14,7 +14,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// What a turn reported, but for received bytes, which are joined per connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Connected(Slot),
     Eof(Slot),
     Sent(Slot, Vec<u8>),
     Closed(Slot, io::ErrorKind),
@@ -50,10 +49,7 @@ impl Record {
     /// Whether anything was reported of `slot` at all.
     pub(super) fn mentions(&self, slot: Slot) -> bool {
         let named = self.events.iter().any(|event| match event {
-            Event::Connected(other)
-            | Event::Eof(other)
-            | Event::Sent(other, _)
-            | Event::Closed(other, _) => *other == slot,
+            Event::Eof(other) | Event::Sent(other, _) | Event::Closed(other, _) => *other == slot,
             Event::Written(..) | Event::Paused(_) | Event::Wake => false,
         });
         named || self.received.contains_key(&slot)
@@ -68,10 +64,6 @@ impl Handler for Record {
 
     fn on_accept_paused(&mut self, _listener: ListenerId, error: &io::Error) {
         self.events.push(Event::Paused(error.kind()));
-    }
-
-    fn on_connected(&mut self, slot: Slot) {
-        self.events.push(Event::Connected(slot));
     }
 
     fn on_received(&mut self, slot: Slot, bytes: &[u8]) {

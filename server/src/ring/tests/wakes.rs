@@ -1,13 +1,13 @@
 //! Wake-ups from other threads, and files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
 use super::harness::{Bed, Event, PATIENCE, on_both, pattern, small};
-use crate::ring::{AlignedBuffer, Durability};
+use crate::ring::AlignedBuffer;
 
 #[test]
 fn a_wake_before_the_turn_keeps_it_from_waiting() {
@@ -101,11 +101,11 @@ fn files_are_written_where_they_were_told() {
         let folder = std::env::temp_dir();
         let path = folder.join(format!("ring-test-{backend:?}-{}", std::process::id()));
         let file = Arc::new(File::create(&path).unwrap());
-        for (token, durability) in [(7, Durability::Durable), (8, Durability::Written)] {
+        for token in [7, 8] {
             let mut buffer = AlignedBuffer::with_capacity(4096);
             buffer.extend(&pattern(100));
             buffer.as_mut_slice()[0] = token as u8;
-            bed.ring.submit_write(Arc::clone(&file), token * 4096, buffer, durability, token);
+            bed.ring.submit_write(Arc::clone(&file), token * 4096, buffer, token);
         }
         bed.until("both writes", |record| {
             [7, 8].iter().all(|token| record.has(&Event::Written(*token, 100, Ok(()))))
@@ -119,7 +119,7 @@ fn files_are_written_where_they_were_told() {
 }
 
 #[test]
-fn a_full_disk_and_a_wrong_file_are_reported() {
+fn a_file_that_takes_no_more_and_a_wrong_one_are_reported() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &small());
         let buffer = || {
@@ -127,14 +127,14 @@ fn a_full_disk_and_a_wrong_file_are_reported() {
             buffer.resize(4096);
             buffer
         };
-        let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let large = Arc::new(tempfile::tempfile().unwrap());
         let read_only = Arc::new(File::open("/dev/null").unwrap());
-        bed.ring.submit_write(full, 0, buffer(), Durability::Written, 1);
-        bed.ring.submit_write(read_only, 0, buffer(), Durability::Durable, 2);
+        bed.ring.submit_write(large, 1 << 62, buffer(), 1);
+        bed.ring.submit_write(read_only, 0, buffer(), 2);
         let is_end = |event: &&Event| matches!(event, Event::Written(..));
         bed.until("both ends", |record| record.events.iter().filter(is_end).count() == 2);
-        let full = Event::Written(1, 4096, Err(ErrorKind::StorageFull));
-        assert!(bed.record.has(&full), "{:?}", bed.record.events);
+        let refused = Event::Written(1, 4096, Err(ErrorKind::FileTooLarge));
+        assert!(bed.record.has(&refused), "{:?}", bed.record.events);
         assert!(!bed.record.has(&Event::Written(2, 4096, Ok(()))));
     });
 }

@@ -1,17 +1,15 @@
 //! Connections through io_uring: receiving, sending and every way to end.
 //!
 //! ```text
-//!  Connecting ──> Open ──────────────> Lingering ──> Closing ──> descriptor closed, slot free
-//!       │          │  close_after_send     │            ^  when no operation refers to it any more
-//!       └──────────┴───────────────────────┴────────────┘
-//!                 close, error, linger time over
+//!  Open ──────────────> Lingering ──> Closing ──> descriptor closed, slot free
+//!   │  close_after_send     │            ^  when no operation refers to it any more
+//!   └───────────────────────┴────────────┘
+//!          close, error, linger time over
 //! ```
 //!
-//! *Invariants*: `operations` counts what is in flight for the connection: one receive (or
-//! the poll of a connection attempt), one send. Events are reported in `Connecting` and
-//! `Open` only. In `Closing` everything in flight has a cancellation queued behind it.
+//! *Invariants*: `operations` counts what is in flight for the connection: one receive, one
+//! send. Events are reported in `Open` only. In `Closing` everything in flight has a cancellation queued behind it.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::{io, mem};
 
@@ -42,7 +40,6 @@ pub(super) struct Connection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Connecting,
     Open,
     Lingering,
     Closing,
@@ -57,10 +54,10 @@ enum Receive {
 }
 
 impl Connection {
-    fn new(socket: OwnedFd, phase: Phase) -> Self {
+    fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
-            phase,
+            phase: Phase::Open,
             receive: Receive::Idle,
             is_reading: true,
             has_eof: false,
@@ -74,7 +71,7 @@ impl Connection {
         let reads = match self.phase {
             Phase::Open => self.is_reading,
             Phase::Lingering => true,
-            Phase::Connecting | Phase::Closing => false,
+            Phase::Closing => false,
         };
         reads && !self.has_eof && self.receive == Receive::Idle
     }
@@ -83,18 +80,8 @@ impl Connection {
 impl Uring {
     pub(in crate::ring) fn adopt(&mut self, socket: OwnedFd) -> io::Result<Slot> {
         socket::prepare_connection(&socket)?;
-        let slot = self.insert(Connection::new(socket, Phase::Open))?;
+        let slot = self.insert(Connection::new(socket))?;
         self.receive_if_wanted(slot);
-        Ok(slot)
-    }
-
-    pub(in crate::ring) fn connect(&mut self, address: SocketAddr) -> io::Result<Slot> {
-        let socket = socket::begin_connect(address)?;
-        let entry = opcode::PollAdd::new(Fd(socket.as_raw_fd()), libc::POLLOUT as u32).build();
-        let mut connection = Connection::new(socket, Phase::Connecting);
-        connection.operations = 1;
-        let slot = self.insert(connection)?;
-        self.submit(entry, Tag::new(Kind::Connect, slot));
         Ok(slot)
     }
 
@@ -149,7 +136,6 @@ impl Uring {
     pub(in crate::ring) fn close_after_send(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match connection.phase {
-            Phase::Connecting => self.close(slot),
             Phase::Open => {
                 connection.phase = Phase::Lingering;
                 let connections = &self.connections;
@@ -205,29 +191,6 @@ impl Uring {
         }
     }
 
-    pub(super) fn on_connect_decided(
-        &mut self,
-        slot: Slot,
-        result: Result<u32, Errno>,
-        handler: &mut impl Handler,
-    ) {
-        let connection = self.ended(slot);
-        if connection.phase == Phase::Closing {
-            return self.release_if_done(slot);
-        }
-        let outcome = result
-            .map_err(io::Error::from)
-            .and_then(|_| socket::finish_connect(&connection.socket));
-        match outcome {
-            Ok(()) => {
-                connection.phase = Phase::Open;
-                self.receive_if_wanted(slot);
-                handler.on_connected(slot);
-            }
-            Err(error) => self.fail(slot, error, handler),
-        }
-    }
-
     pub(super) fn on_received(
         &mut self,
         slot: Slot,
@@ -270,7 +233,7 @@ impl Uring {
             (Phase::Closing, _) => self.release_if_done(slot),
             (_, Err(errno)) => self.fail(slot, errno.into(), handler),
             (Phase::Lingering, Ok(())) => self.drain(slot),
-            (Phase::Open | Phase::Connecting, Ok(())) => self.receive_if_wanted(slot),
+            (Phase::Open, Ok(())) => self.receive_if_wanted(slot),
         }
     }
 
@@ -296,7 +259,7 @@ impl Uring {
         let buffer = mem::take(&mut connection.sending);
         match connection.phase {
             Phase::Lingering => self.linger(slot),
-            Phase::Open | Phase::Connecting | Phase::Closing => handler.on_sent(slot, buffer),
+            Phase::Open | Phase::Closing => handler.on_sent(slot, buffer),
         }
     }
 
@@ -310,7 +273,7 @@ impl Uring {
     /// The connection broke: reports that to an owner who still cares, and cleans up.
     fn fail(&mut self, slot: Slot, error: io::Error, handler: &mut impl Handler) {
         let connection = self.connections.get(slot).expect("a connection fails while it exists");
-        let is_reported = matches!(connection.phase, Phase::Connecting | Phase::Open);
+        let is_reported = connection.phase == Phase::Open;
         self.close(slot);
         if is_reported {
             handler.on_closed(slot, error);

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use super::Uring;
 use crate::ring::slots::Slot;
 use crate::ring::tag::{Kind, Tag};
-use crate::ring::{Durability, FileWrite, Handler};
+use crate::ring::{FileWrite, Handler};
 
 impl Uring {
     pub(in crate::ring) fn submit_write(&mut self, write: FileWrite) {
@@ -19,17 +19,13 @@ impl Uring {
     fn queue_write(&mut self, slot: Slot) {
         let write = self.writes.get(slot).expect("a write in flight is in the table");
         let bytes = write.buffer.as_slice();
-        let flags = match write.durability {
-            Durability::Written => 0,
-            Durability::Durable => libc::RWF_DSYNC,
-        };
         let entry = opcode::Write::new(
             types::Fd(write.file.as_raw_fd()),
             bytes.as_ptr(),
             u32::try_from(bytes.len()).expect("a buffer for a file is below 4 GiB"),
         )
         .offset(write.offset)
-        .rw_flags(flags)
+        .rw_flags(libc::RWF_DSYNC)
         .build();
         self.submit(entry, Tag::new(Kind::Write, slot));
     }
