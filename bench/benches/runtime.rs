@@ -184,17 +184,12 @@ impl Clients {
 
     /// Makes `count` connections in addition to those there are.
     fn connect(&mut self, address: SocketAddr, count: usize) -> anyhow::Result<()> {
-        let mut begun = self.load.connected.len();
-        let wanted = begun + count;
+        let wanted = self.load.connected.len() + count;
         self.load.owed.resize(wanted, 0);
         self.load.is_sending.resize(wanted, false);
-        while self.load.connected.len() < wanted {
-            // Not more at once than a backlog holds.
-            while begun < wanted && begun - self.load.connected.len() < 100 {
-                self.ring.connect(address)?;
-                begun += 1;
-            }
-            self.turn(Duration::from_secs(5))?;
+        for _ in 0..count {
+            let stream = std::net::TcpStream::connect(address)?;
+            self.load.connected.push(self.ring.adopt(stream.into())?);
         }
         Ok(())
     }
@@ -268,10 +263,6 @@ impl Handler for Load {
     fn on_accept(&mut self, _listener: ListenerId, _socket: OwnedFd, _peer: SocketAddr) {}
 
     fn on_accept_paused(&mut self, _listener: ListenerId, _error: &io::Error) {}
-
-    fn on_connected(&mut self, slot: Slot) {
-        self.connected.push(slot);
-    }
 
     fn on_received(&mut self, slot: Slot, bytes: &[u8]) {
         self.received_bytes += bytes.len() as u64;
@@ -349,8 +340,6 @@ impl Handler for Echo {
     fn on_accept_paused(&mut self, _listener: ListenerId, error: &io::Error) {
         eprintln!("accepting nothing for now: {error}");
     }
-
-    fn on_connected(&mut self, _slot: Slot) {}
 
     fn on_received(&mut self, slot: Slot, bytes: &[u8]) {
         let peer = &mut self.peers[slot.index()];

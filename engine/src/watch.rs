@@ -42,16 +42,6 @@ impl WatchTable {
         self.count
     }
 
-    /// How many connections have a watch.
-    pub fn watchers_count(&self) -> usize {
-        self.by_slot.len()
-    }
-
-    /// How many paths have a watch.
-    pub fn paths_count(&self) -> usize {
-        self.by_path.len()
-    }
-
     /// The paths on which the connection in `slot` has more than a watch of the list of children,
     /// in order.
     pub fn data_paths_of(&self, slot: u32) -> impl Iterator<Item = &str> {
@@ -261,8 +251,8 @@ mod tests {
         assert_eq!(table.modes(1, "/a"), Modes::PERSISTENT);
         table.add(2, "/a", Modes::CHILD);
         table.remove_slot(1);
-        assert_eq!((table.count(), table.paths_count(), table.watchers_count()), (1, 1, 1));
+        assert_eq!((table.count(), table.by_path.len(), table.by_slot.len()), (1, 1, 1));
         table.remove_slot(2);
-        assert_eq!((table.count(), table.paths_count(), table.watchers_count()), (0, 0, 0));
+        assert_eq!((table.count(), table.by_path.len(), table.by_slot.len()), (0, 0, 0));
     }
 }

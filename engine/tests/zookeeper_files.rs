@@ -10,13 +10,14 @@ use engine::btree::Version;
 use engine::ids::{SessionId, Xid};
 use engine::jute::Writer;
 use engine::time::WallTime;
-use engine::tree::{self, Effects, OwnerMode, Tree};
+use engine::tree::{self, Effects, ImportError, OwnerMode, Tree};
 use engine::txn::{NewNode, Txn, TxnHeader};
 use engine::zookeeper_files::{
     Compression, FileName, Loaded, LogError, LogReader, Report, Restore, SnapshotError,
-    SnapshotReader, WriteOptions, looks_whole, write_snapshot,
+    SnapshotReader, SnapshotRecords, Tail, TreeSink, WriteOptions, ZnodeRecord, looks_whole,
+    write_snapshot,
 };
-use engine::zxid::Zxid;
+use engine::zxid::{Epoch, Zxid};
 
 const SNAPSHOT_0: &[u8] = include_bytes!("zookeeper_files/snapshot.0");
 const SNAPSHOT_24_GZ: &[u8] = include_bytes!("zookeeper_files/snapshot.24.gz");
@@ -49,6 +50,26 @@ fn replayed() -> Tree {
     replay(load_plain(SNAPSHOT_0, Zxid(0)).unwrap(), LOG_1).0
 }
 
+/// Takes records, and keeps none.
+struct Nothing;
+
+impl TreeSink for Nothing {
+    fn session(&mut self, _session: SessionId, _timeout_ms: i32) {}
+
+    fn acl(&mut self, _index: i64, _list: &AclBytes<'_>) {}
+
+    fn znode(&mut self, _znode: &ZnodeRecord<'_>) -> Result<(), ImportError> {
+        Ok(())
+    }
+}
+
+/// What a snapshot has behind its tree.
+fn tail(bytes: &[u8]) -> Tail {
+    let mut records = SnapshotRecords::new(Nothing);
+    records.push(bytes).unwrap();
+    records.finish().unwrap().1
+}
+
 fn written(version: &Version, options: WriteOptions) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_snapshot(version, options, &mut bytes).unwrap();
@@ -59,7 +80,7 @@ fn written(version: &Version, options: WriteOptions) -> Vec<u8> {
 fn a_fresh_servers_snapshot_is_a_fresh_tree() {
     let loaded = load_plain(SNAPSHOT_0, Zxid(0)).unwrap();
     assert_eq!(loaded.digest.unwrap().zxid, Zxid(0));
-    assert_eq!((loaded.last_zxid, loaded.unknown_acls), (Some(Zxid(0)), 0));
+    assert_eq!((tail(SNAPSHOT_0).last_zxid, loaded.unknown_acls.len()), (Some(Zxid(0)), 0));
     let fresh = Tree::new(OwnerMode::Extended);
     assert_eq!(loaded.tree.digest(), fresh.digest());
     assert_eq!(loaded.tree.counters(), fresh.counters());
@@ -111,7 +132,7 @@ fn what_is_written_is_read_again() {
         let bytes = written(&version, options);
         let mut loaded = load_plain(&bytes, END).unwrap();
         assert_eq!(loaded.digest.map(|digest| digest.zxid), options.digest.then_some(END));
-        assert_eq!(loaded.last_zxid, options.last_zxid.then_some(END));
+        assert_eq!(tail(&bytes).last_zxid, options.last_zxid.then_some(END));
         assert_eq!(loaded.tree.digest(), tree::digest(&version));
         let again = written(&loaded.tree.freeze(), options);
         assert!(again == bytes, "written once more, it is the same");
@@ -241,26 +262,56 @@ fn snapshot_without_list() -> Vec<u8> {
     bytes
 }
 
+/// A transaction that creates `path`, with a list of its own.
+fn create(zxid: Zxid, path: &str, own: &[Acl]) -> Vec<u8> {
+    let acl = AclBytes::encode(own);
+    let node = NewNode { path: path.into(), data: None, acl, parent_cversion: 1 };
+    let time = WallTime(5);
+    let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid, time };
+    let create = Txn::Create { with_stat: true, node, ephemeral: false };
+    let mut txn = Vec::new();
+    engine::txn::codec::encode(&header, &create, None, &mut txn);
+    txn
+}
+
 #[test]
 fn a_missing_list_denies_everything_until_the_log_brings_it() {
     let loaded = load_plain(&snapshot_without_list(), Zxid(1)).unwrap();
-    assert_eq!(loaded.unknown_acls, 1);
+    assert_eq!(loaded.unknown_acls.len(), 1);
     let list = |tree: &Tree| {
         let view = tree.view();
         tree::acl(view, tree::znode(view, "/a").unwrap().acl()).decode()
     };
     assert_eq!(list(&loaded.tree), [Acl { perms: 0, id: Id::new("world", "anyone") }]);
     let own = [Acl { perms: 31, id: Id::new("digest", "user:x") }];
-    let acl = AclBytes::encode(&own);
-    let node = NewNode { path: "/a".into(), data: None, acl, parent_cversion: 1 };
-    let time = WallTime(5);
-    let header = TxnHeader { session: SessionId(1), cxid: Xid(1), zxid: Zxid(2), time };
-    let mut txn = Vec::new();
-    let create = Txn::Create { with_stat: true, node, ephemeral: false };
-    engine::txn::codec::encode(&header, &create, None, &mut txn);
-    let mut restore = Restore::new(loaded);
-    restore.apply(&txn).unwrap();
-    assert_eq!(list(&restore.finish().0), own);
+    let restored = |path: &str| {
+        let mut restore = Restore::new(load_plain(&snapshot_without_list(), Zxid(1)).unwrap());
+        restore.apply(&create(Zxid(2), path, &own)).unwrap();
+        restore.finish()
+    };
+    let (tree, report) = restored("/a");
+    assert_eq!((list(&tree), report.unknown_acls), (own.to_vec(), 0));
+    let (tree, report) = restored("/b");
+    assert_eq!((list(&tree).len(), list(&tree)[0].perms, report.unknown_acls), (1, 0, 1));
+}
+
+#[test]
+fn a_gap_at_the_beginning_of_an_epoch_is_reported() {
+    let zxid = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+    let start = zxid(1, 5);
+    for (next, gaps) in [
+        (zxid(1, 6), 0),
+        (zxid(1, 7), 1),
+        (zxid(2, 0), 0),
+        (zxid(2, 1), 0),
+        (zxid(2, 7), 1),
+        (zxid(4, 1), 0),
+    ] {
+        let mut restore = Restore::new(load_plain(SNAPSHOT_0, start).unwrap());
+        restore.apply(&create(next, "/a", &[])).unwrap();
+        let (_, report) = restore.finish();
+        assert_eq!((report.gaps, report.out_of_order), (gaps, 0), "{next}");
+    }
 }
 
 /// The tree of a version, from nothing.

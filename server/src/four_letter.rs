@@ -33,7 +33,7 @@ pub enum Word {
     Gtmk,
     /// Tree digests by zxid.
     Hash,
-    /// Read-only or not.
+    /// Whether writes are taken.
     Isro,
     /// Numbers for monitoring.
     Mntr,
@@ -61,8 +61,12 @@ pub enum Word {
 /// What must be collected before a word can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: [`text::constant`] has the answer, or the word only resets something.
+    /// Nothing: [`text::constant`] has the answer.
     Nothing,
+    /// Whether the server serves; if it does, [`text::constant`] has the answer.
+    Role,
+    /// Whether the server serves; if it does, something is reset.
+    Reset,
     /// [`report::ServerReport`].
     Server,
     /// [`report::ServerReport`] and a [`report::ConnectionReport`] for each connection.
@@ -160,12 +164,14 @@ impl Word {
             Self::Dump => Needs::Dump,
             Self::Envi => Needs::Environment,
             Self::Hash => Needs::Digests,
-            Self::Isro | Self::Srvr => Needs::Server,
+            Self::Isro => Needs::Role,
+            Self::Srvr => Needs::Server,
             Self::Mntr => Needs::Metrics,
             Self::Stat => Needs::ServerAndConnections,
             Self::Stmk => Needs::Mask,
             Self::Wchc | Self::Wchp | Self::Wchs => Needs::Watches,
-            Self::Crst | Self::Gtmk | Self::Ruok | Self::Srst | Self::TelnetClose => Needs::Nothing,
+            Self::Crst | Self::Srst => Needs::Reset,
+            Self::Gtmk | Self::Ruok | Self::TelnetClose => Needs::Nothing,
         }
     }
 }

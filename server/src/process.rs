@@ -88,15 +88,18 @@ fn user_in(accounts: &str, id: u32) -> Option<String> {
     accounts.lines().filter_map(fields).find(|(_, number)| *number == id).map(|(name, _)| name)
 }
 
-/// Bytes of all files in and below `folder`. Files that go while this looks are left out.
+/// Bytes of all files in and below `folder`. Files and directories in it that go while this looks
+/// are left out.
 // Compat: ZooKeeperServer.getDirSize
 pub fn directory_bytes(folder: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes += directory_bytes(&entry.path())?,
-            Ok(metadata) => bytes += metadata.len(),
+        let found = entry.metadata().and_then(|metadata| {
+            if metadata.is_dir() { directory_bytes(&entry.path()) } else { Ok(metadata.len()) }
+        });
+        match found {
+            Ok(more) => bytes += more,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

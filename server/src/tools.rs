@@ -87,7 +87,9 @@ pub struct Import {
     #[command(flatten)]
     data: DataArgs,
 
-    /// Goes on where ZooKeeper would, but something is missing or not as it says it was.
+    /// Takes what can be read where something is missing or not as it says it was. A ZooKeeper
+    /// would start from most of that, but not from logs without a snapshot (unless it is told
+    /// snapshot.trust.empty=true), nor from epochs that contradict each other.
     #[arg(long)]
     force: bool,
 }

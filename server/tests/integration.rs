@@ -12,6 +12,8 @@ mod backup;
 mod client;
 #[path = "integration/crash.rs"]
 mod crash;
+#[path = "integration/dev_ensemble.rs"]
+mod dev_ensemble;
 #[path = "integration/disk_full.rs"]
 mod disk_full;
 #[path = "integration/ensemble.rs"]

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "tools/backup.rs"]
+mod backup;
 #[path = "tools/export.rs"]
 mod export;
+#[path = "tools/import.rs"]
+mod import;
 #[path = "tools/inspect.rs"]
 mod inspect;
 

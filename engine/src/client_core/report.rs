@@ -4,12 +4,12 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use super::ClientCore;
-use super::connection::{Connection, ConnectionStats, LatencyStats};
+use super::connection::{Connection, ConnectionStats, LatencyStats, Phase};
 use crate::ids::{ConnectionId, SessionId};
 use crate::metrics::{Sizes, Summary, Times};
 use crate::time::Instant;
 
-/// Counters of one core since its start or the last reset.
+/// Counters of one core since its start or the last reset, but for `auth_failed`.
 #[derive(Clone, Debug, Default)]
 pub struct CoreStats {
     /// Packets received.
@@ -39,7 +39,7 @@ pub struct CoreStats {
     pub large_requests_rejected: u64,
     /// Connections dropped because they never asked for a session.
     pub sessionless_expired: u64,
-    /// Failed authentications.
+    /// Failed authentications since the start.
     pub auth_failed: u64,
     /// The longest turn.
     pub longest_turn: Duration,
@@ -77,7 +77,7 @@ pub struct ConnectionReport {
     pub stats: ConnectionStats,
     /// When it is closed if nothing is heard of it.
     pub deadline: Instant,
-    /// Whether its socket is read.
+    /// Whether its socket is read for requests.
     pub reads: bool,
     /// Whether output is on its way to it.
     pub writes: bool,
@@ -94,12 +94,8 @@ pub struct CoreReport {
     pub outstanding: usize,
     /// Open connections.
     pub connections_count: usize,
-    /// Watches, connections that have one, paths that have one.
+    /// Watches of all kinds.
     pub watches_count: usize,
-    /// Connections with a watch.
-    pub watchers_count: usize,
-    /// Paths with a watch.
-    pub watched_paths_count: usize,
     /// Every connection, if asked for.
     pub connections: Vec<ConnectionReport>,
 }
@@ -112,8 +108,6 @@ impl ClientCore {
             outstanding: self.outstanding,
             connections_count: self.connections_count,
             watches_count: self.watches.count(),
-            watchers_count: self.watches.watchers_count(),
-            watched_paths_count: self.watches.paths_count(),
             connections: if connections { self.connection_reports() } else { Vec::new() },
         }
     }
@@ -124,13 +118,15 @@ impl ClientCore {
     }
 
     /// Forgets what was counted (`srst`), or what was counted per connection (`crst`).
+    // Compat: ServerStats.reset leaves the failed authentications.
     pub fn reset_stats(&mut self, per_connection: bool) {
         if per_connection {
             for connection in self.connections.iter_mut().flatten() {
                 connection.stats = ConnectionStats::after_reset();
             }
         } else {
-            self.stats = CoreStats::default();
+            let auth_failed = self.stats.auth_failed;
+            self.stats = CoreStats { auth_failed, ..CoreStats::default() };
         }
     }
 
@@ -150,7 +146,8 @@ impl ClientCore {
             queued: connection.queue.len(),
             stats: connection.stats,
             deadline: self.deadline_of(connection),
-            reads: !connection.paused,
+            // Compat: NIOServerCnxn.checkFourLetterWord - no selector has to do with it any more.
+            reads: !connection.paused && connection.phase != Phase::Admin,
             writes: connection.sending,
             data_watches: self
                 .watches

@@ -146,3 +146,36 @@ fn the_answer_to_a_word_may_be_long() {
     world.finish_turn();
     assert!(world.sent == [(0, text)], "all of it");
 }
+
+// Compat: ServerStats.reset
+#[test]
+fn a_reset_leaves_the_failed_authentications() {
+    let mut world = World::new(1);
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    let frame = writer.begin_part();
+    writer.i32(-4);
+    writer.i32(OpCode::Auth.to_wire());
+    writer.i32(0);
+    writer.string("no such scheme");
+    writer.buf_or_null(Some(b"me"));
+    writer.end_part(frame);
+    world.core.step(NOW, Input::Received(id(0), &bytes), &mut Vec::new());
+    let counted = |world: &World| {
+        let stats = world.core.report(false).stats;
+        (stats.auth_failed, stats.packets_received)
+    };
+    assert_eq!(counted(&world), (1, 1));
+    world.core.reset_stats(false);
+    assert_eq!(counted(&world), (1, 0));
+}
+
+#[test]
+fn who_asks_with_a_word_is_not_shown_as_being_read() {
+    let mut world = World::new(1);
+    world.accept(1);
+    world.core.step(NOW, Input::Received(id(1), b"stat"), &mut Vec::new());
+    let connections = world.core.report(true).connections;
+    let shown: Vec<_> = connections.iter().map(|one| (one.reads, one.writes)).collect();
+    assert_eq!(shown, [(true, false), (false, false)]);
+}

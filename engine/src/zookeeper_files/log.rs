@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use crate::jute::DecodeError;
 
 use super::LOG_MAGIC;
-use super::stream::Stream;
+use super::stream::{PIECE_BYTES, Stream};
 
 /// Why a log cannot be read on. Its server would not start with it either.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +16,11 @@ pub enum LogError {
     /// It begins with something else.
     #[error("the first word is {0:#010x}, not that of a transaction log")]
     Magic(i32),
-    /// It ends before its first transaction could begin. As the last of all logs, an empty one
-    /// is fine: its server died just after making it.
+    /// It ends within its header. An empty one, and only that, is fine as the last of all logs:
+    /// its server died just after making it.
     #[error("the header is missing, the file has {bytes} bytes")]
     NoHeader {
-        /// What there is of it.
+        /// The length of the file.
         bytes: u64,
     },
     /// The checksum does not fit the transaction.
@@ -58,8 +58,6 @@ pub struct LogReader<R> {
 
 /// Behind each transaction.
 const RECORD_END: u8 = b'B';
-/// How much is read at a time.
-const PIECE_BYTES: usize = 1 << 16;
 
 /// What a record can be.
 enum Record {

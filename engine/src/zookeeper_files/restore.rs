@@ -1,7 +1,7 @@
 //! Replays logs on a fuzzy snapshot, and says whether the result is what ZooKeeper had.
 
 use crate::jute::DecodeError;
-use crate::tree::{Effects, OwnerMode, Tree};
+use crate::tree::{self, AclId, Effects, OwnerMode, Tree};
 use crate::txn::codec::{self, DIGEST_VERSION};
 use crate::zxid::Zxid;
 
@@ -31,11 +31,12 @@ pub struct Report {
     pub first_different: Option<Zxid>,
     /// The snapshot is whole only with this transaction, and no log has it.
     pub missing_end: Option<Zxid>,
-    /// Times that the counter of the zxid passed over a number, within an epoch.
+    /// Times that the counter of the zxid passed over a number: within an epoch, or at the
+    /// beginning of one.
     pub gaps: u64,
     /// Times that a zxid was not above the one before.
     pub out_of_order: u64,
-    /// Znodes whose ACL list the snapshot had not.
+    /// Znodes whose ACL list the snapshot had not, nor any log: nobody may do anything with them.
     pub unknown_acls: u64,
     /// Ephemerals of sessions that were gone; they were deleted.
     pub lost_ephemerals: u64,
@@ -53,6 +54,8 @@ pub struct Restore {
     /// The zxid in the snapshot's name: the replay begins behind it.
     start: Zxid,
     newest: Zxid,
+    /// Znodes whose ACL list the snapshot had not, and what they have instead.
+    unknown_acls: Vec<(String, AclId)>,
     report: Report,
 }
 
@@ -65,14 +68,14 @@ impl Restore {
         let whole_at = loaded.digest.filter(|digest| {
             digest.zxid != Zxid::ZERO && digest.zxid >= start && digest.zxid.to_wire() > 0
         });
-        let report = Report { unknown_acls: loaded.unknown_acls, ..Report::default() };
         let mut restore = Self {
             tree: loaded.tree,
             effects: Effects::new(),
             whole_at,
             start,
             newest: start,
-            report,
+            unknown_acls: loaded.unknown_acls,
+            report: Report::default(),
         };
         restore.compare_with_snapshot(start);
         restore
@@ -81,7 +84,7 @@ impl Restore {
     /// Starts with nothing: a server that never wrote a snapshot, or all logs since its first.
     pub fn from_nothing(mode: OwnerMode) -> Self {
         let tree = Tree::new(mode);
-        Self::new(Loaded { tree, digest: None, last_zxid: None, unknown_acls: 0 })
+        Self::new(Loaded { tree, digest: None, unknown_acls: Vec::new() })
     }
 
     /// Replays a transaction, as a log has it. Those that the snapshot has are passed over.
@@ -110,14 +113,20 @@ impl Restore {
         self.report.missing_end = self.whole_at.map(|digest| digest.zxid);
         let lost = self.tree.delete_lost_ephemerals();
         (self.report.lost_ephemerals, self.report.lost_ttls) = (lost.count, lost.ttls);
+        let view = self.tree.view();
+        let has_still = |(path, denied): &&(String, AclId)| {
+            tree::znode(view, path).is_some_and(|znode| znode.acl() == *denied)
+        };
+        self.report.unknown_acls = self.unknown_acls.iter().filter(has_still).count() as u64;
         (self.tree, self.report)
     }
 
     fn check_order(&mut self, zxid: Zxid) {
-        let is_next_epoch = zxid.epoch() > self.newest.epoch();
+        // ZooKeeper's leaders begin with 1, and docs/format.md lets an epoch begin with 0, too.
+        let begins_epoch = zxid.epoch() > self.newest.epoch() && zxid.counter() <= 1;
         if zxid <= self.newest {
             self.report.out_of_order += 1;
-        } else if !is_next_epoch && self.newest.next() != Some(zxid) {
+        } else if !begins_epoch && self.newest.next() != Some(zxid) {
             self.report.gaps += 1;
         }
         self.newest = self.newest.max(zxid);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use snap::raw::{Decoder, Encoder, decompress_len};
+use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
 /// The first bytes of the stream; two version numbers follow.
 pub(super) const MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
@@ -12,10 +12,11 @@ const MAGIC_HEAD: u32 = u32::from_be_bytes([MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[
 const HEADER_BYTES: usize = MAGIC.len() + 8;
 /// The oldest reader that a stream may ask for.
 const VERSION: u32 = 1;
-/// No block can be unpacked to more than so many times its size.
-const EXPANSION_MAX: usize = 64;
 /// How much of the stream goes in a block, as snappy-java does it.
 const BLOCK_BYTES: usize = 32 << 10;
+/// No block is unpacked to more. The format allows any length, but ZooKeeper writes with the block
+/// size that snappy-java has by default, and lengths that are only claimed must not cost memory.
+const BLOCK_BYTES_MAX: usize = 32 * BLOCK_BYTES;
 
 /// Unpacks while reading.
 #[derive(Debug)]
@@ -53,8 +54,8 @@ impl<R: Read> SnappyReader<R> {
         }
         self.read_packed(word)?;
         let bytes = decompress_len(&self.packed).map_err(bad)?;
-        if bytes > self.packed.len().saturating_mul(EXPANSION_MAX) {
-            return Err(bad("a block claims to be larger than it can be"));
+        if bytes > BLOCK_BYTES_MAX {
+            return Err(too_long("unpacked", bytes, BLOCK_BYTES_MAX));
         }
         self.block.resize(bytes, 0);
         let written = Decoder::new().decompress(&self.packed, &mut self.block).map_err(bad)?;
@@ -78,6 +79,10 @@ impl<R: Read> SnappyReader<R> {
 
     /// Reads a block as it is; memory grows with what there is, not with what is claimed.
     fn read_packed(&mut self, bytes: u32) -> io::Result<()> {
+        let most = max_compress_len(BLOCK_BYTES_MAX);
+        if bytes as usize > most {
+            return Err(too_long("packed", bytes as usize, most));
+        }
         self.packed.clear();
         let read = self.source.by_ref().take(u64::from(bytes)).read_to_end(&mut self.packed)?;
         if read < bytes as usize {
@@ -139,7 +144,7 @@ impl<W: Write> SnappyWriter<W> {
     }
 
     fn write_block(&mut self) -> io::Result<()> {
-        self.packed.resize(snap::raw::max_compress_len(self.block.len()), 0);
+        self.packed.resize(max_compress_len(self.block.len()), 0);
         let bytes = Encoder::new().compress(&self.block, &mut self.packed).map_err(bad)?;
         let length = u32::try_from(bytes).expect("a block is small");
         self.target.write_all(&length.to_be_bytes())?;
@@ -163,6 +168,10 @@ impl<W: Write> Write for SnappyWriter<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.target.flush()
     }
+}
+
+fn too_long(form: &str, bytes: usize, most: usize) -> io::Error {
+    bad(format!("a block claims {bytes} bytes {form}, and no ZooKeeper writes more than {most}"))
 }
 
 fn bad(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -212,6 +221,24 @@ mod tests {
         }
     }
 
+    /// Blocks whose bytes are there, and that claim to be unpacked, or to be packed, to far more.
+    #[test]
+    fn what_a_block_claims_costs_no_memory() {
+        let begin = packed(b"", 1);
+        let there = 1 << 20;
+        // A length of 64 MiB as snappy has it, and then nothing that could be unpacked.
+        let mut block = vec![0x80, 0x80, 0x80, 0x20];
+        block.resize(there, 0xff);
+        let unpacked = [&begin[..], &(there as u32).to_be_bytes(), &block].concat();
+        let packed = [&begin[..], &(1_u32 << 30).to_be_bytes(), &block].concat();
+        for bytes in [unpacked, packed] {
+            let mut reader = SnappyReader::new(&bytes[..]);
+            let error = reader.read(&mut [0]).unwrap_err().to_string();
+            assert!(error.contains("no ZooKeeper writes more"), "{error}");
+            assert!(reader.packed.capacity() + reader.block.capacity() < 8 * there);
+        }
+    }
+
     #[test]
     fn what_is_not_the_format_is_an_error() {
         let once = packed(&b"abcabcabc".repeat(100), 1000);
@@ -226,6 +253,8 @@ mod tests {
         let mut long = packed(b"", 1);
         long.extend([0x7f, 0xff, 0xff, 0xff, 1, 2, 3]);
         assert!(unpack(&long).is_err());
+        assert!(unpack(&packed(&vec![7; BLOCK_BYTES_MAX], BLOCK_BYTES_MAX)).is_ok());
+        assert!(unpack(&packed(&vec![7; BLOCK_BYTES_MAX + 1], BLOCK_BYTES_MAX + 1)).is_err());
         let mut newer = packed(b"x", 1);
         newer[HEADER_BYTES - 1] = 2;
         assert!(unpack(&newer).is_err());

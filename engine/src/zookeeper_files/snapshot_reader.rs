@@ -3,11 +3,11 @@
 use std::io::{self, Read};
 
 use crate::jute::{DecodeError, Reader};
-use crate::tree::{OwnerMode, Tree};
+use crate::tree::{AclId, OwnerMode, Tree};
 use crate::zxid::Zxid;
 
 use super::names::Compression;
-use super::stream::Stream;
+use super::stream::{PIECE_BYTES, Stream};
 use super::tree_reader::{TreeReadError, TreeRecords, TreeSink, TreeSoFar};
 use super::{END_PATH, FILE_VERSION, SNAPSHOT_MAGIC, snappy};
 
@@ -64,10 +64,8 @@ pub struct Loaded {
     pub tree: Tree,
     /// What its digest was when writing it had ended: with this transaction it is whole.
     pub digest: Option<TreeDigest>,
-    /// The last transaction when writing ended, if the file says so.
-    pub last_zxid: Option<Zxid>,
-    /// Znodes whose ACL list the file has not.
-    pub unknown_acls: u64,
+    /// Znodes whose ACL list the file has not, and the list that denies everything in its place.
+    pub unknown_acls: Vec<(String, AclId)>,
 }
 
 /// Reads a snapshot that comes in pieces.
@@ -107,8 +105,6 @@ const SEAL_BYTES: usize = 13;
 const LAST_ZXID_BYTES: usize = 8 + SEAL_BYTES;
 /// The longest tail: a digest of the old form is text.
 const TAIL_BYTES_MAX: usize = 1024;
-/// How much is read from a file at a time.
-const PIECE_BYTES: usize = 1 << 16;
 
 /// The last bytes of a snapshot that is not packed.
 const WHOLE_END: [u8; 5] = [0, 0, 0, 1, b'/'];
@@ -149,11 +145,11 @@ impl SnapshotReader {
     /// At the end of the file: checks that it is one. `zxid` is that of its name.
     pub fn finish(self, zxid: Zxid) -> Result<Loaded, SnapshotError> {
         let offset = self.records.stream.taken();
-        let (tree, Tail { digest, last_zxid }) = self.records.finish()?;
-        let unknown_acls = tree.unknown_acls;
+        let (mut tree, Tail { digest, .. }) = self.records.finish()?;
+        let unknown_acls = std::mem::take(&mut tree.unknown_acls);
         let tree = tree.finish(zxid);
         let tree = tree.map_err(|error| SnapshotError::Tree { offset, error })?;
-        Ok(Loaded { tree, digest, last_zxid, unknown_acls })
+        Ok(Loaded { tree, digest, unknown_acls })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::tree;
 use super::names::Compression;
 use super::snappy::SnappyWriter;
 use super::snapshot_reader::seal;
+use super::stream::PIECE_BYTES;
 use super::tree_writer::TreeWriter;
 use super::{FILE_VERSION, SNAPSHOT_MAGIC};
 
@@ -32,8 +33,6 @@ impl Default for WriteOptions {
 
 /// The field `dbid` of a snapshot.
 const DATABASE_ID: i64 = -1;
-/// How much is written at a time.
-const PIECE_BYTES: usize = 1 << 16;
 
 /// Writes `version` as a file that is packed, or not. Its name is that of
 /// [`super::FileName::snapshot`], with the suffix that says how.

@@ -7,6 +7,9 @@ use simd_adler32::Adler32;
 use crate::jute::{DecodeError, Reader};
 use crate::limits::RECORD_BYTES_MAX;
 
+/// How much of a file is read or written at a time.
+pub(super) const PIECE_BYTES: usize = 1 << 16;
+
 /// A buffer between a source of bytes and a decoder of records.
 pub struct Stream {
     buffer: Vec<u8>,

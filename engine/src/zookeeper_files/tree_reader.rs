@@ -75,7 +75,9 @@ pub(super) struct TreeSoFar {
     builder: TreeBuilder,
     /// Ids of the lists by the index that they have in the stream.
     acls: FastMap<i64, AclId>,
-    pub(super) unknown_acls: u64,
+    /// Znodes with a list that the stream has not: it is fuzzy, and the replay of the log brings
+    /// the lists. Until then nobody may touch these znodes; what they have instead is beside them.
+    pub(super) unknown_acls: Vec<(String, AclId)>,
 }
 
 /// What comes next.
@@ -103,12 +105,6 @@ impl TreeReader {
         self.records.read(stream, &mut self.tree)
     }
 
-    /// How many znodes have a list that the stream has not: it is fuzzy, and the replay of the
-    /// log brings the lists. Until then nobody may touch these znodes.
-    pub fn unknown_acls(&self) -> u64 {
-        self.tree.unknown_acls
-    }
-
     /// The tree, if it is complete, with `applied` as its last transaction.
     pub fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
         if self.records.next != Next::Nothing {
@@ -120,7 +116,7 @@ impl TreeReader {
 
 impl TreeSoFar {
     pub(super) fn new(mode: OwnerMode) -> Self {
-        Self { builder: TreeBuilder::new(mode), acls: FastMap::default(), unknown_acls: 0 }
+        Self { builder: TreeBuilder::new(mode), acls: FastMap::default(), unknown_acls: Vec::new() }
     }
 
     pub(super) fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
@@ -142,8 +138,9 @@ impl TreeSink for TreeSoFar {
             Some(&acl) => acl,
             None if znode.acl_index == OPEN_INDEX => AclId::OPEN,
             None => {
-                self.unknown_acls += 1;
-                self.builder.unknown_acl()
+                let denied = self.builder.unknown_acl();
+                self.unknown_acls.push((znode.path.to_owned(), denied));
+                denied
             }
         };
         self.builder.znode(znode.path, znode.data, acl, znode.stat)

@@ -4,12 +4,15 @@
 //! composes the text and sends it back. Nobody waits.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::btree::Version;
 use engine::client_core::{ConnectionReport as Connection, CoreReport, LatencyStats};
-use engine::ids::{ConnectionId, SessionId};
+use engine::ids::{ConnectionId, CoreId, SessionId};
+use engine::metrics::micros;
 use engine::op::OpCode;
 use engine::quorum_peer::RoleKind;
 use engine::time::{Instant, WallTime};
@@ -30,6 +33,9 @@ use crate::four_letter::text::{self, Average};
 use crate::four_letter::{Needs, Whitelist, Word};
 use crate::process;
 use crate::storage::OpeningTimes;
+
+/// The core that orders, and so knows what the server is.
+const ORDERING_CORE: CoreId = CoreId(0);
 
 /// What four-letter words tell about the server as a whole.
 #[derive(Debug)]
@@ -94,13 +100,6 @@ pub(super) fn ask(events: &Events, asker: ConnectionId, bytes: [u8; 4], rest: &[
         return answer(text::not_allowed(word));
     }
     match word.needs() {
-        Needs::Config => {
-            let mut config = facts.config.clone();
-            config.data_dir_bytes = process::directory_bytes(&config.data_dir).unwrap_or(0);
-            config.data_log_bytes = process::directory_bytes(&config.data_log_dir).unwrap_or(0);
-            let is_conf = word == Word::Conf;
-            return answer(if is_conf { text::conf(&config) } else { text::dirs(&config) });
-        }
         Needs::Environment => return answer(text::envi(&facts.environment)),
         Needs::Mask => {
             let mask = rest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
@@ -110,10 +109,10 @@ pub(super) fn ask(events: &Events, asker: ConnectionId, bytes: [u8; 4], rest: &[
         Needs::Nothing if word == Word::Gtmk => {
             return answer(text::trace_mask(facts.trace_mask.load(Relaxed).cast_signed()));
         }
-        Needs::Nothing if !matches!(word, Word::Srst | Word::Crst) => {
-            return answer(text::constant(word).unwrap_or_default().to_owned());
-        }
-        Needs::Nothing
+        Needs::Nothing => return answer(text::constant(word).unwrap_or_default().to_owned()),
+        Needs::Role
+        | Needs::Reset
+        | Needs::Config
         | Needs::Server
         | Needs::ServerAndConnections
         | Needs::Connections
@@ -122,25 +121,24 @@ pub(super) fn ask(events: &Events, asker: ConnectionId, bytes: [u8; 4], rest: &[
         | Needs::Metrics
         | Needs::Digests => {}
     }
-    let missing = AtomicUsize::new(events.shared.cores_count());
+    let shared = &events.shared;
+    // Only one core knows whether the server serves, and before that nothing may be reset.
+    let asks_one = word.needs() == Needs::Reset;
+    let missing = AtomicUsize::new(if asks_one { 1 } else { shared.cores_count() });
     let collector = Arc::new(Collector { word, asker, missing, parts: Mutex::default() });
-    events.shared.send_to_all(|| ToCore::Report(Arc::clone(&collector)));
+    let report = || ToCore::Report(Arc::clone(&collector));
+    if asks_one { shared.send(ORDERING_CORE, report()) } else { shared.send_to_all(report) }
 }
 
 /// Adds a core's part. The last one makes the answer.
 pub(super) fn add_part(
     events: &mut Events,
     mut ordering: Option<&mut Ordering>,
-    collector: &Collector,
+    collector: &Arc<Collector>,
 ) {
     let word = collector.word;
-    if matches!(word, Word::Srst | Word::Crst) {
-        events.clients.reset_stats(word == Word::Crst);
-    }
-    if word == Word::Srst
-        && let Some(ordering) = &mut ordering
-    {
-        ordering.reset_stats();
+    if word.needs() == Needs::Reset {
+        reset(events, ordering.as_deref_mut(), collector);
     }
     let detailed = matches!(
         word.needs(),
@@ -167,7 +165,7 @@ pub(super) fn add_part(
         let view = Published {
             version: &events.shared.published().version,
             clock: &events.clock,
-            opening: events.shared.facts.opening,
+            facts: &events.shared.facts,
         };
         let text = compose(word, &view, &parts);
         events.shared.send(collector.asker.core, ToCore::Answer(collector.asker, text.into()));
@@ -178,7 +176,29 @@ pub(super) fn add_part(
 struct Published<'a> {
     version: &'a Version,
     clock: &'a Clock,
-    opening: OpeningTimes,
+    facts: &'a Facts,
+}
+
+/// Resets a core's part, unless the server serves nobody. The ordering core is the first to be
+/// asked, and asks the others.
+// Compat: StatResetCommand.commandRun, CnxnStatResetCommand.commandRun
+fn reset(events: &mut Events, ordering: Option<&mut Ordering>, collector: &Arc<Collector>) {
+    if let Some(ordering) = ordering {
+        if ordering.report().role == RoleKind::Looking {
+            return;
+        }
+        let others = 1..events.shared.cores_count();
+        // Before this core has added its own part, or that would be the last one.
+        collector.missing.fetch_add(others.len(), AcqRel);
+        for core in others {
+            let core = CoreId(core as u16);
+            events.shared.send(core, ToCore::Report(Arc::clone(collector)));
+        }
+        if collector.word == Word::Srst {
+            ordering.reset_stats();
+        }
+    }
+    events.clients.reset_stats(collector.word == Word::Crst);
 }
 
 fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
@@ -193,7 +213,8 @@ fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
     match word {
         Word::Srvr => text::srvr(&server()),
         Word::Stat => text::stat(&server(), &connections()),
-        Word::Isro => text::isro(mode(parts.role())).to_owned(),
+        Word::Conf => text::conf(&config_report(published.facts)),
+        Word::Dirs => text::dirs(&config_report(published.facts)),
         Word::Cons => text::cons(&connections()),
         Word::Dump => text::dump(&dump_report(published, parts)),
         Word::Wchs => text::wchs(&watch_report(parts)),
@@ -201,16 +222,22 @@ fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
         Word::Wchp => text::wchp(&watch_report(parts)),
         Word::Mntr => mntr(published, parts),
         Word::Hash => text::hash(&parts.digests),
-        Word::Crst
+        Word::Isro
+        | Word::Crst
         | Word::Srst
-        | Word::Conf
-        | Word::Dirs
         | Word::Envi
         | Word::Gtmk
         | Word::Stmk
         | Word::Ruok
         | Word::TelnetClose => text::constant(word).unwrap_or_default().to_owned(),
     }
+}
+
+fn config_report(facts: &Facts) -> ConfigReport {
+    let config = facts.config.clone();
+    let bytes = |folder: &Path| process::directory_bytes(folder).unwrap_or(0);
+    let (data_dir_bytes, data_log_bytes) = (bytes(&config.data_dir), bytes(&config.data_log_dir));
+    ConfigReport { data_dir_bytes, data_log_bytes, ..config }
 }
 
 fn mode(role: RoleKind) -> Mode {
@@ -233,7 +260,7 @@ fn ensemble_gauges(now: Instant, parts: &Parts) -> Option<EnsembleGauges> {
                 followers: synced as u64,
                 observers: observers as u64,
                 pending_syncs: parts.ordering().pending_syncs,
-                uptime_ms: u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX),
+                uptime_ms: millis(now.since(since)),
             });
         }
         RoleKind::Following(_) => {}
@@ -263,15 +290,16 @@ fn server_report(published: &Published<'_>, parts: &Parts) -> ServerReport {
 }
 
 fn latency_report(latency: &LatencyStats) -> LatencyReport {
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
     LatencyReport {
-        min_ms: ms(latency.min),
-        average: Average::ms_of(
-            u64::try_from(latency.sum.as_micros()).unwrap_or(u64::MAX),
-            latency.count,
-        ),
-        max_ms: ms(latency.max),
+        min_ms: millis(latency.min),
+        average: Average::ms_of(micros(latency.sum), latency.count),
+        max_ms: millis(latency.max),
     }
+}
+
+/// Whole milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn connections(parts: &Parts) -> impl Iterator<Item = &Connection> {
@@ -296,8 +324,8 @@ fn connection_reports(parts: &Parts) -> Vec<ConnectionReport> {
 
 fn session_report(id: SessionId, connection: &Connection, established: WallTime) -> SessionReport {
     let stats = &connection.stats;
-    let operation = stats.last_op.and_then(OpCode::from_wire).map_or("NA", text::operation);
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(0);
+    let operation =
+        stats.last_op.and_then(OpCode::from_wire).map_or(text::NO_OPERATION, text::operation);
     SessionReport {
         id,
         last_operation: operation,
@@ -306,7 +334,7 @@ fn session_report(id: SessionId, connection: &Connection, established: WallTime)
         last_xid: engine::ids::Xid(stats.last_xid),
         last_zxid: Zxid(stats.last_zxid),
         last_response_ms: stats.last_response.as_millis(),
-        last_latency_ms: ms(stats.last_latency),
+        last_latency_ms: millis(stats.last_latency),
         latency: latency_report(&stats.latency),
     }
 }
@@ -382,12 +410,13 @@ fn mntr(published: &Published<'_>, parts: &Parts) -> String {
         open_files_max: usage.open_files_max,
         responses: metrics::response_sizes(&parts.cores),
         auth_failed: sum(|core| core.stats.auth_failed),
-        longest_turn_us: u64::try_from(longest.as_micros()).unwrap_or(u64::MAX),
+        longest_turn_us: micros(longest),
         major_faults: usage.major_faults,
         zxid_counter: published.version.zxid().counter(),
         resident_bytes: usage.resident_bytes,
         ensemble: ensemble_gauges(published.clock.instant(), parts),
     };
-    let metrics = metrics::all(&parts.cores, parts.ordering(), published.opening, parts.rejected);
+    let opening = published.facts.opening;
+    let metrics = metrics::all(&parts.cores, parts.ordering(), opening, parts.rejected);
     monitor::mntr(&server_report(published, parts), &gauges, metrics)
 }

@@ -164,8 +164,9 @@ impl StoppedData {
 
 /// Directories that are given data from elsewhere, before anything is served from them.
 ///
-/// The mark comes first and goes last, so that nobody serves what is not whole: an import that is
-/// ended in between is begun anew, or has only its last step left.
+/// The mark comes first and goes last, so that nobody serves what is not whole. An import or a
+/// backup that is ended in between is begun anew if its data does not count yet; else what is left
+/// to do is what its tool does behind [`NewData::commit`], and [`NewData::finish`].
 #[derive(Debug)]
 pub struct NewData {
     root: Directory,
@@ -176,31 +177,22 @@ pub struct NewData {
 
 impl NewData {
     /// Takes the directories, which are made if need be. They must hold no data, but for that of
-    /// an import that was not finished.
+    /// an import or a backup that was not finished.
     pub fn begin(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
-        let (mut root, log_root, locks) = take(data, data_log)?;
-        let is_marked = root.list()?.iter().any(|name| name == IMPORT_MARK);
+        let (mut root, mut log_root, locks) = take(data, data_log)?;
         let is_committed = Manifest::open(&mut root)?.is_some();
-        if is_committed && !is_marked {
+        if is_committed && !is_marked(&root)? {
             return Err(DataDirError::Exists(root.path().to_owned()));
         }
-        if !is_marked {
-            refuse_unknown(&root, &log_root)?;
-            root.create_zeroed(IMPORT_MARK, 0)?;
-            root.sync_dir()?;
-        }
         if !is_committed {
-            for path in [root.path(), log_root.path()] {
-                for (_, path) in generations(path)? {
-                    let removed = std::fs::remove_dir_all(&path);
-                    removed.map_err(|error| failed(&path, "remove directory", &error))?;
-                }
+            for directory in [&mut root, &mut log_root] {
+                clear(directory)?;
             }
         }
         Ok(Self { root, log_root, is_committed, _locks: locks })
     }
 
-    /// Whether the data is there already, and only [`NewData::finish`] is missing.
+    /// Whether the data counts already, and nothing may be written to it any more.
     pub fn is_committed(&self) -> bool {
         self.is_committed
     }
@@ -227,9 +219,32 @@ impl NewData {
     /// From now on the data can be served.
     pub fn finish(mut self) -> Result<(), StorageError> {
         assert!(self.is_committed, "what is finished counts");
-        self.root.remove(IMPORT_MARK)?;
-        self.root.sync_dir()
+        for directory in [&mut self.log_root, &mut self.root] {
+            if is_marked(directory)? {
+                directory.remove(IMPORT_MARK)?;
+                directory.sync_dir()?;
+            }
+        }
+        Ok(())
     }
+}
+
+fn is_marked(directory: &Directory) -> Result<bool, StorageError> {
+    Ok(directory.list()?.iter().any(|name| name == IMPORT_MARK))
+}
+
+/// Marks a directory, and empties it of what was begun since an earlier mark.
+fn clear(directory: &mut Directory) -> Result<(), StorageError> {
+    if !is_marked(directory)? {
+        refuse_unknown(directory)?;
+        directory.create_zeroed(IMPORT_MARK, 0)?;
+        directory.sync_dir()?;
+    }
+    for (_, path) in generations(directory.path())? {
+        let removed = std::fs::remove_dir_all(&path);
+        removed.map_err(|error| failed(&path, "remove directory", &error))?;
+    }
+    Ok(())
 }
 
 /// Makes and locks the directories; one lock if they are the same.
@@ -245,7 +260,9 @@ fn take(data: &Path, data_log: &Path) -> Result<(Directory, Directory, Vec<Lock>
 
 /// The first start: directories first, then the manifest, which says that they are there.
 fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, StorageError> {
-    refuse_unknown(root, log_root)?;
+    for directory in [&*root, log_root] {
+        refuse_unknown(directory)?;
+    }
     let name = generation_name(engine::manifest::GENERATION_FIRST);
     for path in [root.path(), log_root.path()] {
         Directory::open(&path.join(&name))?;
@@ -257,14 +274,12 @@ fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, Storage
     Manifest::create(root)
 }
 
-fn refuse_unknown(root: &Directory, log_root: &Directory) -> Result<(), StorageError> {
-    for path in [root.path(), log_root.path()] {
-        for (_, path) in generations(path)? {
-            // Something was kept here. Without the manifest nobody knows whether it counts.
-            if !Directory::open(&path)?.list()?.is_empty() {
-                let manifest = root.path().join(MANIFEST_NAME).display().to_string();
-                return Err(StorageError::damaged(manifest, 0, Damage::Manifest));
-            }
+fn refuse_unknown(directory: &Directory) -> Result<(), StorageError> {
+    for (_, path) in generations(directory.path())? {
+        // Something was kept here. Without the manifest nobody knows whether it counts.
+        if !Directory::open(&path)?.list()?.is_empty() {
+            let manifest = directory.path().join(MANIFEST_NAME).display().to_string();
+            return Err(StorageError::damaged(manifest, 0, Damage::Manifest));
         }
     }
     Ok(())
@@ -291,8 +306,10 @@ fn generations(root: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
     Ok(found)
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+/// Whether both are the same directory, which need not be there if they have the same name.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    let real = (one.canonicalize(), other.canonicalize());
+    one == other || matches!(real, (Ok(one), Ok(other)) if one == other)
 }
 
 fn failed(path: &Path, action: &'static str, error: &std::io::Error) -> StorageError {
@@ -319,6 +336,24 @@ mod tests {
         assert_eq!(second.generation(), 1);
         assert_eq!(second.logs().unwrap().list().unwrap(), ["log.1"]);
         assert!(second.snapshots().unwrap().list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_import_that_begins_anew_empties_only_what_it_has_begun() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name| temporary.path().join(name);
+        let other = DataDir::open(&path("other"), &path("log")).unwrap();
+        write(&mut other.logs().unwrap(), "log.1");
+        drop(other);
+        drop(NewData::begin(&path("data"), &path("data")).unwrap());
+        assert!(NewData::begin(&path("data"), &path("log")).is_err());
+        assert!(path("log").join("ringkeeper/generation.1/log.1").exists());
+        let mut again = NewData::begin(&path("data"), &path("new")).unwrap();
+        drop(again.directories().unwrap());
+        again.commit().unwrap();
+        again.finish().unwrap();
+        DataDir::open(&path("data"), &path("new")).unwrap();
+        assert!(!path("new").join("ringkeeper").join(IMPORT_MARK).exists());
     }
 
     #[test]
@@ -385,6 +420,16 @@ mod tests {
         assert!(matches!(DataDir::open(path, path), Err(DataDirError::Lock(_))));
         drop(other);
         DataDir::open(path, path).unwrap();
+    }
+
+    #[test]
+    fn directories_are_the_same_whatever_leads_there() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name| temporary.path().join(name);
+        assert!(is_same(&path("a"), &path("a")) && !is_same(&path("a"), &path("b")));
+        std::fs::create_dir(path("a")).unwrap();
+        std::os::unix::fs::symlink(path("a"), path("b")).unwrap();
+        assert!(is_same(&path("a"), &path("b")) && !is_same(&path("a"), temporary.path()));
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct GaugeReport {
     pub global_sessions: u64,
     /// Sessions that only this server knows.
     pub local_sessions: u64,
-    /// How long the server has been up.
+    /// How long the process has been up.
     pub uptime_ms: u64,
     /// Descriptors in use.
     pub open_files: u64,
@@ -166,7 +166,7 @@ fn peer_state(mode: Mode) -> Option<&'static str> {
         Mode::Leader => Some("leading - broadcast"),
         Mode::Follower => Some("following - broadcast"),
         Mode::Observer => Some("observing - broadcast"),
-        Mode::Standalone | Mode::ReadOnly => None,
+        Mode::Standalone => None,
     }
 }
 

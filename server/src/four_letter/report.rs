@@ -21,8 +21,6 @@ pub enum Mode {
     Follower,
     /// It learns without a vote.
     Observer,
-    /// It has lost its ensemble and serves reads only.
-    ReadOnly,
 }
 
 impl Mode {
@@ -34,7 +32,6 @@ impl Mode {
             Self::Leader => "leader",
             Self::Follower => "follower",
             Self::Observer => "observer",
-            Self::ReadOnly => "read-only",
         }
     }
 }
@@ -68,16 +65,7 @@ impl Default for SizeReport {
     }
 }
 
-impl SizeReport {
-    /// Takes another size into account.
-    pub fn record(&mut self, bytes: i64) {
-        self.last = bytes;
-        self.min = if self.min == -1 { bytes } else { self.min.min(bytes) };
-        self.max = self.max.max(bytes);
-    }
-}
-
-/// The server as a whole: for `srvr`, `stat`, `isro` and the gauges of `mntr`.
+/// The server as a whole: for `srvr`, `stat` and the gauges of `mntr`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerReport {
     /// What it is.
@@ -105,7 +93,7 @@ pub struct ServerReport {
 pub struct ConnectionReport {
     /// Its peer.
     pub peer: SocketAddr,
-    /// Whether it is being read from.
+    /// Whether it is being read from; one that asked for a word is not.
     pub reads: bool,
     /// Whether it has output that waits for the socket.
     pub writes: bool,

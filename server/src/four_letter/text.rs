@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::Word;
 use super::report::{
     ConfigReport, ConnectionReport, DumpReport, EnvironmentReport, LatencyReport, MemberReport,
-    Mode, ServerReport, SessionsReport, SizeReport, WatchReport,
+    ServerReport, SessionsReport, SizeReport, WatchReport,
 };
 use crate::version;
 
@@ -48,6 +48,8 @@ pub fn not_serving(word: Word) -> Option<String> {
 pub fn constant(word: Word) -> Option<&'static str> {
     match word {
         Word::Ruok => Some("imok"),
+        // A server that serves at all takes writes.
+        Word::Isro => Some("rw"),
         Word::Crst => Some("Connection stats reset.\n"),
         Word::Srst => Some("Server stats reset.\n"),
         _ => None,
@@ -57,11 +59,6 @@ pub fn constant(word: Word) -> Option<&'static str> {
 /// The answer to `gtmk`, and to `stmk` with the mask that was sent.
 pub fn trace_mask(mask: i64) -> String {
     mask.to_string()
-}
-
-/// The answer to `isro`.
-pub fn isro(mode: Mode) -> &'static str {
-    if mode == Mode::ReadOnly { "ro" } else { "rw" }
 }
 
 /// The answer to `srvr`.
@@ -81,11 +78,7 @@ pub fn stat(server: &ServerReport, connections: &[ConnectionReport]) -> String {
 
 // Compat: StatCommand.commandRun, ServerStats.toString
 fn stat_around(server: &ServerReport, clients: &str) -> String {
-    let mut out = format!("Zookeeper version: {}\n", version::FULL);
-    if server.mode == Mode::ReadOnly {
-        out.push_str("READ-ONLY mode; serving only read-only clients\n");
-    }
-    out.push_str(clients);
+    let mut out = format!("Zookeeper version: {}\n{clients}", version::FULL);
     let LatencyReport { min_ms, average, max_ms } = server.latency;
     write_lines(
         &mut out,

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! No log is copied: a version has every write up to its zxid and nothing behind it, so the log of
-//! the copy begins there, empty.
+//! the copy begins there, empty. Ended before the manifest, the next backup starts over; ended
+//! behind it, the next one looks at the snapshot once more and takes the mark away.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -17,17 +18,18 @@ use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::disk::{SegmentId, StorageError};
-use engine::recovery::snapshot_name;
+use engine::disk::{SegmentId, StorageError, Volume};
+use engine::manifest::MANIFEST_NAME;
+use engine::recovery::{parse_snapshot_name, snapshot_name};
 use engine::tree::Tree;
 use engine::txnlog::{plan_segment, segments};
 use engine::zxid::Zxid;
 
 use crate::config::Config;
-use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, NewData};
+use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
 use crate::disk::lock::LockError;
 use crate::exit::ExitCode;
-use crate::storage::{self, OpenError, Stopped};
+use crate::storage::{self, OpenError, Stopped, ZOOKEEPER_FOLDER};
 use crate::{assembly, door, snapshots};
 
 /// The first segment of the copy's log.
@@ -52,6 +54,13 @@ pub(super) enum BackupError {
     /// The copy's directory can't be had.
     #[error(transparent)]
     Target(#[from] DataDirError),
+    /// It holds something else that was not finished.
+    #[error(
+        "{}: an import was not finished there: run `ringkeeper import` again, or choose another \
+         directory",
+        .0.display()
+    )]
+    Import(PathBuf),
     /// Writing failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -66,6 +75,21 @@ pub(super) enum BackupError {
         /// Why.
         reason: String,
     },
+    /// An earlier backup is not whole any more.
+    #[error(
+        "{}: an earlier backup that was not finished can't be used: {reason}. Remove {}, or \
+         choose another directory.",
+        path.display(),
+        root.display()
+    )]
+    Spoilt {
+        /// Its snapshots, or one of them.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+        /// All that there is of it.
+        root: PathBuf,
+    },
 }
 
 impl BackupError {
@@ -73,16 +97,25 @@ impl BackupError {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Open(error) => error.exit_code(),
-            Self::Different { .. } => ExitCode::Damaged,
+            Self::Different { .. } | Self::Spoilt { .. } => ExitCode::Damaged,
             _ => ExitCode::DataDir,
         }
     }
 }
 
+/// Where a copy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Running,
+    Stopped,
+    /// It was there already.
+    Earlier,
+}
+
 /// What was done.
 #[derive(Debug)]
 pub(super) struct BackedUp {
-    was_running: bool,
+    source: Source,
     tree: Tree,
     bytes: u64,
     target: PathBuf,
@@ -90,13 +123,16 @@ pub(super) struct BackedUp {
 
 /// Copies the state of the server of `config` below `to`, the `dataDir` of whoever starts from it.
 pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
+    if let Some(finished) = finish_earlier(to)? {
+        return Ok(finished);
+    }
     let place = assembly::place(config);
     match Stopped::read(&place) {
         Ok(mut stopped) => {
             let version = stopped.tree.freeze();
             let zxid = version.zxid();
             let write = |directory: &Path| snapshots::write_snapshot(directory, version);
-            copy(to, zxid, false, write)
+            copy(to, zxid, Source::Stopped, write)
         }
         Err(OpenError::DataDir(DataDirError::Lock(lock @ LockError::InUse { .. }))) => {
             let root = config.data_dir.join(DIRECTORY_NAME);
@@ -105,7 +141,7 @@ pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
                     let zxid = incoming.zxid;
                     let write =
                         |directory: &Path| snapshots::copy_snapshot(directory, zxid, &mut incoming);
-                    copy(to, zxid, true, write)
+                    copy(to, zxid, Source::Running, write)
                 }
                 Err(error) => Err(BackupError::Door { lock, error }),
             }
@@ -114,10 +150,40 @@ pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
     }
 }
 
+/// Does what is left of a backup that was ended behind the manifest; none if there is no such.
+fn finish_earlier(to: &Path) -> Result<Option<BackedUp>, BackupError> {
+    let root = to.join(DIRECTORY_NAME);
+    if !root.join(IMPORT_MARK).exists() || !root.join(MANIFEST_NAME).exists() {
+        return Ok(None);
+    }
+    // An import has the same mark, and leaves a directory or a file of this name.
+    if to.join(ZOOKEEPER_FOLDER).symlink_metadata().is_ok() {
+        return Err(BackupError::Import(root));
+    }
+    let target = NewData::begin(to, to)?;
+    if !target.is_committed() {
+        return Ok(None);
+    }
+    let (directory, _) = target.directories()?;
+    let name = directory.list()?.into_iter().find(|name| parse_snapshot_name(name).is_some());
+    let path = directory.path().join(name.unwrap_or_default());
+    let opened = storage::open_snapshot(&path).and_then(|tree| {
+        let bytes = fs::metadata(&path).map_err(|error| error.to_string())?.len();
+        Ok((tree, bytes))
+    });
+    match opened {
+        Ok((tree, bytes)) => {
+            target.finish()?;
+            Ok(Some(BackedUp { source: Source::Earlier, tree, bytes, target: root }))
+        }
+        Err(reason) => Err(BackupError::Spoilt { path, reason, root }),
+    }
+}
+
 fn copy(
     to: &Path,
     zxid: Zxid,
-    was_running: bool,
+    source: Source,
     write: impl FnOnce(&Path) -> io::Result<u64>,
 ) -> Result<BackedUp, BackupError> {
     let mut target = NewData::begin(to, to)?;
@@ -139,13 +205,17 @@ fn copy(
     segments::begin(&mut log, plan_segment(seed, SEGMENT_FIRST, SEGMENT_BYTES), zxid)?;
     target.commit()?;
     target.finish()?;
-    Ok(BackedUp { was_running, tree, bytes, target: to.join(DIRECTORY_NAME) })
+    Ok(BackedUp { source, tree, bytes, target: to.join(DIRECTORY_NAME) })
 }
 
 impl fmt::Display for BackedUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counters = self.tree.counters();
-        let source = if self.was_running { "a running server" } else { "a stopped server" };
+        let source = match self.source {
+            Source::Running => "a running server",
+            Source::Stopped => "a stopped server",
+            Source::Earlier => "an earlier backup, which was ended before its last step",
+        };
         writeln!(f, "source     {source}")?;
         writeln!(f, "snapshot   {}, {} bytes", snapshot_name(self.tree.applied()), self.bytes)?;
         writeln!(f, "zxid       {}", self.tree.applied())?;

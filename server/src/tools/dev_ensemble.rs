@@ -3,6 +3,7 @@
 //! Each server has its directory, with a `zoo.cfg` and a `myid` as anybody would write them, so
 //! that a server can be stopped, started alone, or run by hand. Nothing is restarted.
 
+use std::ffi::c_int;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +40,17 @@ pub(crate) enum DevEnsembleError {
         /// How many were asked for.
         servers: u16,
     },
+    /// Somebody else listens there, or nobody may.
+    #[error(
+        "port {port}: {error}; stop whoever listens there, or give another --base-port (0 takes \
+         ports that are free)"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+        /// Why a server could not listen on it.
+        error: io::Error,
+    },
     /// Files or processes cannot be made.
     #[error("{what}: {error}")]
     Io {
@@ -55,7 +68,7 @@ impl DevEnsembleError {
     /// What the process tells whoever started it.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Ports { .. } => ExitCode::BadInvocation,
+            Self::Ports { .. } | Self::Port { .. } => ExitCode::BadInvocation,
             Self::Io { .. } | Self::AllEnded => ExitCode::Unexpected,
         }
     }
@@ -80,45 +93,103 @@ enum Event {
     Stop,
 }
 
-/// One server's process. It is killed when this is dropped, unless it has ended.
-struct Running {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Serving,
+    Ended,
+}
+
+struct Server {
     address: SocketAddr,
-    pid: Pid,
-    has_ended: bool,
+    state: State,
+}
+
+/// The processes that have not ended. The thread of the signals has them as well, so that it can
+/// end them whatever the main thread is doing.
+#[derive(Clone, Default)]
+struct Children(Arc<Mutex<Vec<Pid>>>);
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts one. It is known before anybody can end this process.
+    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let mut pids = self.lock();
+        let child = command.spawn()?;
+        pids.push(Pid::from_child(&child));
+        Ok(child)
+    }
+
+    fn forget(&self, ended: Pid) {
+        self.lock().retain(|pid| *pid != ended);
+    }
+
+    fn signal(&self, signal: Signal) {
+        send(&self.lock(), signal);
+    }
+
+    /// Ends them all, and this process as a signal does.
+    fn end_with(&self, signal: c_int) -> ! {
+        // Held to the end: none is started behind it.
+        let pids = self.lock();
+        send(&pids, Signal::KILL);
+        signals::end(signal)
+    }
+}
+
+fn send(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        // One that has ended meanwhile has what it was to get.
+        let _ends_already = kill_process(*pid, signal);
+    }
 }
 
 /// Runs an ensemble until a signal asks for its end.
 pub(super) fn run(options: &DevEnsemble, out: &mut impl Write) -> Result<(), DevEnsembleError> {
     let ports = ports(options)?;
+    check_free(&ports)?;
     let (sender, events) = mpsc::channel();
-    let stop = sender.clone();
-    let watching = signals::watch(move |asked| {
-        // The second one ends the process, and with it whatever still waits.
+    let children = Children::default();
+    let (stop, known) = (sender.clone(), children.clone());
+    let watching = signals::watch_with_hangup(move |asked| {
+        // Whoever sends a second one does not want to wait for servers that may hang.
         if let Stop::Now(signal) = asked {
-            signals::end(signal);
+            known.end_with(signal);
         }
         drop(stop.send(Event::Stop));
         ControlFlow::Continue(())
     });
     watching.map_err(at("watching for signals"))?;
-    let mut servers = Vec::new();
+    let mut ensemble = Ensemble::new(options.dir.clone(), children);
     for index in 0..ports.len() {
         let folder = options.dir.join((index + 1).to_string());
         write_files(&folder, index, options, &ports)?;
-        let child = spawn(&folder)?;
-        servers.push(follow(index, child, ports[index].client, &sender)?);
+        let child = ensemble.children.spawn(&mut server(&folder)?);
+        let child = child.map_err(at("starting a server"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[index].client));
+        ensemble.servers.push(Server { address, state: State::Starting });
+        follow(index, child, address, &ensemble.children, &sender)?;
     }
-    let mut ensemble = Ensemble { servers, serving: 0, folder: options.dir.clone() };
     ensemble.watch(&events, out)
 }
 
+/// The servers. Those that have not ended are killed when this is dropped.
 struct Ensemble {
-    servers: Vec<Running>,
-    serving: usize,
+    servers: Vec<Server>,
+    children: Children,
     folder: PathBuf,
+    /// Whether it was said where to connect to.
+    is_told: bool,
 }
 
 impl Ensemble {
+    fn new(folder: PathBuf, children: Children) -> Self {
+        Self { servers: Vec::new(), children, folder, is_told: false }
+    }
+
     fn watch(
         &mut self,
         events: &Receiver<Event>,
@@ -129,45 +200,50 @@ impl Ensemble {
         };
         loop {
             match events.recv().expect("the threads of the servers keep it open") {
+                // Asked before it ended; or somebody else has its port by now.
+                Event::Serves(index, _) if self.servers[index].state == State::Ended => {}
                 Event::Serves(index, mode) => {
-                    self.serving += 1;
+                    self.servers[index].state = State::Serving;
                     let address = self.servers[index].address;
                     report(format!("server {} serves at {address}, {mode}\n", index + 1), out)?;
-                    if self.serving == self.servers.len() {
-                        report(self.summary(), out)?;
-                    }
                 }
                 Event::Ended(index, status) => {
-                    self.servers[index].has_ended = true;
+                    self.servers[index].state = State::Ended;
                     let status = status.map_err(at("waiting for a server"))?;
                     let log = self.folder.join((index + 1).to_string()).join("log");
                     let log = log.display();
                     report(format!("server {} has ended, {status}: {log}\n", index + 1), out)?;
-                    if self.servers.iter().all(|server| server.has_ended) {
+                    if self.living().next().is_none() {
                         return Err(DevEnsembleError::AllEnded);
                     }
                 }
                 Event::Stop => return self.stop(events),
             }
+            if !self.is_told && self.living().all(|server| server.state == State::Serving) {
+                self.is_told = true;
+                report(self.summary(), out)?;
+            }
         }
     }
 
+    fn living(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.state != State::Ended)
+    }
+
     fn summary(&self) -> String {
-        let all: Vec<_> = self.servers.iter().map(|server| server.address.to_string()).collect();
+        let all: Vec<_> = self.living().map(|server| server.address.to_string()).collect();
         let folder = self.folder.display();
         format!("connect to {}; data and logs are in {folder}; Ctrl-C stops all\n", all.join(","))
     }
 
     /// Asks all to stop in good order, and waits until they have.
     fn stop(&mut self, events: &Receiver<Event>) -> Result<(), DevEnsembleError> {
-        for server in self.servers.iter().filter(|server| !server.has_ended) {
-            server.signal(Signal::TERM);
-        }
-        while self.servers.iter().any(|server| !server.has_ended) {
+        self.children.signal(Signal::TERM);
+        while self.living().next().is_some() {
             if let Event::Ended(index, status) =
                 events.recv().expect("the threads of the servers keep it open")
             {
-                self.servers[index].has_ended = true;
+                self.servers[index].state = State::Ended;
                 status.map_err(at("waiting for a server"))?;
             }
         }
@@ -175,18 +251,9 @@ impl Ensemble {
     }
 }
 
-impl Running {
-    fn signal(&self, signal: Signal) {
-        // One that has ended meanwhile has what it was to get.
-        let _ends_already = kill_process(self.pid, signal);
-    }
-}
-
-impl Drop for Running {
+impl Drop for Ensemble {
     fn drop(&mut self) {
-        if !self.has_ended {
-            self.signal(Signal::KILL);
-        }
+        self.children.signal(Signal::KILL);
     }
 }
 
@@ -220,6 +287,15 @@ fn free_ports(servers: u16) -> Result<Vec<Ports>, DevEnsembleError> {
     Ok(ports.chunks(3).map(of).collect())
 }
 
+/// A server that cannot listen ends, and whoever has its port would be taken for it.
+fn check_free(ports: &[Ports]) -> Result<(), DevEnsembleError> {
+    for port in ports.iter().flat_map(|at| [at.client, at.learner, at.election]) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        listener.map_err(|error| DevEnsembleError::Port { port, error })?;
+    }
+    Ok(())
+}
+
 fn write_files(
     folder: &Path,
     index: usize,
@@ -249,7 +325,8 @@ fn write_files(
     Ok(())
 }
 
-fn spawn(folder: &Path) -> Result<Child, DevEnsembleError> {
+/// The command that starts a server.
+fn server(folder: &Path) -> Result<Command, DevEnsembleError> {
     let log = File::options().create(true).append(true).open(folder.join("log"));
     let log = log.map_err(at(folder.join("log").display().to_string()))?;
     let program = std::env::current_exe().map_err(at("looking for this program"))?;
@@ -257,23 +334,24 @@ fn spawn(folder: &Path) -> Result<Child, DevEnsembleError> {
     command.arg(folder.join("zoo.cfg")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // Ctrl-C is for us: a server that gets it twice does not end in good order.
     command.process_group(0);
-    command.spawn().map_err(at("starting a server"))
+    Ok(command)
 }
 
 /// Watches over a process: tells when it serves, and when it has ended.
 fn follow(
     index: usize,
     mut child: Child,
-    port: u16,
+    address: SocketAddr,
+    children: &Children,
     events: &Sender<Event>,
-) -> Result<Running, DevEnsembleError> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let pid = Pid::from_child(&child);
+) -> Result<(), DevEnsembleError> {
+    let (pid, known) = (Pid::from_child(&child), children.clone());
     let (asking, waiting) = (events.clone(), events.clone());
     let (gone, is_gone) = mpsc::channel::<()>();
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     let wait = move || {
         let status = child.wait();
+        known.forget(pid);
         drop(gone);
         drop(waiting.send(Event::Ended(index, status)));
     };
@@ -288,7 +366,7 @@ fn follow(
         }
     };
     named("asks").spawn(ask).map_err(at("starting a thread"))?;
-    Ok(Running { address, pid, has_ended: false })
+    Ok(())
 }
 
 /// What a server is, if it serves.
@@ -303,6 +381,8 @@ fn mode(address: SocketAddr) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn options(servers: u16, base_port: u16) -> DevEnsemble {
@@ -326,5 +406,73 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 12);
+    }
+
+    #[test]
+    fn a_port_that_somebody_has_is_named_before_anything_is_made() {
+        let somebody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = somebody.local_addr().unwrap().port();
+        // Port 0 is always free.
+        let free = Ports { client: 0, learner: 0, election: 0 };
+        check_free(&[free]).unwrap();
+        for second in [
+            Ports { client: taken, ..free },
+            Ports { learner: taken, ..free },
+            Ports { election: taken, ..free },
+        ] {
+            let found = check_free(&[free, second]);
+            assert!(
+                matches!(found, Err(DevEnsembleError::Port { port, .. }) if port == taken),
+                "{second:?}: {found:?}"
+            );
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("ensemble");
+        let options = DevEnsemble { dir: dir.clone(), ..options(2, taken) };
+        let refusal = run(&options, &mut Vec::new()).unwrap_err();
+        assert_eq!(refusal.exit_code(), ExitCode::BadInvocation);
+        let text = refusal.to_string();
+        assert!(text.starts_with(&format!("port {taken}: ")), "{text}");
+        assert!(text.contains("--base-port"), "{text}");
+        assert!(!dir.exists());
+    }
+
+    fn told(count: u16, events: impl IntoIterator<Item = Event>) -> String {
+        let mut ensemble = Ensemble::new(PathBuf::from("dir"), Children::default());
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let servers =
+            (1..=count).map(|port| Server { address: address(port), state: State::Starting });
+        ensemble.servers.extend(servers);
+        let (sender, receiver) = mpsc::channel();
+        events.into_iter().for_each(|event| sender.send(event).unwrap());
+        drop(sender);
+        let mut out = Vec::new();
+        let end = ensemble.watch(&receiver, &mut out);
+        assert!(matches!(end, Err(DevEnsembleError::AllEnded)), "{end:?}");
+        String::from_utf8(out).unwrap()
+    }
+
+    fn serves(index: usize) -> Event {
+        Event::Serves(index, "follower".to_owned())
+    }
+
+    fn ended(index: usize) -> Event {
+        Event::Ended(index, Ok(ExitStatus::from_raw(0)))
+    }
+
+    #[test]
+    fn who_answers_for_a_server_that_has_ended_is_not_told_of() {
+        let said = told(3, [ended(0), serves(0), serves(1), serves(2), ended(1), ended(2)]);
+        assert!(!said.contains("server 1 serves"), "{said}");
+        assert_eq!(said.matches("connect to 127.0.0.1:2,127.0.0.1:3; ").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn the_last_to_be_waited_for_may_have_ended() {
+        let said = told(2, [serves(1), ended(0), ended(1)]);
+        assert!(said.contains("connect to 127.0.0.1:2; "), "{said}");
+        let said = told(2, [serves(0), serves(1), ended(0), ended(1)]);
+        assert_eq!(said.matches("connect to 127.0.0.1:1,127.0.0.1:2; ").count(), 1, "{said}");
+        assert_eq!(said.matches("connect to").count(), 1, "{said}");
     }
 }

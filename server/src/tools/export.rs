@@ -22,10 +22,10 @@ use engine::tree;
 use engine::zookeeper_files::Compression;
 
 use super::handover::{self, HandoverError, Staged, at};
-use super::zookeeper::{NOTICE, SUPERSEDED, epochs_in};
+use super::zookeeper::{EpochFiles, NOTICE, ReadError, SUPERSEDED};
 use crate::assembly;
 use crate::config::Config;
-use crate::disk::data_dir::{DIRECTORY_NAME, EXPORT_MARK};
+use crate::disk::data_dir::{DIRECTORY_NAME, EXPORT_MARK, is_same};
 use crate::exit::ExitCode;
 use crate::snapshots::sync_directory;
 use crate::storage::{OpenError, Stopped, ZOOKEEPER_FOLDER};
@@ -55,6 +55,9 @@ pub(super) enum ExportError {
     /// It is not as it should be.
     #[error("{0}. With --force it is exported all the same.")]
     Doubtful(String),
+    /// What the ZooKeeper had promised can't be read.
+    #[error(transparent)]
+    Epochs(#[from] ReadError),
     /// It can't be written.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -65,6 +68,7 @@ impl ExportError {
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Open(error) => error.exit_code(),
+            Self::Epochs(error) => error.exit_code(),
             Self::Doubtful(_) | Self::Handover(HandoverError::Different { .. }) => {
                 ExitCode::Damaged
             }
@@ -130,7 +134,8 @@ fn in_place(config: &Config, request: &Request) -> Result<Exported, ExportError>
         }
     }
     let mut stopped = read(config, request)?;
-    let epochs = epochs_in(&config.data_dir.join(SUPERSEDED));
+    // What is doubtful about them was told by the import: here the higher ones count.
+    let epochs = EpochFiles::read(&config.data_dir.join(SUPERSEDED))?.epochs();
     let (staged, written) = stage(&mut stopped, &config.data_dir, request, epochs)?;
     let mark = root.join(EXPORT_MARK);
     File::create(&mark).and_then(|file| file.sync_all()).map_err(at(&mark))?;
@@ -155,12 +160,8 @@ fn in_place(config: &Config, request: &Request) -> Result<Exported, ExportError>
 /// The directories that hold ours: that of the log, if that is elsewhere, then that of the rest.
 fn folders(config: &Config) -> Vec<PathBuf> {
     let (data, logs) = (&config.data_dir, &config.data_log_dir);
-    let same = matches!(
-        (data.canonicalize(), logs.canonicalize()),
-        (Ok(data), Ok(logs)) if data == logs
-    );
-    let apart = !same && data != logs;
-    apart.then(|| logs.clone()).into_iter().chain([data.clone()]).collect()
+    let is_apart = !is_same(data, logs);
+    is_apart.then(|| logs.clone()).into_iter().chain([data.clone()]).collect()
 }
 
 /// The last step: our data gets another name; that with the mark last.

@@ -38,7 +38,7 @@ pub(super) enum ImportError {
     /// It can be read, but is not as it should be.
     #[error(
         "the data is not what the ZooKeeper had:\n  {}\nNothing was changed. With --force, what \
-         could be read is taken, as a ZooKeeper would do.",
+         could be read is taken, even where a ZooKeeper would not start.",
         .0.join("\n  ")
     )]
     Doubtful(Vec<String>),
@@ -50,7 +50,10 @@ pub(super) enum ImportError {
     )]
     TtlZnodes(u64),
     /// It changed under us.
-    #[error("the files change: stop the ZooKeeper first. Nothing was changed.")]
+    #[error(
+        "the files change: stop the ZooKeeper first, then import again. Nothing of its data was \
+         changed."
+    )]
     Running,
     /// An earlier import has been here.
     #[error("{} is there already: move it away first", .0.display())]
@@ -70,8 +73,8 @@ impl ImportError {
     /// What the process tells whoever started it.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Read(ReadError::Snapshots(_) | ReadError::Log { .. } | ReadError::Txn { .. })
-            | Self::Doubtful(_) => ExitCode::Damaged,
+            Self::Read(error) => error.exit_code(),
+            Self::Doubtful(_) => ExitCode::Damaged,
             Self::TtlZnodes(_) => ExitCode::BadInvocation,
             _ => ExitCode::DataDir,
         }
@@ -102,12 +105,16 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
     }
     let before = source.shape()?;
     let mut found = source.read(assembly::owner_mode(config))?;
-    let epochs = source.epochs();
+    let (epochs, doubts) = source.epochs(found.tree.applied())?;
+    found.doubts.extend(doubts);
     if found.report.lost_ttls > 0 && !force {
         return Err(ImportError::TtlZnodes(found.report.lost_ttls));
     }
     if !found.doubts.is_empty() && !force {
         return Err(ImportError::Doubtful(found.doubts));
+    }
+    if source.shape()? != before {
+        return Err(ImportError::Running);
     }
     let mut target = NewData::begin(&config.data_dir, &config.data_log_dir)?;
     if target.is_committed() {
@@ -118,6 +125,7 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
     if epochs != Epochs::default() {
         target.write_epochs(epochs.reaching(found.tree.applied()))?;
     }
+    // Writing has taken a while, too.
     if source.shape()? != before {
         return Err(ImportError::Running);
     }
@@ -172,9 +180,6 @@ fn write_found(found: &Found, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "znodes     {}", counters.znode_count)?;
     writeln!(f, "ephemerals {}", counters.ephemerals_count)?;
     writeln!(f, "sessions   {}", counters.sessions_count)?;
-    if report.unknown_acls > 0 {
-        writeln!(f, "note       {} znodes without their ACL list", report.unknown_acls)?;
-    }
     if report.lost_ephemerals > report.lost_ttls {
         let lost = report.lost_ephemerals - report.lost_ttls;
         writeln!(f, "note       {lost} ephemerals of sessions that ended")?;

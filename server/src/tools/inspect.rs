@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A file is known by its bytes and not by its name, so that one that was moved is read too. A
-//! record is a line as soon as it is read: memory does not grow with the file. Nothing is changed,
-//! and nothing is locked: a server may be running, and what it is just writing looks torn then.
+//! record is a line as soon as it is read: memory is bounded by the largest record, not by the
+//! file. Nothing is changed, and nothing is locked: a server may be running, and what it is just
+//! writing looks torn then.
 
 mod line;
 mod ours;

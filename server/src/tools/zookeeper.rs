@@ -14,6 +14,8 @@ use engine::zookeeper_files::{
 };
 use engine::zxid::{Epoch, Zxid};
 
+use crate::disk::data_dir::is_same;
+use crate::exit::ExitCode;
 use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
 
@@ -28,6 +30,11 @@ written since, remove this file and rename the directory.\n";
 // Compat: QuorumPeer.CURRENT_EPOCH_FILENAME, ACCEPTED_EPOCH_FILENAME
 pub(super) const CURRENT_EPOCH: &str = "currentEpoch";
 pub(super) const ACCEPTED_EPOCH: &str = "acceptedEpoch";
+/// What the first of them is to become.
+// Compat: AtomicFileOutputStream.TMP_EXTENSION
+const NEXT_EPOCH: &str = "currentEpoch.tmp";
+/// How much of such a file is looked at: a number and the end of its line have less.
+const EPOCH_BYTES_MAX: u64 = 64;
 /// How much of a file's beginning and end says whether it is worth reading.
 const EDGE_BYTES: u64 = 8;
 
@@ -67,6 +74,30 @@ pub(super) enum ReadError {
         /// What is wrong.
         error: RestoreError,
     },
+    /// What the member of an ensemble has promised is not known.
+    #[error(
+        "{}, offset 0: {found:?} is not an epoch, and without it an epoch might be promised twice. \
+         A ZooKeeper does not start either. Take the data of another server of the ensemble.",
+        path.display()
+    )]
+    Epoch {
+        /// The file.
+        path: PathBuf,
+        /// Its first line.
+        found: String,
+    },
+}
+
+impl ReadError {
+    /// What the process tells whoever started it.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Snapshots(_) | Self::Log { .. } | Self::Txn { .. } | Self::Epoch { .. } => {
+                ExitCode::Damaged
+            }
+            Self::Io { .. } | Self::Nothing(_) | Self::LogsBeside(_) => ExitCode::DataDir,
+        }
+    }
 }
 
 /// What was read.
@@ -102,11 +133,7 @@ impl ZooKeeperDir {
     /// The data below `dataDir` and `dataLogDir`.
     pub(super) fn new(data_dir: &Path, data_log_dir: &Path) -> Self {
         let (data, logs) = (data_dir.join(ZOOKEEPER_FOLDER), data_log_dir.join(ZOOKEEPER_FOLDER));
-        let same = matches!(
-            (data.canonicalize(), logs.canonicalize()),
-            (Ok(data), Ok(logs)) if data == logs
-        );
-        let apart = !same && data != logs;
+        let apart = !is_same(&data, &logs);
         Self { data, logs, apart }
     }
 
@@ -114,9 +141,32 @@ impl ZooKeeperDir {
         [Some(&self.data), self.apart.then_some(&self.logs)].into_iter().flatten().map(|p| &**p)
     }
 
-    /// The epochs of the member of an ensemble that it was, if it was one.
-    pub(super) fn epochs(&self) -> Epochs {
-        epochs_in(&self.data)
+    /// The epochs of the member of an ensemble that it was, if it was one, whose last transaction
+    /// is `last`; and what its server would not start with.
+    // Compat: QuorumPeer.loadDataBase
+    pub(super) fn epochs(&self, last: Zxid) -> Result<(Epochs, Vec<String>), ReadError> {
+        let mut files = EpochFiles::read(&self.data)?;
+        let mut doubts = Vec::new();
+        let of_last = last.epoch();
+        if files.current.is_some_and(|current| current < of_last) {
+            // It was stopped between the last transaction of a leader's history and the epoch.
+            files.current = epoch_in(&self.data.join(NEXT_EPOCH))?.or(files.current);
+        }
+        let current = files.current.unwrap_or(of_last);
+        if current < of_last {
+            let Epoch(current) = current;
+            doubts.push(format!("{CURRENT_EPOCH} says {current}, and the last zxid is {last}"));
+        }
+        if files.accepted.unwrap_or(of_last) < current {
+            let Epoch(current) = current;
+            doubts.push(match files.accepted {
+                Some(Epoch(accepted)) => {
+                    format!("{ACCEPTED_EPOCH} says {accepted}, and the current epoch is {current}")
+                }
+                None => format!("{ACCEPTED_EPOCH} is missing, and the current epoch is {current}"),
+            });
+        }
+        Ok((files.epochs(), doubts))
     }
 
     /// What is there now.
@@ -149,7 +199,9 @@ impl ZooKeeperDir {
         let mut doubts = Vec::new();
         let loaded = self.load_newest(&selection, mode, &mut notes)?;
         if loaded.is_none() {
-            doubts.push("there are logs, but no snapshot: the first ones may be missing".into());
+            let doubt = "there are logs, but no snapshot: the first ones may be missing, and a \
+                         ZooKeeper would start so only with snapshot.trust.empty=true";
+            doubts.push(doubt.to_owned());
         }
         let from = loaded.as_ref().map_or(Zxid::ZERO, |(_, zxid, _)| *zxid);
         let snapshot = loaded.as_ref().map(|(name, _, _)| name.clone());
@@ -181,12 +233,18 @@ impl ZooKeeperDir {
     ) -> Result<Option<(String, Zxid, Restore)>, ReadError> {
         let mut rejected = Vec::new();
         for (name, zxid, compression) in &selection.snapshots {
-            let path = self.data.join(name);
-            let mut file = File::open(&path).map_err(at(&path))?;
-            if !is_worth_reading(&mut file, *compression).map_err(at(&path))? {
-                rejected.push(format!("{name} was not written to its end"));
-                continue;
-            }
+            let file = match open_whole(&self.data.join(name), *compression) {
+                Ok(Some(file)) => file,
+                Ok(None) => {
+                    rejected.push(format!("{name} was not written to its end"));
+                    continue;
+                }
+                // Compat: FileSnap.findNValidSnapshots, which takes the next one then, too.
+                Err(error) => {
+                    rejected.push(format!("{name}: {error}"));
+                    continue;
+                }
+            };
             match SnapshotReader::load(file, *compression, *zxid, mode) {
                 Ok(loaded) => {
                     notes.extend(rejected);
@@ -225,15 +283,40 @@ impl ZooKeeperDir {
     }
 }
 
-/// The epochs that a ZooKeeper keeps beside its snapshots; zeros if it has not been a member of an
-/// ensemble.
-pub(super) fn epochs_in(folder: &Path) -> Epochs {
-    let read = |name: &str| {
-        let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
-        Epoch(text.trim().parse().unwrap_or(0))
+/// The epochs that a ZooKeeper keeps beside its snapshots, if it has been a member of an ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EpochFiles {
+    current: Option<Epoch>,
+    accepted: Option<Epoch>,
+}
+
+impl EpochFiles {
+    /// Reads those in `folder`, which may be missing.
+    pub(super) fn read(folder: &Path) -> Result<Self, ReadError> {
+        let epoch = |name| epoch_in(&folder.join(name));
+        Ok(Self { current: epoch(CURRENT_EPOCH)?, accepted: epoch(ACCEPTED_EPOCH)? })
+    }
+
+    /// The least that was promised; zeros if there are no files.
+    pub(super) fn epochs(self) -> Epochs {
+        let current = self.current.unwrap_or_default();
+        Epochs { accepted: self.accepted.unwrap_or_default().max(current), current }
+    }
+}
+
+/// The epoch in a file; none if there is no file.
+// Compat: QuorumPeer.readLongFromFile
+fn epoch_in(path: &Path) -> Result<Option<Epoch>, ReadError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(at(path))?,
     };
-    let current = read(CURRENT_EPOCH);
-    Epochs { accepted: read(ACCEPTED_EPOCH).max(current), current }
+    let mut bytes = Vec::new();
+    file.take(EPOCH_BYTES_MAX).read_to_end(&mut bytes).map_err(at(path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let bad = || ReadError::Epoch { path: path.to_owned(), found: line.to_owned() };
+    line.parse().map(|epoch| Some(Epoch(epoch))).map_err(|_| bad())
 }
 
 fn doubts_of(report: &Report) -> Vec<String> {
@@ -247,6 +330,10 @@ fn doubts_of(report: &Report) -> Vec<String> {
     }
     if report.gaps > 0 {
         doubts.push(format!("transactions are missing in {} places", report.gaps));
+    }
+    if report.unknown_acls > 0 {
+        let count = report.unknown_acls;
+        doubts.push(format!("{count} znodes have lost their ACL lists: nobody may use them"));
     }
     if report.out_of_order > 0 {
         doubts.push(format!("{} transactions are out of order", report.out_of_order));
@@ -265,7 +352,8 @@ fn replay(path: &Path, is_last: bool, restore: &mut Restore) -> Result<Option<St
                 applied.map_err(|error| ReadError::Txn { path: path.to_owned(), error })?;
             }
             Ok(None) => break,
-            Err(LogError::NoHeader { .. }) if is_last => {
+            // Compat: FileTxnIterator.goToNextLog; part of a header is damage.
+            Err(LogError::NoHeader { bytes: 0 }) if is_last => {
                 return Ok(Some(format!("{} is empty", name())));
             }
             Err(error) => return Err(ReadError::Log { path: path.to_owned(), error }),
@@ -275,7 +363,9 @@ fn replay(path: &Path, is_last: bool, restore: &mut Restore) -> Result<Option<St
     Ok(torn.map(|offset| format!("{}: the record at {offset} was never whole", name())))
 }
 
-fn is_worth_reading(file: &mut File, compression: Compression) -> io::Result<bool> {
+/// Opens a snapshot; none if it is not worth reading.
+fn open_whole(path: &Path, compression: Compression) -> io::Result<Option<File>> {
+    let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let edge = EDGE_BYTES.min(length) as usize;
     let (mut first, mut last) = (vec![0; edge], vec![0; edge]);
@@ -283,7 +373,7 @@ fn is_worth_reading(file: &mut File, compression: Compression) -> io::Result<boo
     file.seek(SeekFrom::Start(length - edge as u64))?;
     file.read_exact(&mut last)?;
     file.rewind()?;
-    Ok(looks_whole(compression, &first, &last))
+    Ok(looks_whole(compression, &first, &last).then_some(file))
 }
 
 /// The names of the files in a directory, sorted; none if it is not there.

@@ -212,6 +212,7 @@ fn without_a_quorum_nobody_is_served_until_there_is_one() {
     let survivor = ensemble.follower();
     let mut client = ensemble.server(survivor).client();
     write(&mut client, 0..10);
+    let lookings = ensemble.server(survivor).metric("zk_looking_count");
     let others: Vec<_> = (0..3).filter(|index| *index != survivor).collect();
     for other in &others {
         ensemble.kill(*other);
@@ -220,9 +221,17 @@ fn without_a_quorum_nobody_is_served_until_there_is_one() {
     ensemble.until_mode(survivor, |mode| mode.is_none());
     let server = ensemble.server(survivor);
     assert!(Client::connect(server.address, &new_session()).is_none());
-    assert!(server.word("isro").contains("null"));
+    assert_eq!(server.word("isro"), "null");
+    for word in ["conf", "dirs", "crst", "srst"] {
+        let refusal = "This ZooKeeper instance is not currently serving requests\n";
+        assert_eq!(server.word(word), refusal, "{word}");
+    }
     ensemble.restart(others[0]);
     ensemble.until_mode(survivor, |mode| mode.is_some());
+    // Nothing was reset: neither what the clients' machines count, nor what the peer's does.
+    let server = ensemble.server(survivor);
+    assert!(server.metric("zk_cnt_updatelatency") >= 10);
+    assert!(server.metric("zk_looking_count") > lookings);
     let mut client = Client::connect(ensemble.server(survivor).address, &client.session.reattach());
     write(client.as_mut().unwrap(), 10..20);
     check(ensemble.server(others[0]), 20);

@@ -124,6 +124,35 @@ fn words_are_answered_as_the_whitelist_says() {
 }
 
 #[test]
+fn words_reset_statistics_on_all_cores() {
+    for (backend, cores) in [("io_uring", 3), ("epoll", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::new(backend, cores, folder.path());
+        let server = setup.with("4lw.commands.whitelist=*").start();
+        // Each new connection goes to the core with the fewest.
+        let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.create(&format!("/{number}"), b"", PERSISTENT).err, 0);
+        }
+        let counts = ["zk_cnt_updatelatency", "zk_cnt_sync_processor_batch_size"];
+        assert_eq!(server.metric(counts[0]), 3);
+        assert_ne!(server.metric(counts[1]), 0);
+        assert_eq!(server.word("srst"), "Server stats reset.\n");
+        assert_eq!(counts.map(|name| server.metric(name)), [0, 0]);
+        // A session and a znode each; who asks is no longer watched by a selector.
+        let received = |stat: &str, count| {
+            stat.matches(&format!("[1](queued=0,recved={count},sent={count})\n")).count()
+        };
+        let stat = server.word("stat");
+        assert_eq!(received(&stat, 2), 3, "{stat}");
+        assert!(stat.contains("[0](queued=0,recved=1,sent=0)\n"), "{stat}");
+        assert_eq!(server.word("crst"), "Connection stats reset.\n");
+        let stat = server.word("stat");
+        assert_eq!(received(&stat, 0), 3, "{stat}");
+    }
+}
+
+#[test]
 fn large_values_and_small_ones_go_side_by_side() {
     const LARGE: usize = 1_000_000;
     for (backend, cores) in [("io_uring", 2), ("epoll", 2)] {

@@ -163,3 +163,17 @@ fn in_place_overwrites_nothing() {
     drop(Server::start(data));
     report(&tool("export", data, &["--in-place"]));
 }
+
+#[test]
+fn in_place_does_not_forget_what_the_zookeeper_had_promised() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    served(data);
+    let accepted = data.join(KEPT).join("acceptedEpoch");
+    fs::write(&accepted, b"seven").unwrap();
+    check_refused(&tool("export", data, &["--in-place"]), 6, "\"seven\" is not an epoch");
+    assert!(data.join("ringkeeper").is_dir() && data.join("version-2").is_file());
+    fs::write(&accepted, b"7\n").unwrap();
+    let said = report(&tool("export", data, &["--in-place"]));
+    assert!(said.contains("epochs     current 0, accepted 7"), "{said}");
+}

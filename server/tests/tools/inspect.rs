@@ -83,6 +83,10 @@ fn damage_in_a_zookeepers_files_has_a_place_and_a_reason() {
         assert_eq!(of_kind(&cut, "damage").len(), 1, "{cut:?}");
         assert_eq!(of_kind(&cut, "end").len(), 1);
     }
+    for bytes in [&b"ZKLG\0\0"[..], b"ZKSN\0\0\0\x02"] {
+        let short = lines(&write(folder.path(), "short", bytes), &[], 6);
+        assert_eq!(of_kind(&short, "damage").len(), 1, "{short:?}");
+    }
     let output = inspect(&folder.path().join("log"), &[]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\ntorn         offset=138\n"));
 }

@@ -108,13 +108,19 @@ fn rot_log(disk: &mut SimDisk, random: &mut Random) -> Option<String> {
     let segments: Vec<_> =
         names.into_iter().filter(|name| parse_segment_name(name).is_some()).collect();
     let name = segments.get(random.below(segments.len().max(1)))?;
+    let begins_with = |sequence| {
+        let first = |segment: &String| frames(&disk.file(segment)).first().map(|(_, frame)| *frame);
+        segments.iter().filter_map(first).any(|frame| frame.sequence == sequence)
+    };
     let frames = frames(&disk.file(name));
     let mut places = vec![(0, SEGMENT_HEADER_BYTES)];
     for (nth, (offset, frame)) in frames.iter().enumerate() {
         let is_witnessed =
             frames[nth + 1..].iter().any(|(_, later)| later.durable_to >= frame.sequence);
-        // Nothing hangs on a mark that is the last.
-        let is_end = frame.kind == FrameKind::Mark && nth + 1 == frames.len();
+        // Nothing hangs on a mark that is the last, and not of its segment alone.
+        let is_end = frame.kind == FrameKind::Mark
+            && nth + 1 == frames.len()
+            && !begins_with(frame.sequence + 1);
         if is_witnessed || is_end {
             places.push((*offset, frame.frame_bytes()));
         }

@@ -3,7 +3,7 @@
 use engine::ids::Xid;
 
 use super::*;
-use crate::four_letter::report::SessionReport;
+use crate::four_letter::report::{Mode, SessionReport};
 
 fn server() -> ServerReport {
     ServerReport {
@@ -69,12 +69,10 @@ Node count: 8
 }
 
 #[test]
-fn a_leader_adds_its_proposals_and_a_read_only_server_says_so() {
+fn a_leader_adds_its_proposals() {
     let sizes = SizeReport { last: 87, min: 48, max: 87 };
     let leader = ServerReport { mode: Mode::Leader, proposals: Some(sizes), ..server() };
     assert!(srvr(&leader).ends_with("Proposal sizes last/min/max: 87/48/87\n"));
-    let read_only = ServerReport { mode: Mode::ReadOnly, ..server() };
-    assert!(srvr(&read_only).contains("UTC\nREAD-ONLY mode; serving only read-only clients\nL"));
 }
 
 #[test]
@@ -202,8 +200,7 @@ fn the_small_answers_end_as_they_do_in_zookeeper() {
     assert_eq!(constant(Word::Crst), Some("Connection stats reset.\n"));
     assert_eq!(constant(Word::Srst), Some("Server stats reset.\n"));
     assert_eq!(constant(Word::Srvr), None);
-    assert_eq!(isro(Mode::Standalone), "rw");
-    assert_eq!(isro(Mode::ReadOnly), "ro");
+    assert_eq!(constant(Word::Isro), Some("rw"));
     assert_eq!((trace_mask(TRACE_MASK), trace_mask(-3)), ("306".to_owned(), "-3".to_owned()));
     assert_eq!(
         envi(&EnvironmentReport(vec![("os.name", "Linux".to_owned())])),
@@ -219,7 +216,9 @@ fn refusals_name_the_word_or_the_state() {
     assert!(not_allowed(Word::TelnetClose).starts_with("telnet close is not"));
     assert_eq!(not_serving(Word::Ruok), None);
     assert_eq!(not_serving(Word::Isro).as_deref(), Some("null"));
-    assert_eq!(not_serving(Word::Srvr), Some(format!("{NOT_SERVING}\n")));
+    for word in [Word::Srvr, Word::Conf, Word::Dirs, Word::Srst, Word::Crst] {
+        assert_eq!(not_serving(word), Some(format!("{NOT_SERVING}\n")));
+    }
     assert_eq!(not_serving(Word::Hash).as_deref(), Some(NOT_SERVING));
 }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! *Invariants*: `operations` counts what is in flight for the connection: one receive, one
-//! send. Events are reported in `Open` only. In `Closing` everything in flight has a cancellation queued behind it.
+//! send. Events are reported in `Open` only. In `Closing` everything in flight has a cancellation
+//! queued behind it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::{io, mem};

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use engine::disk::BLOCK_BYTES;
 use engine::epochs::EPOCHS_KIND;
+use engine::limits::{PACKET_BYTES_MOST, RECORD_BYTES_MAX};
 use engine::manifest::MANIFEST_KIND;
+use engine::replica::GROUP_BYTES;
 use engine::slots::Slot;
 use engine::txnlog::format::{
     BadSegment, FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, FrameKind, SEGMENT_HEADER_BYTES,
@@ -17,6 +19,12 @@ use super::{InspectError, Options, Source, txn};
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// No frame has a longer body: lengths that are only claimed must not cost memory.
+const BODY_BYTES_MAX: usize = RECORD_BYTES_MAX;
+
+// A frame fits in a segment, and that is made for a group of transactions and one more, which may
+// be twice as long as its packet: see `LogConfig::for_groups`.
+const _: () = assert!(GROUP_BYTES + 2 * PACKET_BYTES_MOST + (1 << 20) <= BODY_BYTES_MAX);
 
 /// Shows the frames of a segment, with their transactions.
 pub(super) fn show_segment(
@@ -44,9 +52,7 @@ pub(super) fn show_segment(
         let reason = format!("the file ends here, and not after {} bytes", header.segment_bytes);
         lines.damage(source.length, &reason)?;
     }
-    let incarnation = header.incarnation;
-    let mut walk = Walk { source, options, incarnation, chunk: Vec::new(), chunk_at: 0, end: None };
-    walk.run(lines)
+    Walk::new(source, options, header.incarnation).run(lines)
 }
 
 /// Goes through the frames of one use of a segment.
@@ -63,12 +69,35 @@ struct Walk<'s> {
 /// Where the chain has ended.
 struct Gap {
     offset: u64,
-    /// A frame begins there.
-    is_begun: bool,
+    /// The sequence of the frame that begins there, whole or not.
+    begun: Option<u64>,
+    /// The sequence that is missing, when it is known.
+    missing: Option<u64>,
     is_damage: bool,
 }
 
-impl Walk<'_> {
+impl Gap {
+    fn new(offset: u64, begun: Option<u64>) -> Self {
+        Self { offset, begun, missing: None, is_damage: false }
+    }
+
+    /// Which frame is missing where the chain goes up to `end`, and `stray` is the first one that
+    /// is whole again.
+    ///
+    /// Without a chain in this segment it is what begins there, if that may be. If not even that
+    /// can be read, the one in front of the stray is missing; there may have been others.
+    fn missing(&mut self, end: Option<FrameHeader>, stray: u64) -> u64 {
+        let begun = self.begun.filter(|begun| *begun < stray);
+        let in_front = || begun.unwrap_or(stray.saturating_sub(1).max(1));
+        *self.missing.get_or_insert_with(|| end.map_or_else(in_front, |end| end.sequence + 1))
+    }
+}
+
+impl<'s> Walk<'s> {
+    fn new(source: &'s Source, options: Options, incarnation: u64) -> Self {
+        Self { source, options, incarnation, chunk: Vec::new(), chunk_at: 0, end: None }
+    }
+
     fn run(&mut self, lines: &mut Lines<impl Write>) -> Result<(), InspectError> {
         let mut offset = FRAMES_START;
         let mut gap: Option<Gap> = None;
@@ -76,8 +105,8 @@ impl Walk<'_> {
         while offset < self.source.length {
             let Some(header) = self.whole_frame(offset)? else {
                 if gap.is_none() {
-                    let is_begun = self.header(offset)?.is_some();
-                    gap = Some(Gap { offset, is_begun, is_damage: false });
+                    let begun = self.header(offset)?.map(|header| header.sequence);
+                    gap = Some(Gap::new(offset, begun));
                 }
                 offset += BLOCK_BYTES as u64;
                 continue;
@@ -91,12 +120,12 @@ impl Walk<'_> {
                 count += self.show_txns(offset, &header, lines)?;
                 self.end = Some(header);
             } else {
-                let gap = gap.get_or_insert(Gap { offset, is_begun: true, is_damage: false });
+                let gap = gap.get_or_insert(Gap::new(offset, Some(header.sequence)));
                 self.show_stray(offset, &header, gap, lines)?;
             }
             offset += header.stride();
         }
-        if let Some(gap) = gap.filter(|gap| gap.is_begun && !gap.is_damage) {
+        if let Some(gap) = gap.filter(|gap| gap.begun.is_some() && !gap.is_damage) {
             let mut line = Line::new("torn");
             line.number("offset", gap.offset);
             lines.write(&line)?;
@@ -119,17 +148,13 @@ impl Walk<'_> {
         gap: &mut Gap,
         lines: &mut Lines<impl Write>,
     ) -> Result<(), InspectError> {
-        let missing = self.end.map_or(header.sequence, |end| end.sequence + 1);
-        let was_durable = header.durable_to >= missing || self.end.is_none();
-        if was_durable && !gap.is_damage {
+        let missing = gap.missing(self.end, header.sequence);
+        if header.durable_to >= missing && !gap.is_damage {
             gap.is_damage = true;
-            let reason = match self.end {
-                Some(_) => format!(
-                    "frame {missing} is damaged or missing: it was durable, says the frame at \
-                     offset {offset}"
-                ),
-                None => format!("no frame is here, but one is at offset {offset}"),
-            };
+            let reason = format!(
+                "frame {missing} is damaged or missing: it was durable, says the frame at offset \
+                 {offset}"
+            );
             lines.damage(gap.offset, &reason)?;
         }
         Ok(lines.write(&frame_line("stray", offset, header))?)
@@ -168,7 +193,8 @@ impl Walk<'_> {
 
     fn whole_frame(&mut self, offset: u64) -> Result<Option<FrameHeader>, InspectError> {
         let Some(header) = self.header(offset)? else { return Ok(None) };
-        if header.frame_bytes() as u64 > self.source.length - offset {
+        let is_possible = header.body_bytes as usize <= BODY_BYTES_MAX;
+        if !is_possible || header.frame_bytes() as u64 > self.source.length - offset {
             return Ok(None);
         }
         let frame = self.bytes_at(offset, header.frame_bytes())?;
@@ -271,4 +297,95 @@ pub(super) fn show_number(
     let mut line = Line::new("number");
     line.text("value", String::from_utf8_lossy(&bytes).trim());
     Ok(lines.write(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    use engine::disk::SegmentId;
+
+    use super::super::Form;
+    use super::*;
+
+    const OPTIONS: Options = Options { form: Form::Text, data: false, summary: true };
+    const HEADER: SegmentHeader = SegmentHeader {
+        incarnation: 7,
+        segment: SegmentId(1),
+        segment_bytes: FRAMES_START + 3 * BLOCK_BYTES as u64,
+    };
+
+    /// The block of a mark.
+    fn mark(sequence: u64, durable_to: u64) -> Vec<u8> {
+        let mut header = FrameHeader {
+            checksum: 0,
+            kind: FrameKind::Mark,
+            body_bytes: 0,
+            incarnation: HEADER.incarnation,
+            sequence,
+            base_zxid: Zxid(9),
+            first_zxid: Zxid(9),
+            last_zxid: Zxid(9),
+            durable_to,
+            previous: 0,
+            opening: 0,
+        };
+        let mut block = vec![0; BLOCK_BYTES];
+        header.seal(&mut block[..FRAME_HEADER_BYTES]);
+        block
+    }
+
+    /// What is said of a segment with these blocks, and in how many places it is damaged.
+    fn shown(path: &Path, blocks: [&[u8]; 3]) -> (String, u64) {
+        fs::write(path, [&HEADER.encode()[..], &blocks.concat()].concat()).unwrap();
+        let mut out = Vec::new();
+        let mut lines = Lines::new(OPTIONS.form, &mut out);
+        show_segment(&Source::open(path).unwrap(), OPTIONS, &mut lines).unwrap();
+        let damages = lines.damages();
+        (String::from_utf8(out).unwrap(), damages)
+    }
+
+    #[test]
+    fn a_segment_whose_first_frame_is_bad_is_damaged_only_if_that_was_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let empty = [0; BLOCK_BYTES];
+        // Where the first frame has a flipped byte: in `previous`, or in its magic.
+        for (at, name) in [(64, "torn"), (0, "end")] {
+            for (durable_to, damages) in [(3, 0), (4, 0), (5, 1), (6, 1)] {
+                let mut first = mark(5, 4);
+                first[at] ^= 1;
+                let second = mark(6, durable_to);
+                let (text, found) = shown(&path, [&first, &second, &empty]);
+                assert_eq!(found, damages, "{at} {durable_to}\n{text}");
+                let expect = if damages > 0 { "damage       offset=4096" } else { name };
+                assert!(text.contains(expect), "{at} {durable_to}\n{text}");
+                assert!(text.contains("stray        offset=8192"), "{text}");
+            }
+        }
+        // The second is bad as well: that the first was durable is what counts.
+        let (mut first, mut second, third) = (mark(5, 4), mark(6, 4), mark(7, 5));
+        first[64] ^= 1;
+        second[64] ^= 1;
+        assert_eq!(shown(&path, [&first, &second, &third]).1, 1);
+    }
+
+    #[test]
+    fn a_frame_that_claims_to_be_huge_costs_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = File::create(&path).unwrap();
+        let claimed = u32::try_from(BODY_BYTES_MAX).unwrap() + 1;
+        let mut block = mark(1, 0);
+        block[12..16].copy_from_slice(&claimed.to_le_bytes());
+        let offset = FRAMES_START;
+        std::os::unix::fs::FileExt::write_all_at(&file, &block, offset).unwrap();
+        file.set_len(offset + u64::from(claimed) + BLOCK_BYTES as u64).unwrap();
+        let source = Source::open(&path).unwrap();
+        let mut walk = Walk::new(&source, OPTIONS, HEADER.incarnation);
+        assert!(walk.header(offset).unwrap().is_some());
+        assert_eq!(walk.whole_frame(offset).unwrap(), None);
+        assert!(walk.chunk.capacity() <= CHUNK_BYTES, "{}", walk.chunk.capacity());
+    }
 }

@@ -1,0 +1,53 @@
+//! `ringkeeper backup`, ended in between. What a whole one has is for `integration/backup.rs`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::{BINARY, LOG_1, SNAPSHOT_0, STATS, Server, check_refused, put, report, tool};
+
+/// A copy that counts, whose backup was ended before the mark was gone.
+fn unfinished(data: &Path, to: &Path) {
+    report(&tool("backup", data, &["--to", to.to_str().unwrap()]));
+    fs::write(to.join("ringkeeper/importing"), b"").unwrap();
+}
+
+#[test]
+fn a_backup_that_was_ended_is_finished_by_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("to"));
+    put(&data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
+    report(&tool("import", &data, &[]));
+    unfinished(&data, &to);
+    let serve = Command::new(BINARY).arg("--data-dir").arg(&to).output().unwrap();
+    check_refused(&serve, 3, "run it with the same arguments again");
+    let again = || tool("backup", &data, &["--to", to.to_str().unwrap()]);
+    let said = report(&again());
+    for line in ["source     an earlier backup", "zxid       0x24", "znodes     26"] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+    check_refused(&again(), 3, "holds the data of a ringkeeper");
+    assert_eq!(Server::start(&to).data(STATS), b"count=6,bytes=5");
+}
+
+#[test]
+fn what_is_not_a_whole_backup_is_not_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("to"));
+    put(&data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
+    report(&tool("import", &data, &[]));
+    unfinished(&data, &to);
+    let again = || tool("backup", &data, &["--to", to.to_str().unwrap()]);
+    // What an import leaves in the place of what it took over.
+    fs::write(to.join("version-2"), b"").unwrap();
+    check_refused(&again(), 3, "an import was not finished there");
+    fs::remove_file(to.join("version-2")).unwrap();
+    let snapshot = to.join("ringkeeper/generation.1/snapshot.0000000000000024");
+    let mut bytes = fs::read(&snapshot).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&snapshot, bytes).unwrap();
+    check_refused(&again(), 6, "snapshot.0000000000000024: an earlier backup");
+    fs::remove_file(&snapshot).unwrap();
+    check_refused(&again(), 6, "an earlier backup that was not finished can't be used");
+    assert!(to.join("ringkeeper/importing").exists());
+}

@@ -1,0 +1,152 @@
+//! `ringkeeper import` of what a ZooKeeper would not start with, or not as one would think.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use engine::jute::Writer;
+
+use super::{Files, KEPT, LOG_1, SNAPSHOT_0, check_refused, put, report, tool};
+
+const WHOLE: Files<'static> = &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)];
+/// The same tree with a zxid of epoch 5.
+const LATER: Files<'static> = &[("snapshot.500000000", SNAPSHOT_0)];
+
+/// An import of some files and more of them: where it was done, and how it ended.
+fn import(files: Files<'_>, more: Files<'_>, options: &[&str]) -> (tempfile::TempDir, Output) {
+    let directory = tempfile::tempdir().unwrap();
+    put(directory.path(), files);
+    put(directory.path(), more);
+    let output = tool("import", directory.path(), options);
+    (directory, output)
+}
+
+/// Nothing was taken over.
+#[track_caller]
+fn check_left_alone(data: &Path, files: &[Files<'_>]) {
+    assert!(!data.join("ringkeeper").exists() && !data.join(KEPT).exists());
+    for (name, bytes) in files.iter().copied().flatten() {
+        assert_eq!(fs::read(data.join("version-2").join(name)).unwrap(), *bytes, "{name}");
+    }
+}
+
+#[test]
+fn epochs_that_cannot_be_read_are_not_forgotten() {
+    let cases: [(Files<'_>, &str); 4] = [
+        (&[("currentEpoch", b"6"), ("acceptedEpoch", b"")], "acceptedEpoch, offset 0: \"\" is"),
+        (&[("currentEpoch", b"six\n"), ("acceptedEpoch", b"6")], "currentEpoch, offset 0: \"six\""),
+        (&[("acceptedEpoch", b"-1")], "\"-1\" is not an epoch"),
+        (&[("acceptedEpoch", &[0; 1 << 13])], "is not an epoch"),
+    ];
+    for (epochs, reason) in cases {
+        for options in [&[][..], &["--force"]] {
+            let (directory, output) = import(WHOLE, epochs, options);
+            check_refused(&output, 6, reason);
+            check_left_alone(directory.path(), &[WHOLE, epochs]);
+        }
+    }
+    // What is no file can't be read either.
+    let directory = tempfile::tempdir().unwrap();
+    put(directory.path(), WHOLE);
+    fs::create_dir(directory.path().join("version-2/currentEpoch")).unwrap();
+    check_refused(&tool("import", directory.path(), &[]), 3, "version-2/currentEpoch: ");
+    check_left_alone(directory.path(), &[WHOLE]);
+}
+
+#[test]
+fn epochs_that_contradict_each_other_are_doubtful() {
+    let cases: [(Files<'_>, &str); 4] = [
+        (&[("currentEpoch", b"6")], "acceptedEpoch is missing, and the current epoch is 6"),
+        (
+            &[("currentEpoch", b"6"), ("acceptedEpoch", b"5")],
+            "acceptedEpoch says 5, and the current epoch is 6",
+        ),
+        (&[("acceptedEpoch", b"4")], "acceptedEpoch says 4, and the current epoch is 5"),
+        (
+            &[("currentEpoch", b"4"), ("acceptedEpoch", b"5")],
+            "currentEpoch says 4, and the last zxid is 0x500000000",
+        ),
+    ];
+    for (epochs, reason) in cases {
+        let (directory, output) = import(LATER, epochs, &[]);
+        check_refused(&output, 6, reason);
+        check_left_alone(directory.path(), &[LATER, epochs]);
+        let said = report(&tool("import", directory.path(), &["--force"]));
+        assert!(said.contains(&format!("DOUBT      {reason}")), "{said}");
+    }
+}
+
+#[test]
+fn an_epoch_that_was_being_written_counts_where_the_last_zxid_is_of_it() {
+    let epochs: Files<'_> =
+        &[("currentEpoch", b"4"), ("currentEpoch.tmp", b"5"), ("acceptedEpoch", b"7")];
+    let (directory, output) = import(LATER, epochs, &[]);
+    assert!(!report(&output).contains("DOUBT"));
+    let to = directory.path().join("to");
+    let exported = tool("export", directory.path(), &["--to", to.to_str().unwrap()]);
+    let said = report(&exported);
+    assert!(said.contains("epochs     current 5, accepted 7"), "{said}");
+    // Elsewhere it is passed over, as a ZooKeeper does.
+    let (_directory, output) =
+        import(WHOLE, &[("currentEpoch", b"4"), ("currentEpoch.tmp", b""), epochs[2]], &[]);
+    assert!(!report(&output).contains("DOUBT"));
+}
+
+/// A snapshot of a root and `/a`, whose ACL list, number 5, is missing.
+fn snapshot_without_list() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    writer.bytes(b"ZKSN");
+    writer.i32(2);
+    writer.i64(-1);
+    writer.i32(0);
+    writer.i32(0);
+    for (path, acl) in [("", -1), ("/a", 5)] {
+        writer.string(path);
+        writer.buf_or_null(None);
+        writer.i64(acl);
+        writer.bytes(&[0; 60]);
+    }
+    writer.string("/");
+    let (low, high) = bytes.iter().fold((1_i64, 0_i64), |(low, high), byte| {
+        let low = (low + i64::from(*byte)) % 65521;
+        (low, (high + low) % 65521)
+    });
+    let mut writer = Writer::new(&mut bytes);
+    writer.i64((high << 16) | low);
+    writer.string("/");
+    bytes
+}
+
+#[test]
+fn znodes_that_have_lost_their_lists_are_doubtful() {
+    let snapshot = snapshot_without_list();
+    let files: Files<'_> = &[("snapshot.1", &snapshot)];
+    let reason = "1 znodes have lost their ACL lists";
+    let (directory, output) = import(files, &[], &[]);
+    check_refused(&output, 6, reason);
+    check_left_alone(directory.path(), &[files]);
+    let said = report(&tool("import", directory.path(), &["--force"]));
+    assert!(said.contains(&format!("DOUBT      {reason}")), "{said}");
+    let (_directory, output) = import(WHOLE, &[], &[]);
+    assert!(!report(&output).contains("ACL"));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    put(directory.path(), WHOLE);
+    fs::create_dir(directory.path().join("version-2/snapshot.20")).unwrap();
+    let said = report(&tool("import", directory.path(), &[]));
+    assert!(said.contains("note       snapshot.20") && said.contains("replayed   36"), "{said}");
+}
+
+#[test]
+fn the_last_log_may_be_empty_but_not_end_in_its_header() {
+    let (_directory, output) = import(WHOLE, &[("log.25", b"")], &[]);
+    assert!(report(&output).contains("note       log.25 is empty"));
+    let part: Files<'_> = &[("log.25", b"ZKLG\0")];
+    let (directory, output) = import(WHOLE, part, &["--force"]);
+    check_refused(&output, 6, "log.25: the header is missing, the file has 5 bytes");
+    check_left_alone(directory.path(), &[WHOLE, part]);
+}
