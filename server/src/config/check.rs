@@ -426,14 +426,14 @@ impl<'a> Checker<'a> {
         }
         let me = config.server_id.and_then(|id| config.ensemble.members.get(&id));
         // Compat: QuorumPeerConfig.setupPeerType
-        if let (Some(setting), Some(me)) = (self.settings.get("peerType"), me)
-            && config.member.is_observer != me.is_observer
+        let is_observer = me.is_some_and(|me| me.is_observer);
+        if let Some(Setting { key, value, origin }) = self.settings.get("peerType")
+            && config.member.is_observer != is_observer
         {
-            let Setting { key, value, origin } = setting;
             let text = format!("{origin}: {key}={value}: the line server.N of this server counts");
             self.notes.push(Note::warn(text));
-            config.member.is_observer = me.is_observer;
         }
+        config.member.is_observer = is_observer;
         if self.bool("db.autocreate", false) {
             let text = "db.autocreate=true lets this server vote while it is empty, also after it \
                         has lost its data: take it out when the ensemble has begun";

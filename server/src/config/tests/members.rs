@@ -116,6 +116,8 @@ fn one_voter_may_have_observers_where_it_is_to_be_an_ensemble() {
     assert!(alone.contains("not enough servers that vote"), "{alone}");
     let ensemble = format!("{text}\nstandaloneEnabled=false\npeerType=Participant");
     assert!(load_with_id(&ensemble, Some("1")).unwrap().is_distributed());
+    let is_observer = |id| load_with_id(&ensemble, Some(id)).unwrap().member.is_observer;
+    assert_eq!(["1", "2"].map(is_observer), [false, true]);
 }
 
 #[test]
