@@ -8,7 +8,6 @@
 use engine::acl::{Acl, AclBytes, Id};
 use engine::btree::Version;
 use engine::ids::{SessionId, Xid};
-use engine::jute::Writer;
 use engine::time::WallTime;
 use engine::tree::{self, Effects, ImportError, OwnerMode, Tree};
 use engine::txn::{NewNode, Txn, TxnHeader};
@@ -23,6 +22,8 @@ const SNAPSHOT_0: &[u8] = include_bytes!("zookeeper_files/snapshot.0");
 const SNAPSHOT_24_GZ: &[u8] = include_bytes!("zookeeper_files/snapshot.24.gz");
 const SNAPSHOT_24_SNAPPY: &[u8] = include_bytes!("zookeeper_files/snapshot.24.snappy");
 const LOG_1: &[u8] = include_bytes!("zookeeper_files/log.1");
+/// A root and `/a`, whose ACL list, number 5, is missing.
+const SNAPSHOT_WITHOUT_LIST: &[u8] = include_bytes!("zookeeper_files/snapshot-without-list.1");
 
 const END: Zxid = Zxid(0x24);
 /// Transactions in the log that carry a digest: all but the errors.
@@ -239,29 +240,6 @@ fn a_missing_transaction_is_reported() {
     assert_eq!(FileName::snapshot(END, Compression::None), "snapshot.24");
 }
 
-/// A snapshot of a root and `/a`, whose ACL list, number 5, is missing.
-fn snapshot_without_list() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes);
-    writer.bytes(b"ZKSN");
-    writer.i32(2);
-    writer.i64(-1);
-    writer.i32(0);
-    writer.i32(0);
-    for (path, acl) in [("", -1), ("/a", 5)] {
-        writer.string(path);
-        writer.buf_or_null(None);
-        writer.i64(acl);
-        writer.bytes(&[0; 60]);
-    }
-    writer.string("/");
-    let checksum = simd_adler32::adler32(&bytes.as_slice());
-    let mut writer = Writer::new(&mut bytes);
-    writer.i64(i64::from(checksum));
-    writer.string("/");
-    bytes
-}
-
 /// A transaction that creates `path`, with a list of its own.
 fn create(zxid: Zxid, path: &str, own: &[Acl]) -> Vec<u8> {
     let acl = AclBytes::encode(own);
@@ -276,7 +254,7 @@ fn create(zxid: Zxid, path: &str, own: &[Acl]) -> Vec<u8> {
 
 #[test]
 fn a_missing_list_denies_everything_until_the_log_brings_it() {
-    let loaded = load_plain(&snapshot_without_list(), Zxid(1)).unwrap();
+    let loaded = load_plain(SNAPSHOT_WITHOUT_LIST, Zxid(1)).unwrap();
     assert_eq!(loaded.unknown_acls.len(), 1);
     let list = |tree: &Tree| {
         let view = tree.view();
@@ -285,7 +263,7 @@ fn a_missing_list_denies_everything_until_the_log_brings_it() {
     assert_eq!(list(&loaded.tree), [Acl { perms: 0, id: Id::new("world", "anyone") }]);
     let own = [Acl { perms: 31, id: Id::new("digest", "user:x") }];
     let restored = |path: &str| {
-        let mut restore = Restore::new(load_plain(&snapshot_without_list(), Zxid(1)).unwrap());
+        let mut restore = Restore::new(load_plain(SNAPSHOT_WITHOUT_LIST, Zxid(1)).unwrap());
         restore.apply(&create(Zxid(2), path, &own)).unwrap();
         restore.finish()
     };

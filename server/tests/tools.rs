@@ -25,6 +25,9 @@ const SNAPSHOT_24_GZ: &[u8] = include_bytes!("../../engine/tests/zookeeper_files
 const SNAPSHOT_24_SNAPPY: &[u8] =
     include_bytes!("../../engine/tests/zookeeper_files/snapshot.24.snappy");
 const LOG_1: &[u8] = include_bytes!("../../engine/tests/zookeeper_files/log.1");
+/// A root and `/a`, whose ACL list is missing.
+const SNAPSHOT_WITHOUT_LIST: &[u8] =
+    include_bytes!("../../engine/tests/zookeeper_files/snapshot-without-list.1");
 const KEPT: &str = "version-2.imported-by-ringkeeper";
 
 /// Names and contents.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use engine::jute::Writer;
-
-use super::{Files, KEPT, LOG_1, SNAPSHOT_0, check_refused, put, report, tool};
+use super::{
+    Files, KEPT, LOG_1, SNAPSHOT_0, SNAPSHOT_WITHOUT_LIST, check_refused, put, report, tool,
+};
 
 const WHOLE: Files<'static> = &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)];
 /// The same tree with a zxid of epoch 5.
@@ -92,36 +92,9 @@ fn an_epoch_that_was_being_written_counts_where_the_last_zxid_is_of_it() {
     assert!(!report(&output).contains("DOUBT"));
 }
 
-/// A snapshot of a root and `/a`, whose ACL list, number 5, is missing.
-fn snapshot_without_list() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes);
-    writer.bytes(b"ZKSN");
-    writer.i32(2);
-    writer.i64(-1);
-    writer.i32(0);
-    writer.i32(0);
-    for (path, acl) in [("", -1), ("/a", 5)] {
-        writer.string(path);
-        writer.buf_or_null(None);
-        writer.i64(acl);
-        writer.bytes(&[0; 60]);
-    }
-    writer.string("/");
-    let (low, high) = bytes.iter().fold((1_i64, 0_i64), |(low, high), byte| {
-        let low = (low + i64::from(*byte)) % 65521;
-        (low, (high + low) % 65521)
-    });
-    let mut writer = Writer::new(&mut bytes);
-    writer.i64((high << 16) | low);
-    writer.string("/");
-    bytes
-}
-
 #[test]
 fn znodes_that_have_lost_their_lists_are_doubtful() {
-    let snapshot = snapshot_without_list();
-    let files: Files<'_> = &[("snapshot.1", &snapshot)];
+    let files: Files<'_> = &[("snapshot.1", SNAPSHOT_WITHOUT_LIST)];
     let reason = "1 znodes have lost their ACL lists";
     let (directory, output) = import(files, &[], &[]);
     check_refused(&output, 6, reason);
