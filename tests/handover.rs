@@ -116,47 +116,75 @@ fn sessions_stay_with_their_connections_under_a_new_leader() {
 
 #[test]
 fn what_is_left_of_a_connection_does_not_take_the_session_back() {
-    let mut e = Ensemble::led_by_c();
-    let gone = e.connect(A);
-    // Nobody tells A. Then, under another leader, it has the connection all the same.
-    let moved = e.move_to(gone, B);
-    e.crash(C);
-    e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
-    e.run_ms(2_000);
-    assert!(e.is_connected(moved));
-    e.write(moved, "/x");
+    // Nobody tells the server that the client leaves. Then it follows another leader, or leads.
+    for (left, goes_to) in [(A, B), (B, A)] {
+        let mut e = Ensemble::led_by_c();
+        let gone = e.connect(left);
+        let moved = e.move_to(gone, goes_to);
+        e.crash(C);
+        e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+        e.run_ms(2_000);
+        assert!(e.is_connected(moved));
+        e.write(moved, "/x");
+        let late = e.create(gone, "/late");
+        e.run_until("what is left is closed", |e| !e.is_connected(gone));
+        assert_ne!(e.answer(gone, late), Some(0));
+        assert!(e.is_connected(moved));
+    }
 }
 
-/// A client at `server` whose session began with 2 s and has an ephemeral, and has 20 s now.
-fn patient(e: &mut Ensemble, server: usize, path: &str) -> Client {
-    let hasty = e.connect_for(A, 2_000);
+#[test]
+fn a_server_that_comes_back_to_its_leader_still_has_its_sessions() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    e.write(client, "/before");
+    e.break_links(A, C);
+    e.run_until("A has noticed", |e| !e.follows(A, C));
+    e.run_until("A is back", |e| e.follows(A, C));
+    assert!(e.leads(C) && e.is_connected(client));
+    e.write(client, "/after");
+    assert!(e.is_connected(client));
+}
+
+/// A client at `server` whose session began at another with 2 s and has an ephemeral, and has 20 s
+/// now.
+fn patient(e: &mut Ensemble, (from, server): (usize, usize), path: &str) -> Client {
+    let hasty = e.connect_for(from, 2_000);
     let xid = e.create_ephemeral(hasty, path);
     e.run_until("it is there", |e| e.answer(hasty, xid) == Some(0));
     let patient = e.move_for(hasty, server, 20_000);
-    // What A hears of the connection that it takes for good comes late, and is the last of it.
+    // What is heard of the connection that is taken for good comes late, and is the last of it.
     e.run_ms(1_000);
-    e.fall_silent(hasty);
+    if from != server {
+        e.fall_silent(hasty);
+    }
     patient
 }
 
 #[test]
 fn a_session_has_the_timeout_of_its_last_connection_whoever_leads() {
     let mut e = Ensemble::led_by_c();
-    let clients = [patient(&mut e, A, "/follows"), patient(&mut e, B, "/leads")];
-    let left = patient(&mut e, B, "/left");
+    let paths = ["/a", "/b", "/from-a", "/from-b"];
+    let ways = [(A, A), (B, B), (A, B), (B, A)];
+    let clients: Vec<_> =
+        ways.iter().zip(paths).map(|(way, path)| patient(&mut e, *way, path)).collect();
+    let left = patient(&mut e, (A, B), "/left");
     e.run_ms(1_000);
     e.fall_silent(left);
     e.run_ms(8_000);
     assert!(e.has(A, "/left"), "C knows what B has granted");
     e.crash(C);
     e.run_until("B leads", |e| e.leads(B) && e.follows(A, B));
+    e.run_ms(1_000);
     for client in clients {
         e.fall_silent(client);
     }
     e.run_ms(8_000);
-    assert!(e.has(A, "/follows") && e.has(A, "/leads"), "they may be silent for 20 s");
+    for path in paths {
+        assert!(e.has(A, path), "{path}: it may be silent for 20 s");
+    }
     e.run_ms(20_000);
-    assert!(!e.has(A, "/follows") && !e.has(A, "/leads"));
+    assert!(paths.iter().all(|path| !e.has(A, path)));
 }
 
 /// The first request of a client where it comes to with its session, whose number is that of its

@@ -72,7 +72,7 @@ impl ReadContext<'_> {
         write: impl FnOnce(&mut Writer<'_>, usize) -> Result<(), ErrorCode>,
     ) -> Result<(), ErrorCode> {
         let start = out.len();
-        let end = start + self.rules.output_bytes_max();
+        let end = start + self.rules.answer_bytes_max();
         let mut written = Ok(());
         self.reply(out, |writer| written = write(writer, end));
         if written.is_err() {

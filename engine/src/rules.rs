@@ -29,25 +29,22 @@ impl Rules {
         self.packet_bytes_max.saturating_mul(2)
     }
 
-    /// What may be on its way to one connection, and the longest answer to one read, bytes: a list
-    /// of children has as many names as there are. Whatever can be written in one packet can be
-    /// read.
+    /// What may be on its way to one connection, bytes. Whatever can be written in one packet can
+    /// be read.
     pub fn output_bytes_max(&self) -> usize {
         OUTPUT_BYTES_MAX.max(self.packet_bytes_max.saturating_mul(4))
     }
 
-    /// Longest answer to a packet of reads, bytes, give or take one of them. Each may ask for any
-    /// znode, so without a bound a packet could ask for more than there is memory.
-    pub fn multi_read_bytes_max(&self) -> usize {
-        MULTI_READ_BYTES_MAX.max(self.txn_bytes_max())
+    /// Longest answer to a list, or to a packet of reads, bytes, give or take one item: half of
+    /// what may be on its way. A packet may ask for any znode again and again, and a znode may have
+    /// any number of children, so without a bound there could be more than there is memory.
+    pub fn answer_bytes_max(&self) -> usize {
+        self.output_bytes_max() / 2
     }
 }
 
 /// What may be on its way to one connection where packets have the usual size, bytes.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
-
-/// Longest answer to a packet of reads where packets have the usual size, bytes.
-const MULTI_READ_BYTES_MAX: usize = 32 << 20;
 
 impl Default for Rules {
     fn default() -> Self {

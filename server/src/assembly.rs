@@ -280,7 +280,7 @@ fn limits(config: &Config, cores: u16) -> Result<Limits, RingError> {
         limit,
         usize::from(cores),
         config.is_distributed(),
-        backlog(config.listen_backlog) as usize,
+        backlog(config.listen_backlog, limit) as usize,
     );
     if shares.clients == 0 {
         return Err(RingError::Descriptors);
@@ -353,16 +353,18 @@ fn config_report(config: &Config, port: u16) -> ConfigReport {
     }
 }
 
-/// How many connections may wait to be accepted.
+/// How many connections may wait to be accepted where there may be `limit` descriptors: each may
+/// have one for a moment before it is refused.
 ///
 // Compat: ServerSocket.bind - fewer than one means the default.
-fn backlog(given: i32) -> u32 {
-    u32::try_from(given).ok().filter(|given| *given > 0).unwrap_or(BACKLOG_DEFAULT)
+fn backlog(given: i32, limit: usize) -> u32 {
+    let wanted = u32::try_from(given).ok().filter(|given| *given > 0).unwrap_or(BACKLOG_DEFAULT);
+    wanted.min(u32::try_from(limit / 16).unwrap_or(u32::MAX)).max(1)
 }
 
 fn bind(config: &Config) -> Result<Vec<TcpListener>, RunError> {
     let listen = config.listen.expect("a loaded configuration says where clients connect");
-    let backlog = backlog(config.listen_backlog);
+    let backlog = backlog(config.listen_backlog, descriptors::limit());
     let addresses = match listen.host {
         Some(host) => [host].to_vec(),
         // Java's wildcard is that of IPv6, which takes IPv4 too; without IPv6 it is that of IPv4.
@@ -399,7 +401,9 @@ mod tests {
     }
 
     #[test]
-    fn fewer_than_one_connection_in_the_backlog_means_the_default() {
-        assert_eq!([0, -1, -7, 5].map(backlog), [50, 50, 50, 5]);
+    fn the_backlog_is_the_default_or_what_is_given_and_there_are_descriptors_for() {
+        let given = [0, -1, -7, 5, i32::MAX].map(|given| backlog(given, 1600));
+        assert_eq!(given, [50, 50, 50, 5, 100]);
+        assert_eq!(backlog(i32::MAX, usize::MAX), i32::MAX as u32);
     }
 }

@@ -241,8 +241,8 @@ struct Seed {
 }
 
 impl Seed {
-    /// Runs the core. What it has is given up only when it was told how the core has ended: that
-    /// may have to wait for a disk that does not answer any more.
+    /// Runs the core. Of a failure is told before what it has is given up: that may have to wait
+    /// for a disk that does not answer any more.
     fn grow(self, reporter: Reporter) {
         let id = self.id;
         let mut grown = match self.prepare() {
@@ -250,7 +250,14 @@ impl Seed {
             Err(error) => return reporter.report(Err(error)),
         };
         let result = grown.core.run(grown.ordering.as_mut());
-        grown.shared.pulse.end(id);
+        let Grown { core, ordering, shared } = grown;
+        if result.is_ok() {
+            // The watchdog sees to it that this comes to its end.
+            drop((core, ordering));
+            shared.pulse.end(id);
+            return reporter.report(result);
+        }
+        shared.pulse.end(id);
         reporter.report(result);
     }
 

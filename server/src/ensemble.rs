@@ -310,13 +310,13 @@ fn addresses(
         let port = port(address);
         let host = &address.host;
         let fail = |error| MemberError::Address { id, host: host.clone(), error };
-        let own = if everywhere {
+        let listen = if everywhere {
             SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), port)
         } else {
             own_address(host, port).map_err(fail)?
         };
         // Compat: InetSocketAddress - Java binds also 0.0.0.0 for both families.
-        addresses.extend(peers::listen_addresses(vec![own], own.ip().is_unspecified()));
+        addresses.extend(peers::listen_addresses(vec![listen], listen.ip().is_unspecified()));
     }
     addresses.sort_unstable();
     addresses.dedup();

@@ -87,10 +87,12 @@ impl RunError {
 mod tests {
     use std::time::Duration;
 
-    use engine::disk::StorageError;
+    use engine::disk::{Damage, StorageError};
     use engine::ids::CoreId;
 
     use super::*;
+    use crate::data::DataError;
+    use crate::peers::BindError;
 
     #[test]
     fn what_the_system_refuses_is_said_so_that_it_can_be_mended() {
@@ -105,15 +107,30 @@ mod tests {
     #[test]
     fn each_kind_of_failure_of_a_core_has_its_code() {
         let storage = StorageError::io("log.1".to_owned(), "append", &io::Error::other("broken"));
+        let damage = StorageError::damaged("log.1".to_owned(), 4096, Damage::SegmentHeader);
         for (error, code) in [
             (CoreError::System(io::Error::other("no threads")), ExitCode::System),
-            (CoreError::Storage(storage), ExitCode::Storage),
+            (CoreError::Storage(storage.clone()), ExitCode::Storage),
+            (DataError::Storage(storage).into(), ExitCode::Storage),
+            (DataError::Storage(damage).into(), ExitCode::Damaged),
+            (DataError::Snapshot(io::Error::other("full")).into(), ExitCode::Storage),
             (CoreError::Silent(Duration::from_secs(10)), ExitCode::Stuck),
             (CoreError::Panicked, ExitCode::Unexpected),
         ] {
             let error = RunError::from(CoreFailure { core: CoreId(3), error });
             assert!(error.to_string().starts_with("core 3: "), "{error}");
             assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_election_port_that_cannot_be_had_has_zookeepers_code() {
+        let error = || io::Error::from(Errno::ADDRINUSE);
+        let address = SocketAddr::from(([127, 0, 0, 1], 3888));
+        let bind = MemberError::Bind(BindError { address, error: error() });
+        let unknown = MemberError::Address { id: 1, host: "nowhere".to_owned(), error: error() };
+        for error in [bind, unknown] {
+            assert_eq!(RunError::Member(error).exit_code().number(), 14);
         }
     }
 }

@@ -55,6 +55,10 @@ fn watch_these(
         let mut is_first = true;
         for signal in signals.forever() {
             tracing::info!(signal = low_level::signal_name(signal), "asked to stop");
+            if signal == SIGHUP && !is_first {
+                // A terminal that is closed may say so twice, the shell and the kernel.
+                continue;
+            }
             let stop = if is_first { Stop::Soon } else { Stop::Now(signal) };
             if on_stop(stop).is_break() {
                 break;

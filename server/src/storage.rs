@@ -210,12 +210,16 @@ impl Stopped {
 }
 
 /// Opens a snapshot file with all checks, owners as it has them.
-pub fn open_snapshot(path: &Path) -> Result<Tree, String> {
+pub fn open_snapshot(path: &Path) -> Result<Tree, Unusable> {
     let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or("it has no name")?;
-    let zxid = recovery::parse_snapshot_name(name).ok_or("its name is not a snapshot's")?;
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| "it has no name".to_owned())?;
+    let zxid = recovery::parse_snapshot_name(name)
+        .ok_or_else(|| "its name is not a snapshot's".to_owned())?;
     let mut files = Files { keeps_mode: true, ..Files::new(&directory, OwnerMode::default()) };
-    recovery::Source::load(&mut files, name, zxid).map_err(|unusable| unusable.to_string())
+    recovery::Source::load(&mut files, name, zxid)
 }
 
 fn refuse_zookeeper_data(place: &Place<'_>) -> Result<(), OpenError> {

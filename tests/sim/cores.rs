@@ -126,6 +126,11 @@ impl Server {
         self.replica.published().check().expect("a sound map");
     }
 
+    /// How many watches there are on all cores.
+    pub fn watches_count(&self) -> usize {
+        self.cores.iter().map(|core| core.clients.report(false).watches_count).sum()
+    }
+
     /// Counters of what is ordered.
     pub fn counters(&self) -> Counters {
         self.replica.tree().counters()

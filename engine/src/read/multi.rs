@@ -27,7 +27,7 @@ pub(super) fn multi_read(
     let mut writer = Writer::new(out);
     let frame = begin_reply(&mut writer, context.xid, context.last_zxid.to_wire(), err);
     if !has_writes {
-        let end = start + context.rules.multi_read_bytes_max();
+        let end = start + context.rules.answer_bytes_max();
         for op in ops.iter() {
             let written = write_result(view, context, &op, &mut writer, end);
             if written.is_err() || writer.position() > end {

@@ -4,7 +4,7 @@
 use super::{Author, Mode, Now, Output, Replica, Run};
 use crate::acl::Id;
 use crate::error_code::ErrorCode;
-use crate::ids::{LinkId, SessionId};
+use crate::ids::{ServerId, SessionId};
 use crate::jute::Reader;
 use crate::op::OpCode;
 use crate::order::ReplyKind;
@@ -26,20 +26,20 @@ impl Replica {
     pub fn order_forwarded(
         &mut self,
         now: Now,
-        link: LinkId,
+        learner: ServerId,
         request: &ForwardedRequest,
         body: &[u8],
         ids: &[Id],
         out: &mut Vec<Output>,
     ) {
-        self.order_for(now, link, request, body, ids);
+        self.order_for(now, learner, request, body, ids);
         self.seal_if_full(now, out);
     }
 
     fn order_for(
         &mut self,
         now: Now,
-        link: LinkId,
+        learner: ServerId,
         request: &ForwardedRequest,
         body: &[u8],
         ids: &[Id],
@@ -47,21 +47,24 @@ impl Replica {
         assert_eq!(self.mode, Mode::Leading, "only a leader takes requests of others");
         let session = request.session;
         if request.op == OpCode::CreateSession.to_wire() {
-            return self.open_forwarded(now, link, session, body);
+            return self.open_forwarded(now, learner, session, body);
         }
         let author = Author { session, xid: request.xid, ids };
         let close = request.op == OpCode::CloseSession.to_wire();
-        let checked = self.sessions.check(session, link);
+        let checked = self.sessions.check(session, learner);
+        if let Ok(Some(left)) = checked {
+            self.answer(left, ReplyKind::Close);
+        }
         match checked {
             Err(code) => self.order_refusal(now, &author, code),
-            Ok(()) if close => {
+            Ok(_) if close => {
                 self.sessions.remove(session);
                 self.order(now, &author, |tree, context, group| {
                     let Group { txns, effects, replies, .. } = group;
                     prep::close_session(tree, context, txns, effects, replies);
                 });
             }
-            Ok(()) => self.order_write(now, &author, request.op, body),
+            Ok(_) => self.order_write(now, &author, request.op, body),
         }
         self.group.end_txn(None);
     }
@@ -98,7 +101,7 @@ impl Replica {
     }
 
     /// Opens a session under the id that the learner has chosen.
-    fn open_forwarded(&mut self, now: Now, link: LinkId, session: SessionId, body: &[u8]) {
+    fn open_forwarded(&mut self, now: Now, learner: ServerId, session: SessionId, body: &[u8]) {
         let Ok(timeout_ms) = Reader::new(body).i32() else {
             let author = Author::server(session);
             self.order_refusal(now, &author, ErrorCode::MarshallingError);
@@ -106,7 +109,7 @@ impl Replica {
         };
         self.create_session(now, session, timeout_ms);
         self.sessions.track(now.instant, session, timeout_ms);
-        self.sessions.hand_to(session, link);
+        self.sessions.hand_to(session, learner);
     }
 
     /// Whether requests of a session were taken since this server leads, or may have been.
@@ -120,7 +123,7 @@ impl Replica {
     pub fn revalidate(
         &mut self,
         now: Now,
-        link: LinkId,
+        learner: ServerId,
         session: SessionId,
         timeout_ms: i32,
     ) -> bool {
@@ -128,16 +131,22 @@ impl Replica {
             return false;
         }
         self.sessions.track(now.instant, session, timeout_ms);
-        if let Some(previous) = self.sessions.hand_to(session, link) {
+        if let Some(previous) = self.sessions.hand_to(session, learner) {
             self.answer(previous, ReplyKind::Close);
         }
         true
     }
 
     /// A learner has heard of a session, whose connection there has this timeout.
-    pub fn touch_forwarded(&mut self, now: Now, link: LinkId, session: SessionId, timeout_ms: i32) {
+    pub fn touch_forwarded(
+        &mut self,
+        now: Now,
+        learner: ServerId,
+        session: SessionId,
+        timeout_ms: i32,
+    ) {
         if self.mode == Mode::Leading {
-            self.sessions.touch_at(now.instant, link, session, timeout_ms);
+            self.sessions.touch_at(now.instant, learner, session, timeout_ms);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Author, Config, Now, Output, Replica};
 use crate::collections::FastMap;
 use crate::error_code::ErrorCode;
-use crate::ids::{ConnectionId, LinkId, SessionId};
+use crate::ids::{ConnectionId, ServerId, SessionId};
 use crate::order::{Connect, ReplyKind};
 use crate::prep;
 use crate::session::{Due, ExpiryQueue, SessionIds};
@@ -28,7 +28,8 @@ struct Session {
 }
 
 /// The server whose requests are taken for a session. It stays so when the connection there has
-/// broken: what still comes from another one was sent before.
+/// broken, and when that server has lost its link and comes back: what still comes from another
+/// one was sent before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     /// Not known: whoever asks first.
@@ -36,7 +37,7 @@ enum Owner {
     /// This server.
     Here,
     /// A learner.
-    Link(LinkId),
+    Learner(ServerId),
 }
 
 impl Session {
@@ -122,6 +123,27 @@ impl Sessions {
         self.open.get(&session).is_some_and(|session| session.connection == Some(connection))
     }
 
+    /// Whether a request comes from the connection that has its session. Where nobody knew whose
+    /// the session is, it is this server's from now on.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        connection: ConnectionId,
+    ) -> bool {
+        let open = self.open.get_mut(&session);
+        let Some(open) = open.filter(|open| open.connection == Some(connection)) else {
+            return false;
+        };
+        if open.owner == Owner::Nobody {
+            open.owner = Owner::Here;
+            if let Some(timeout_ms) = open.timeout_ms {
+                self.expiry.track(now, session, timeout_ms.unsigned_abs());
+            }
+        }
+        true
+    }
+
     pub(super) fn touch(&mut self, session: SessionId, heard: Instant) {
         // A session that has ended meanwhile is none to touch.
         let _known = self.expiry.touch(heard, session);
@@ -135,14 +157,14 @@ impl Sessions {
     pub(super) fn touch_at(
         &mut self,
         now: Instant,
-        link: LinkId,
+        learner: ServerId,
         session: SessionId,
         timeout_ms: i32,
     ) {
         let owner = self.open.get(&session).map(|open| open.owner);
         let timeout_ms = timeout_ms.unsigned_abs();
         match (owner, self.expiry.timeout_ms(session)) {
-            (Some(Owner::Link(owner)), Some(_)) if owner == link => {
+            (Some(Owner::Learner(owner)), Some(_)) if owner == learner => {
                 self.expiry.track(now, session, timeout_ms);
             }
             (Some(Owner::Nobody), Some(known)) => {
@@ -191,8 +213,9 @@ impl Sessions {
         self.collecting = None;
     }
 
-    /// All sessions of the tree count from now on, each with its full timeout: that of its
-    /// connection, where it has one here.
+    /// All sessions of the tree count from now on, each with its full timeout, and nobody knows
+    /// whose they are: the client of a connection here may have gone elsewhere. If the timeout of
+    /// that connection is longer, it counts.
     pub(super) fn lead(&mut self, tree: &Tree, now: Now) {
         self.seen = now.instant;
         self.expiry.clear();
@@ -202,10 +225,9 @@ impl Sessions {
             let open = self.open.entry(session).or_insert(Session::IDLE);
             if open.connection.is_none() {
                 *open = Session::IDLE;
-            } else {
-                open.owner = Owner::Here;
             }
-            let timeout_ms = open.timeout_ms.unwrap_or(timeout_ms);
+            open.owner = Owner::Nobody;
+            let timeout_ms = open.timeout_ms.unwrap_or(0).max(timeout_ms);
             self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
         }
     }
@@ -253,22 +275,30 @@ impl Sessions {
     }
 
     /// A session goes to a learner; the connection here that served it until now.
-    pub(super) fn hand_to(&mut self, session: SessionId, link: LinkId) -> Option<ConnectionId> {
-        let owned = Session { owner: Owner::Link(link), ..Session::IDLE };
+    pub(super) fn hand_to(
+        &mut self,
+        session: SessionId,
+        learner: ServerId,
+    ) -> Option<ConnectionId> {
+        let owned = Session { owner: Owner::Learner(learner), ..Session::IDLE };
         self.open.insert(session, owned).and_then(|open| open.connection)
     }
 
-    /// Whether a learner may ask something for a session.
+    /// Whether a learner may ask something for a session; the connection here that the client has
+    /// left for it, if that is known only now.
     ///
     // Compat: SessionTrackerImpl.checkSession - who asks first owns a session that nobody does.
-    pub(super) fn check(&mut self, session: SessionId, link: LinkId) -> Result<(), ErrorCode> {
-        let open = self.open.get_mut(&session).ok_or(ErrorCode::SessionExpired)?;
+    pub(super) fn check(
+        &mut self,
+        session: SessionId,
+        learner: ServerId,
+    ) -> Result<Option<ConnectionId>, ErrorCode> {
+        let open = self.open.get(&session).ok_or(ErrorCode::SessionExpired)?;
         match open.owner {
-            Owner::Nobody => open.owner = Owner::Link(link),
-            Owner::Link(owner) if owner == link => {}
-            Owner::Here | Owner::Link(_) => return Err(ErrorCode::SessionMoved),
+            Owner::Nobody => Ok(self.hand_to(session, learner)),
+            Owner::Learner(owner) if owner == learner => Ok(None),
+            Owner::Here | Owner::Learner(_) => Err(ErrorCode::SessionMoved),
         }
-        Ok(())
     }
 
     /// Notes the answer of one core. With the last one, the sessions that have expired.

@@ -38,7 +38,7 @@ const NEW_LISTS_MIN: u64 = 1024;
 const ZNODES_PER_NEW_LIST: u64 = 16;
 /// How many entries a new list pays for. With the numbers above, a sweep ends before the lists
 /// have doubled once more.
-const ENTRIES_PER_NEW_LIST: u64 = 32;
+const ENTRIES_PER_NEW_LIST: u64 = 128;
 /// The most entries that are looked at behind one freeze: a few milliseconds.
 const ENTRIES_PER_FREEZE_MAX: u64 = 1 << 16;
 /// Of which dropping a list takes so many: it is looked up, hashed, and two entries are deleted.

@@ -26,10 +26,10 @@ const BYTES_HARD: &str = "byteHardLimit";
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// The subtrees that have a quota.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Quotas {
     /// How many znodes hold limits of each: blank names in between make several paths one.
-    paths: BTreeMap<String, u32>,
+    pub(super) paths: BTreeMap<String, u32>,
     /// Counts the changes of the set, so that a rollback knows whether there were any.
     changes: u64,
 }
@@ -237,7 +237,9 @@ pub(super) fn check(
         numbers.map(Some).ok_or(ErrorCode::MarshallingError)
     };
     let Some(limits) = read(limits_path(path))? else { return Ok(()) };
-    if limits.count_hard_limit().max(limits.bytes_hard_limit()) < 0 {
+    let counts = count_more != 0 && limits.count().max(limits.count_hard_limit()) > -1;
+    let weighs = bytes_more != 0 && limits.bytes().max(limits.bytes_hard_limit()) > -1;
+    if !counts && !weighs {
         return Ok(());
     }
     let Some(used) = read(stats_path(path))? else { return Ok(()) };

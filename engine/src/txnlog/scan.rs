@@ -134,6 +134,7 @@ fn open<V: Volume>(volume: &V, segment: SegmentId) -> Result<Segment<'_, V>, Sto
         Some((header, frame)) => (Some(header), kept(&header, frame)),
         None => (None, None),
     };
+    reader.rest();
     Ok(Segment { name: segment_name(segment), reader, first, kept })
 }
 

@@ -292,15 +292,18 @@ impl Leader {
                 }
             }
             (Step::Active, PacketKind::Request) => {
-                self.on_request(now, link, packet, replica, out)?;
+                let learner = handler.introduced();
+                self.on_request(now, (link, learner), packet, replica, out)?;
             }
             (Step::Active, PacketKind::Revalidate) => {
-                self.on_session(now, link, packet, replica)?;
+                let learner = handler.introduced();
+                self.on_session(now, (link, learner), packet, replica)?;
             }
             (Step::Synchronized | Step::Active, PacketKind::Ping) => {
                 handler.on_pong();
+                let learner = handler.introduced();
                 for (session, timeout_ms) in packet::read_sessions(&packet.data) {
-                    replica.touch_forwarded(now, link, session, timeout_ms);
+                    replica.touch_forwarded(now, learner, session, timeout_ms);
                 }
             }
             (_, kind) => return Err(Fault::Unexpected { kind }),

@@ -122,7 +122,9 @@ pub fn looks_whole(compression: Compression, first: &[u8], last: &[u8]) -> bool 
 impl SnapshotReader {
     /// A reader at the beginning of a file.
     pub fn new(mode: OwnerMode) -> Self {
-        Self { records: SnapshotRecords::new(TreeSoFar::new(mode)) }
+        let mut tree = TreeSoFar::new(mode);
+        tree.unknown_acls = Some(Vec::new());
+        Self { records: SnapshotRecords::new(tree) }
     }
 
     /// Reads a whole file, packed or not. `zxid` is that of its name.
@@ -146,7 +148,7 @@ impl SnapshotReader {
     pub fn finish(self, zxid: Zxid) -> Result<Loaded, SnapshotError> {
         let offset = self.records.stream.taken();
         let (mut tree, Tail { digest, .. }) = self.records.finish()?;
-        let unknown_acls = std::mem::take(&mut tree.unknown_acls);
+        let unknown_acls = tree.unknown_acls.take().unwrap_or_default();
         let tree = tree.finish(zxid);
         let tree = tree.map_err(|error| SnapshotError::Tree { offset, error })?;
         Ok(Loaded { tree, digest, unknown_acls })

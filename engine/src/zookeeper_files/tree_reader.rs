@@ -77,7 +77,8 @@ pub(super) struct TreeSoFar {
     acls: FastMap<i64, AclId>,
     /// Znodes with a list that the stream has not: it is fuzzy, and the replay of the log brings
     /// the lists. Until then nobody may touch these znodes; what they have instead is beside them.
-    pub(super) unknown_acls: Vec<(String, AclId)>,
+    /// Kept where somebody will want to know.
+    pub(super) unknown_acls: Option<Vec<(String, AclId)>>,
 }
 
 /// What comes next.
@@ -116,7 +117,7 @@ impl TreeReader {
 
 impl TreeSoFar {
     pub(super) fn new(mode: OwnerMode) -> Self {
-        Self { builder: TreeBuilder::new(mode), acls: FastMap::default(), unknown_acls: Vec::new() }
+        Self { builder: TreeBuilder::new(mode), acls: FastMap::default(), unknown_acls: None }
     }
 
     pub(super) fn finish(self, applied: Zxid) -> Result<Tree, TreeReadError> {
@@ -139,7 +140,9 @@ impl TreeSink for TreeSoFar {
             None if znode.acl_index == OPEN_INDEX => AclId::OPEN,
             None => {
                 let denied = self.builder.unknown_acl();
-                self.unknown_acls.push((znode.path.to_owned(), denied));
+                if let Some(unknown) = &mut self.unknown_acls {
+                    unknown.push((znode.path.to_owned(), denied));
+                }
                 denied
             }
         };

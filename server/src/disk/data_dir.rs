@@ -4,7 +4,7 @@
 //!   <dataDir>/myid                               ZooKeeper's, and its other files
 //!   <dataDir>/ringkeeper/lock                    the process that has it
 //!   <dataDir>/ringkeeper/manifest                which generation counts
-//!   <dataDir>/ringkeeper/importing               an import or a backup has not finished
+//!   <dataDir>/ringkeeper/importing               an import or a backup has not finished: its log
 //!   <dataDir>/ringkeeper/exported                a ZooKeeper goes on with the data
 //!   <dataDir>/ringkeeper/door                    where tools ask a running server: see `door`
 //!   <dataDir>/ringkeeper/generation.N/           snapshots
@@ -15,6 +15,10 @@
 //! Both may be the same directory. Only the generation that the manifest names is ever read; see
 //! [`engine::manifest`].
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use engine::disk::{Damage, StorageError, Volume};
@@ -179,15 +183,14 @@ impl NewData {
     /// Takes the directories, which are made if need be. They must hold no data, but for that of
     /// an import or a backup that was not finished.
     pub fn begin(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
-        let (mut root, mut log_root, locks) = take(data, data_log)?;
+        let (mut root, log_root, locks) = take(data, data_log)?;
         let is_committed = Manifest::open(&mut root)?.is_some();
-        if is_committed && !is_marked(&root)? {
+        let marked = mark(root.path())?;
+        if is_committed && marked.is_none() {
             return Err(DataDirError::Exists(root.path().to_owned()));
         }
         if !is_committed {
-            for directory in [&mut root, &mut log_root] {
-                clear(directory)?;
-            }
+            clear(&mut root, &log_root, marked.as_deref())?;
         }
         Ok(Self { root, log_root, is_committed, _locks: locks })
     }
@@ -219,30 +222,69 @@ impl NewData {
     /// From now on the data can be served.
     pub fn finish(mut self) -> Result<(), StorageError> {
         assert!(self.is_committed, "what is finished counts");
-        for directory in [&mut self.log_root, &mut self.root] {
-            if is_marked(directory)? {
-                directory.remove(IMPORT_MARK)?;
-                directory.sync_dir()?;
+        self.root.remove(IMPORT_MARK)?;
+        self.root.sync_dir()
+    }
+}
+
+/// What the mark of unfinished data says, if there is one: where its log was begun. One of an
+/// earlier version says nothing.
+pub fn mark(root: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let path = root.join(IMPORT_MARK);
+    match std::fs::read(&path) {
+        Ok(log) => Ok(Some(PathBuf::from(OsString::from_vec(log)))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&path, "read", &error)),
+    }
+}
+
+/// Marks the data, and empties the directories of what was begun at the last mark. The log
+/// directory of another time may be somebody's.
+fn clear(
+    root: &mut Directory,
+    log_root: &Directory,
+    marked: Option<&Path>,
+) -> Result<(), StorageError> {
+    let log = log_root.path().canonicalize();
+    let log = log.map_err(|error| failed(log_root.path(), "find", &error))?;
+    if marked.is_none() {
+        refuse_unknown(root, root)?;
+    }
+    let is_begun = |marked: &Path| marked.as_os_str().is_empty() || marked == log;
+    if !marked.is_some_and(is_begun) && !is_same(root.path(), log_root.path()) {
+        refuse_unknown(root, log_root)?;
+    }
+    if marked != Some(&log) {
+        let (path, part) = (root.path().join(IMPORT_MARK), root.path().join("importing.tmp"));
+        let written = File::create(&part).and_then(|mut file| {
+            file.write_all(log.as_os_str().as_bytes())?;
+            file.sync_all()
+        });
+        let renamed = written.and_then(|()| std::fs::rename(&part, &path));
+        renamed.map_err(|error| failed(&path, "write", &error))?;
+        root.sync_dir()?;
+    }
+    for path in [root.path(), log_root.path()] {
+        for (_, path) in generations(path)? {
+            let removed = std::fs::remove_dir_all(&path);
+            removed.map_err(|error| failed(&path, "remove directory", &error))?;
+        }
+    }
+    sync_made([root.path(), log_root.path()])
+}
+
+/// Makes sure of directories that somebody who was killed may have made without coming to the
+/// sync: `ringkeeper`, and the two above.
+fn sync_made(roots: [&Path; 2]) -> Result<(), StorageError> {
+    for root in roots {
+        let folders = root.ancestors().take(3);
+        for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
+            match File::open(folder).and_then(|folder| folder.sync_all()) {
+                // Where this user may not look, nor could anything be made.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(|error| failed(folder, "sync directory", &error))?,
             }
         }
-        Ok(())
-    }
-}
-
-fn is_marked(directory: &Directory) -> Result<bool, StorageError> {
-    Ok(directory.list()?.iter().any(|name| name == IMPORT_MARK))
-}
-
-/// Marks a directory, and empties it of what was begun since an earlier mark.
-fn clear(directory: &mut Directory) -> Result<(), StorageError> {
-    if !is_marked(directory)? {
-        refuse_unknown(directory)?;
-        directory.create_zeroed(IMPORT_MARK, 0)?;
-        directory.sync_dir()?;
-    }
-    for (_, path) in generations(directory.path())? {
-        let removed = std::fs::remove_dir_all(&path);
-        removed.map_err(|error| failed(&path, "remove directory", &error))?;
     }
     Ok(())
 }
@@ -261,24 +303,21 @@ fn take(data: &Path, data_log: &Path) -> Result<(Directory, Directory, Vec<Lock>
 /// The first start: directories first, then the manifest, which says that they are there.
 fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, StorageError> {
     for directory in [&*root, log_root] {
-        refuse_unknown(directory)?;
+        refuse_unknown(root, directory)?;
     }
     let name = generation_name(engine::manifest::GENERATION_FIRST);
     for path in [root.path(), log_root.path()] {
         Directory::open(&path.join(&name))?;
-        // A start that was killed may have made one of them, and not come to its sync.
-        for folder in path.ancestors().take(2).filter(|folder| !folder.as_os_str().is_empty()) {
-            Directory::existing(folder)?.sync_dir()?;
-        }
     }
+    sync_made([root.path(), log_root.path()])?;
     Manifest::create(root)
 }
 
-fn refuse_unknown(directory: &Directory) -> Result<(), StorageError> {
+fn refuse_unknown(root: &Directory, directory: &Directory) -> Result<(), StorageError> {
     for (_, path) in generations(directory.path())? {
         // Something was kept here. Without the manifest nobody knows whether it counts.
         if !Directory::open(&path)?.list()?.is_empty() {
-            let manifest = directory.path().join(MANIFEST_NAME).display().to_string();
+            let manifest = root.path().join(MANIFEST_NAME).display().to_string();
             return Err(StorageError::damaged(manifest, 0, Damage::Manifest));
         }
     }
@@ -294,7 +333,7 @@ fn existing(path: &Path) -> Result<Directory, StorageError> {
 }
 
 fn generations(root: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
-    let list = |error: std::io::Error| failed(root, "list", &error);
+    let list = |error: io::Error| failed(root, "list", &error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root).map_err(list)? {
         let entry = entry.map_err(list)?;
@@ -312,7 +351,7 @@ pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     one == other || matches!(real, (Ok(one), Ok(other)) if one == other)
 }
 
-fn failed(path: &Path, action: &'static str, error: &std::io::Error) -> StorageError {
+fn failed(path: &Path, action: &'static str, error: &io::Error) -> StorageError {
     StorageError::io(path.display().to_string(), action, error)
 }
 
@@ -345,15 +384,21 @@ mod tests {
         let other = DataDir::open(&path("other"), &path("log")).unwrap();
         write(&mut other.logs().unwrap(), "log.1");
         drop(other);
+        assert!(NewData::begin(&path("data"), &path("log")).is_err());
+        assert_eq!(mark(&path("data").join(DIRECTORY_NAME)).unwrap(), None, "nothing is begun");
         drop(NewData::begin(&path("data"), &path("data")).unwrap());
         assert!(NewData::begin(&path("data"), &path("log")).is_err());
         assert!(path("log").join("ringkeeper/generation.1/log.1").exists());
-        let mut again = NewData::begin(&path("data"), &path("new")).unwrap();
-        drop(again.directories().unwrap());
-        again.commit().unwrap();
-        again.finish().unwrap();
-        DataDir::open(&path("data"), &path("new")).unwrap();
-        assert!(!path("new").join("ringkeeper").join(IMPORT_MARK).exists());
+        for _ in ["first", "again"] {
+            let begun = NewData::begin(&path("data"), &path("new")).unwrap();
+            write(&mut begun.directories().unwrap().1, "log.1");
+        }
+        let mut begun = NewData::begin(&path("data"), &path("new")).unwrap();
+        drop(begun.directories().unwrap());
+        begun.commit().unwrap();
+        begun.finish().unwrap();
+        let served = DataDir::open(&path("data"), &path("new")).unwrap();
+        assert_eq!(served.logs().unwrap().list().unwrap(), [""; 0]);
     }
 
     #[test]

@@ -20,13 +20,14 @@ use std::path::{Path, PathBuf};
 
 use engine::disk::{SegmentId, StorageError, Volume};
 use engine::manifest::MANIFEST_NAME;
-use engine::recovery::{parse_snapshot_name, snapshot_name};
+use engine::recovery::{Unusable, parse_snapshot_name, snapshot_name};
 use engine::tree::Tree;
 use engine::txnlog::{plan_segment, segments};
 use engine::zxid::Zxid;
 
+use super::zookeeper::SUPERSEDED;
 use crate::config::Config;
-use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
+use crate::disk::data_dir::{self, DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
 use crate::disk::lock::LockError;
 use crate::exit::ExitCode;
 use crate::storage::{self, OpenError, Stopped, ZOOKEEPER_FOLDER};
@@ -70,6 +71,14 @@ pub(super) enum BackupError {
     /// What was written is not a snapshot.
     #[error("{}: read back, it can't be used: {reason}", path.display())]
     Different {
+        /// The snapshot.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An earlier backup can't be looked at.
+    #[error("{}: an earlier backup that was not finished can't be read: {reason}", path.display())]
+    Unread {
         /// The snapshot.
         path: PathBuf,
         /// Why.
@@ -156,8 +165,11 @@ fn finish_earlier(to: &Path) -> Result<Option<BackedUp>, BackupError> {
     if !root.join(IMPORT_MARK).exists() || !root.join(MANIFEST_NAME).exists() {
         return Ok(None);
     }
-    // An import has the same mark, and leaves a directory or a file of this name.
-    if to.join(ZOOKEEPER_FOLDER).symlink_metadata().is_ok() {
+    // An import has the same mark, and leaves one of these names. A backup has its log beside it.
+    let names = [ZOOKEEPER_FOLDER, SUPERSEDED].map(|name| to.join(name));
+    let log = data_dir::mark(&root)?.unwrap_or_default();
+    let has_log_here = log.as_os_str().is_empty() || data_dir::is_same(&log, &root);
+    if !has_log_here || names.iter().any(|path| path.symlink_metadata().is_ok()) {
         return Err(BackupError::Import(root));
     }
     let target = NewData::begin(to, to)?;
@@ -166,17 +178,18 @@ fn finish_earlier(to: &Path) -> Result<Option<BackedUp>, BackupError> {
     }
     let (directory, _) = target.directories()?;
     let name = directory.list()?.into_iter().find(|name| parse_snapshot_name(name).is_some());
-    let path = directory.path().join(name.unwrap_or_default());
-    let opened = storage::open_snapshot(&path).and_then(|tree| {
-        let bytes = fs::metadata(&path).map_err(|error| error.to_string())?.len();
-        Ok((tree, bytes))
-    });
-    match opened {
-        Ok((tree, bytes)) => {
+    let Some(path) = name.map(|name| directory.path().join(name)) else {
+        let (path, reason) = (directory.path().to_owned(), "there is no snapshot".to_owned());
+        return Err(BackupError::Spoilt { path, reason, root });
+    };
+    match storage::open_snapshot(&path) {
+        Ok(tree) => {
+            let bytes = fs::metadata(&path).map_err(BackupError::Snapshot)?.len();
             target.finish()?;
             Ok(Some(BackedUp { source: Source::Earlier, tree, bytes, target: root }))
         }
-        Err(reason) => Err(BackupError::Spoilt { path, reason, root }),
+        Err(Unusable::Damaged(reason)) => Err(BackupError::Spoilt { path, reason, root }),
+        Err(unusable) => Err(BackupError::Unread { path, reason: unusable.to_string() }),
     }
 }
 
@@ -195,10 +208,10 @@ fn copy(
     let path = directory.path().join(snapshot_name(zxid));
     let tree = match storage::open_snapshot(&path) {
         Ok(tree) => tree,
-        Err(reason) => {
+        Err(unusable) => {
             // It must not be taken for one.
             drop(fs::remove_file(&path));
-            return Err(BackupError::Different { path, reason });
+            return Err(BackupError::Different { path, reason: unusable.to_string() });
         }
     };
     let seed = RandomState::new().hash_one(&path);

@@ -77,7 +77,7 @@ pub(super) enum ReadError {
     /// What the member of an ensemble has promised is not known.
     #[error(
         "{}, offset 0: {found:?} is not an epoch, and without it an epoch might be promised twice. \
-         A ZooKeeper does not start either. Take the data of another server of the ensemble.",
+         Take the data of another server of the ensemble; if there was none, remove the file.",
         path.display()
     )]
     Epoch {

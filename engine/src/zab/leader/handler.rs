@@ -109,6 +109,11 @@ impl Handler {
         self.reader.on_introduced();
     }
 
+    /// Who it is, once it has said so.
+    pub(super) fn introduced(&self) -> ServerId {
+        self.server.expect("the first packet says who a learner is")
+    }
+
     /// Sends, behind a tree that is under way.
     pub(super) fn send(&mut self, link: LinkId, bytes: Vec<u8>, out: &mut Outbox) {
         match &mut self.sending {

@@ -1,7 +1,7 @@
 //! What learners ask for on behalf of their clients: writes, syncs, sessions.
 
 use super::{Fault, Leader};
-use crate::ids::{LinkId, SessionId};
+use crate::ids::{LinkId, ServerId, SessionId};
 use crate::op::OpCode;
 use crate::replica::{Now, Replica};
 use crate::zab::outbox::Outbox;
@@ -39,7 +39,7 @@ impl Leader {
     pub(super) fn on_request(
         &mut self,
         now: Now,
-        link: LinkId,
+        (link, learner): (LinkId, ServerId),
         packet: &Packet,
         replica: &mut Replica,
         out: &mut Outbox,
@@ -52,7 +52,7 @@ impl Leader {
             return Ok(());
         }
         let body = &packet.data[request.body.clone()];
-        replica.order_forwarded(now, link, &request, body, &packet.ids, &mut out.replica);
+        replica.order_forwarded(now, learner, &request, body, &packet.ids, &mut out.replica);
         Ok(())
     }
 
@@ -62,14 +62,14 @@ impl Leader {
     pub(super) fn on_session(
         &mut self,
         now: Now,
-        link: LinkId,
+        (link, learner): (LinkId, ServerId),
         packet: &Packet,
         replica: &mut Replica,
     ) -> Result<(), Fault> {
         let asked = packet::read_sessions(&packet.data).next();
         let (session, timeout_ms) = asked.ok_or(Fault::Unexpected { kind: packet.kind })?;
         let was_owned = replica.is_owned(session);
-        let is_open = replica.revalidate(now, link, session, timeout_ms);
+        let is_open = replica.revalidate(now, learner, session, timeout_ms);
         let zxid = if was_owned { last_made(replica) } else { Zxid::ZERO };
         self.asked.push_back(Asked { link, session, is_open, zxid });
         Ok(())

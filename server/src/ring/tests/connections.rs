@@ -1,4 +1,4 @@
-//! Beginnings and ends of connections: accept, connect, close in every state, reset, reuse.
+//! Beginnings and ends of connections: accept, close in every state, reset, reuse.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

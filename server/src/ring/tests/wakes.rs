@@ -6,6 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
 use super::harness::{Bed, Event, PATIENCE, on_both, pattern, small};
 use crate::ring::AlignedBuffer;
 
@@ -127,13 +129,14 @@ fn a_file_that_takes_no_more_and_a_wrong_one_are_reported() {
             buffer.resize(4096);
             buffer
         };
-        let large = Arc::new(tempfile::tempfile().unwrap());
+        let full = memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap();
+        fcntl_add_seals(&full, SealFlags::GROW).unwrap();
         let read_only = Arc::new(File::open("/dev/null").unwrap());
-        bed.ring.submit_write(large, 1 << 62, buffer(), 1);
+        bed.ring.submit_write(Arc::new(File::from(full)), 0, buffer(), 1);
         bed.ring.submit_write(read_only, 0, buffer(), 2);
         let is_end = |event: &&Event| matches!(event, Event::Written(..));
         bed.until("both ends", |record| record.events.iter().filter(is_end).count() == 2);
-        let refused = Event::Written(1, 4096, Err(ErrorKind::FileTooLarge));
+        let refused = Event::Written(1, 4096, Err(ErrorKind::PermissionDenied));
         assert!(bed.record.has(&refused), "{:?}", bed.record.events);
         assert!(!bed.record.has(&Event::Written(2, 4096, Ok(()))));
     });
