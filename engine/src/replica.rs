@@ -338,7 +338,7 @@ impl Replica {
     }
 
     fn order_request(&mut self, now: Now, request: &Request, body: &[u8]) {
-        if !self.sessions.admit(now.instant, request.session, request.connection) {
+        if !self.sessions.is_attached(request.session, request.connection) {
             // The session is over, or moved on to another connection: this one is being closed
             // and hears nothing more.
             return;

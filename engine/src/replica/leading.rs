@@ -52,19 +52,16 @@ impl Replica {
         let author = Author { session, xid: request.xid, ids };
         let close = request.op == OpCode::CloseSession.to_wire();
         let checked = self.sessions.check(session, learner);
-        if let Ok(Some(left)) = checked {
-            self.answer(left, ReplyKind::Close);
-        }
         match checked {
             Err(code) => self.order_refusal(now, &author, code),
-            Ok(_) if close => {
+            Ok(()) if close => {
                 self.sessions.remove(session);
                 self.order(now, &author, |tree, context, group| {
                     let Group { txns, effects, replies, .. } = group;
                     prep::close_session(tree, context, txns, effects, replies);
                 });
             }
-            Ok(_) => self.order_write(now, &author, request.op, body),
+            Ok(()) => self.order_write(now, &author, request.op, body),
         }
         self.group.end_txn(None);
     }

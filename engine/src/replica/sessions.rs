@@ -123,34 +123,13 @@ impl Sessions {
         self.open.get(&session).is_some_and(|session| session.connection == Some(connection))
     }
 
-    /// Whether a request comes from the connection that has its session. Where nobody knew whose
-    /// the session is, it is this server's from now on.
-    pub(super) fn admit(
-        &mut self,
-        now: Instant,
-        session: SessionId,
-        connection: ConnectionId,
-    ) -> bool {
-        let open = self.open.get_mut(&session);
-        let Some(open) = open.filter(|open| open.connection == Some(connection)) else {
-            return false;
-        };
-        if open.owner == Owner::Nobody {
-            open.owner = Owner::Here;
-            if let Some(timeout_ms) = open.timeout_ms {
-                self.expiry.track(now, session, timeout_ms.unsigned_abs());
-            }
-        }
-        true
-    }
-
     pub(super) fn touch(&mut self, session: SessionId, heard: Instant) {
         // A session that has ended meanwhile is none to touch.
         let _known = self.expiry.touch(heard, session);
     }
 
-    /// A learner has heard of a session just now, whose connection there has this timeout. That
-    /// of its owner counts; while nobody knows whose it is, the longest that was heard of.
+    /// A learner has heard of a session just now, whose connection there has this timeout: that of
+    /// the owner's connection counts from now on.
     ///
     // Compat: SessionTrackerImpl.touchSession - takes over any timeout; but what is still heard of
     // a connection that the client has left must not shorten that of the one it has now.
@@ -161,16 +140,12 @@ impl Sessions {
         session: SessionId,
         timeout_ms: i32,
     ) {
-        let owner = self.open.get(&session).map(|open| open.owner);
+        let Some(open) = self.open.get(&session) else { return };
         let timeout_ms = timeout_ms.unsigned_abs();
-        match (owner, self.expiry.timeout_ms(session)) {
-            (Some(Owner::Learner(owner)), Some(_)) if owner == learner => {
-                self.expiry.track(now, session, timeout_ms);
-            }
-            (Some(Owner::Nobody), Some(known)) => {
-                self.expiry.track(now, session, known.max(timeout_ms));
-            }
-            _ => self.touch(session, now),
+        if open.owner == Owner::Learner(learner) {
+            self.expiry.track(now, session, timeout_ms);
+        } else {
+            self.expiry.touch_for(now, session, timeout_ms);
         }
     }
 
@@ -213,9 +188,10 @@ impl Sessions {
         self.collecting = None;
     }
 
-    /// All sessions of the tree count from now on, each with its full timeout, and nobody knows
-    /// whose they are: the client of a connection here may have gone elsewhere. If the timeout of
-    /// that connection is longer, it counts.
+    /// All sessions of the tree count from now on, each with its full timeout; that of its
+    /// connection counts, where it has one here, and that is longer. The client of such a
+    /// connection may have gone elsewhere; but what it has sent before, another server may tell
+    /// the new leader again, and that must not be done behind what came from here.
     pub(super) fn lead(&mut self, tree: &Tree, now: Now) {
         self.seen = now.instant;
         self.expiry.clear();
@@ -225,8 +201,9 @@ impl Sessions {
             let open = self.open.entry(session).or_insert(Session::IDLE);
             if open.connection.is_none() {
                 *open = Session::IDLE;
+            } else {
+                open.owner = Owner::Here;
             }
-            open.owner = Owner::Nobody;
             let timeout_ms = open.timeout_ms.unwrap_or(0).max(timeout_ms);
             self.expiry.track(now.instant, session, timeout_ms.unsigned_abs());
         }
@@ -284,21 +261,17 @@ impl Sessions {
         self.open.insert(session, owned).and_then(|open| open.connection)
     }
 
-    /// Whether a learner may ask something for a session; the connection here that the client has
-    /// left for it, if that is known only now.
+    /// Whether a learner may ask something for a session.
     ///
     // Compat: SessionTrackerImpl.checkSession - who asks first owns a session that nobody does.
-    pub(super) fn check(
-        &mut self,
-        session: SessionId,
-        learner: ServerId,
-    ) -> Result<Option<ConnectionId>, ErrorCode> {
-        let open = self.open.get(&session).ok_or(ErrorCode::SessionExpired)?;
+    pub(super) fn check(&mut self, session: SessionId, learner: ServerId) -> Result<(), ErrorCode> {
+        let open = self.open.get_mut(&session).ok_or(ErrorCode::SessionExpired)?;
         match open.owner {
-            Owner::Nobody => Ok(self.hand_to(session, learner)),
-            Owner::Learner(owner) if owner == learner => Ok(None),
-            Owner::Here | Owner::Learner(_) => Err(ErrorCode::SessionMoved),
+            Owner::Nobody => open.owner = Owner::Learner(learner),
+            Owner::Learner(owner) if owner == learner => {}
+            Owner::Here | Owner::Learner(_) => return Err(ErrorCode::SessionMoved),
         }
+        Ok(())
     }
 
     /// Notes the answer of one core. With the last one, the sessions that have expired.

@@ -109,11 +109,6 @@ impl ExpiryQueue {
         self.slots.contains_key(&session)
     }
 
-    /// How long `session` may be silent, if it is tracked.
-    pub fn timeout_ms(&self, session: SessionId) -> Option<u32> {
-        self.slots.get(&session).map(|slot| self.entries[*slot as usize].timeout_ms)
-    }
-
     /// Tracks `session` from `now` on, or grants it another timeout, which may bring its deadline
     /// nearer.
     pub fn track(&mut self, now: Instant, session: SessionId, timeout_ms: u32) {
@@ -138,12 +133,24 @@ impl ExpiryQueue {
         let Some(&slot) = self.slots.get(&session) else {
             return false;
         };
-        let entry = self.entries[slot as usize];
-        let deadline = self.deadline(now, entry.timeout_ms);
-        if deadline > entry.deadline {
+        self.extend(slot, now, self.entries[slot as usize].timeout_ms);
+        true
+    }
+
+    /// The same for a sign of life whose connection was granted this timeout, which need not be
+    /// the one that counts from then on.
+    pub fn touch_for(&mut self, now: Instant, session: SessionId, timeout_ms: u32) {
+        if let Some(&slot) = self.slots.get(&session) {
+            self.extend(slot, now, timeout_ms);
+        }
+    }
+
+    /// The deadline moves, if that is further away.
+    fn extend(&mut self, slot: u32, now: Instant, timeout_ms: u32) {
+        let deadline = self.deadline(now, timeout_ms);
+        if deadline > self.entries[slot as usize].deadline {
             self.relink(slot, deadline);
         }
-        true
     }
 
     /// Stops tracking `session`. False if it was not tracked.
