@@ -7,7 +7,8 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Instant;
@@ -50,6 +51,10 @@ impl DevEnsemble {
         // Servers that are left behind come to this process: with init for a parent, the kernel
         // would end those that are stopped.
         set_child_subreaper(Some(getpid())).unwrap();
+        // What this process ignores (nohup), its children would ignore as well; what it handles,
+        // they do not.
+        let heard = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, heard).unwrap();
         let folder = TempDir::new().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
