@@ -131,15 +131,22 @@ fn what_is_left_of_a_connection_does_not_take_the_session_back() {
     assert!(e.is_connected(moved));
 }
 
-#[test]
-fn what_a_lost_leader_had_not_done_is_not_done_behind_what_came_later_to_the_next_one() {
-    let mut e = Ensemble::led_by_c();
+/// A client at A, and its request for `/late`, which does not come to C before it is released.
+fn asks_late(e: &mut Ensemble) -> (Client, i32) {
     let client = e.connect(A);
-    // So that the numbers of the requests differ.
+    // So that the numbers of the requests differ. Where they don't, A takes the transaction of
+    // another for the answer, to a connection on which nobody listens any more.
     e.write(client, "/first");
     e.hold(A, C, Request);
     let late = e.create(client, "/late");
     e.run_ms(1);
+    (client, late)
+}
+
+#[test]
+fn what_a_lost_leader_had_not_done_is_not_done_behind_what_came_later_to_the_next_one() {
+    let mut e = Ensemble::led_by_c();
+    let (client, late) = asks_late(&mut e);
     let moved = e.move_to(client, B);
     e.write(moved, "/moved");
     e.crash(C);
@@ -299,13 +306,7 @@ fn a_leader_takes_over_more_requests_than_a_group_has_room_for() {
 #[test]
 fn a_request_that_comes_late_is_not_done_behind_those_that_were_sent_after_it() {
     let mut e = Ensemble::led_by_c();
-    let client = e.connect(A);
-    // So that the numbers of the requests differ. Where they don't, A takes the transaction of the
-    // other for the answer, to a connection on which nobody listens any more.
-    e.write(client, "/first");
-    e.hold(A, C, Request);
-    let late = e.create(client, "/late");
-    e.run_ms(1);
+    let (client, late) = asks_late(&mut e);
     let moved = e.move_to(client, C);
     e.write(moved, "/moved");
     e.disconnect(moved);

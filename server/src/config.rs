@@ -309,9 +309,8 @@ fn members_beside_dynamic_file(settings: &Settings) -> Vec<Problem> {
 // takes there, the check of the version complains.
 fn strangers_in_dynamic_file(settings: &Settings, file: &Path) -> Vec<Problem> {
     let strangers = settings.iter().filter(|Setting { key, origin, .. }| {
-        let is_there = matches!(origin, Origin::File { path, .. } if path == file);
         let belongs = key == "version" || MEMBER_KEYS.iter().any(|prefix| key.starts_with(prefix));
-        is_there && !belongs
+        origin.is_in(file) && !belongs
     });
     let reason = "must not stand in the dynamicConfigFile, which lists the members only";
     strangers.map(|setting| setting.problem(reason)).collect()

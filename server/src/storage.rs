@@ -309,11 +309,15 @@ impl recovery::Source for Files {
 /// Reads a snapshot file with all checks, from the medium where the file system has one. Beside a
 /// server that serves: one thread does it.
 pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), Unusable> {
-    let place = Reading { path, action: "open" };
-    let file = File::open(path).map_err(|error| place.failed(&error))?;
+    let file = open_file(path)?;
     // What was just written is in the cache; what matters is what a later start will read.
-    fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| place.failed(&error.into()))?;
+    let advised = fadvise(&file, 0, None, Advice::DontNeed);
+    advised.map_err(|error| refused(path, "read", &error.into()))?;
     open_checked(&file, path, zxid, 1).map(drop)
+}
+
+fn open_file(path: &Path) -> Result<File, Unusable> {
+    File::open(path).map_err(|error| refused(path, "open", &error))
 }
 
 fn open_checked(
@@ -330,32 +334,21 @@ fn open_checked(
     Ok(snapshot)
 }
 
-/// What is being done with a snapshot's file.
-#[derive(Clone, Copy)]
-struct Reading<'a> {
-    path: &'a Path,
-    action: &'static str,
-}
-
-impl Reading<'_> {
-    /// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
-    /// permission, descriptors, memory) says nothing about the snapshot.
-    fn failed(self, error: &io::Error) -> Unusable {
-        let is_damage =
-            error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::UnexpectedEof;
-        if is_damage {
-            return Unusable::Damaged(format!("{}: {error}", self.action));
-        }
-        Unusable::Failed(StorageError::io(self.path.display().to_string(), self.action, error))
+/// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
+/// permission, descriptors, memory) says nothing about the snapshot.
+fn refused(path: &Path, action: &'static str, error: &io::Error) -> Unusable {
+    let is_damage =
+        error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::UnexpectedEof;
+    if is_damage {
+        return Unusable::Damaged(format!("{action}: {error}"));
     }
+    Unusable::Failed(StorageError::io(path.display().to_string(), action, error))
 }
 
 impl Files {
     fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
         let path = self.directory.join(name);
-        let opened = File::open(&path);
-        let file =
-            opened.map_err(|error| Reading { path: &path, action: "open" }.failed(&error))?;
+        let file = open_file(&path)?;
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let map = Map::open(open_checked(&file, &path, zxid, threads)?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
@@ -366,7 +359,7 @@ impl Files {
 
 fn unusable(path: &Path, error: SnapshotError) -> Unusable {
     match error {
-        SnapshotError::Map(error) => Reading { path, action: "map" }.failed(&error),
+        SnapshotError::Map(error) => refused(path, "map", &error),
         SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
             Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
         }
@@ -392,7 +385,7 @@ fn check(file: &File, path: &Path, snapshot: &Snapshot, threads: usize) -> Resul
             buffer.resize(length, 0);
             let bytes = &mut buffer[..];
             let read = file.read_exact_at(bytes, offset);
-            read.map_err(|error| Reading { path, action: "read" }.failed(&error))?;
+            read.map_err(|error| refused(path, "read", &error))?;
             snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
         }
     };

@@ -264,11 +264,7 @@ fn a_quota_counts_what_is_below_at_any_depth_and_however_long_its_path_is() {
 fn many_lists_that_nobody_uses_are_dropped_in_pieces() {
     let mut f = Fixture::new();
     for number in 0..5_000 {
-        let mut node = node("/n", -1);
-        let id = Id::new("digest", format!("user{number}:x"));
-        node.acl = AclBytes::encode(&[Acl { perms: ALL, id }]);
-        f.apply(&Txn::Create { with_stat: false, node, ephemeral: false });
-        f.apply(&delete("/n"));
+        come_and_go(&mut f, number);
     }
     let mut before = count_lists(&f);
     for _ in 0..3 {
@@ -289,17 +285,22 @@ fn lists_that_nobody_uses_stay_few_while_new_ones_come() {
     }
     let mut most = 0;
     for number in 0..40_000 {
-        let mut node = node("/n", -1);
-        let id = Id::new("digest", format!("user{number}:x"));
-        node.acl = AclBytes::encode(&[Acl { perms: ALL, id }]);
-        f.apply(&Txn::Create { with_stat: false, node, ephemeral: false });
-        f.apply(&delete("/n"));
+        come_and_go(&mut f, number);
         drop(f.tree.freeze());
         if number % 1_000 == 999 {
             most = most.max(count_lists(&f));
         }
     }
     assert!(most < 8_000, "{most} lists at once");
+}
+
+/// A znode with a list of its own, which nobody uses any more then.
+fn come_and_go(f: &mut Fixture, number: usize) {
+    let mut node = node("/n", -1);
+    let id = Id::new("digest", format!("user{number}:x"));
+    node.acl = AclBytes::encode(&[Acl { perms: ALL, id }]);
+    f.apply(&Txn::Create { with_stat: false, node, ephemeral: false });
+    f.apply(&delete("/n"));
 }
 
 fn count_lists(f: &Fixture) -> usize {

@@ -11,7 +11,7 @@ use engine::session::TimeoutLimits;
 use super::effects;
 use super::ensemble::Ensemble;
 use super::keys;
-use super::settings::{Note, Origin, Problem, Setting, Settings};
+use super::settings::{Note, Problem, Setting, Settings};
 use super::{Backend, Config, Containers, MemberSettings};
 use crate::four_letter::Whitelist;
 
@@ -348,10 +348,7 @@ impl<'a> Checker<'a> {
         };
         if let Some(setting) = setting {
             let end = "the end of the dynamicConfigFile's name says it, as in zoo.cfg.dynamic.1a";
-            let is_inside = matches!(
-                &setting.origin, Origin::File { path, .. } if path == Path::new(file)
-            );
-            if is_inside {
+            if setting.origin.is_in(Path::new(file)) {
                 self.problems.push(setting.problem(format!("must not stand there: {end}")));
             } else {
                 let Setting { key, value, origin } = setting;

@@ -25,6 +25,13 @@ pub enum Origin {
     Nowhere,
 }
 
+impl Origin {
+    /// Whether it is this file.
+    pub fn is_in(&self, file: &Path) -> bool {
+        matches!(self, Self::File { path, .. } if path == file)
+    }
+}
+
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {

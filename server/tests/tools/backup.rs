@@ -1,24 +1,25 @@
 //! `ringkeeper backup`, ended in between. What a whole one has is for `integration/backup.rs`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{BINARY, LOG_1, SNAPSHOT_0, STATS, Server, check_refused, put, report, tool};
 
-/// A copy that counts, whose backup was ended before the mark was gone.
-fn unfinished(data: &Path, to: &Path) {
-    report(&tool("backup", data, &["--to", to.to_str().unwrap()]));
+/// Data, and a copy of it that counts, whose backup was ended before the mark was gone.
+fn unfinished(directory: &Path) -> (PathBuf, PathBuf) {
+    let (data, to) = (directory.join("data"), directory.join("to"));
+    put(&data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
+    report(&tool("import", &data, &[]));
+    report(&tool("backup", &data, &["--to", to.to_str().unwrap()]));
     fs::write(to.join("ringkeeper/importing"), b"").unwrap();
+    (data, to)
 }
 
 #[test]
 fn a_backup_that_was_ended_is_finished_by_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
-    let (data, to) = (directory.path().join("data"), directory.path().join("to"));
-    put(&data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
-    report(&tool("import", &data, &[]));
-    unfinished(&data, &to);
+    let (data, to) = unfinished(directory.path());
     let serve = Command::new(BINARY).arg("--data-dir").arg(&to).output().unwrap();
     check_refused(&serve, 3, "run it with the same arguments again");
     let again = || tool("backup", &data, &["--to", to.to_str().unwrap()]);
@@ -33,10 +34,7 @@ fn a_backup_that_was_ended_is_finished_by_the_next_one() {
 #[test]
 fn what_is_not_a_whole_backup_is_not_finished() {
     let directory = tempfile::tempdir().unwrap();
-    let (data, to) = (directory.path().join("data"), directory.path().join("to"));
-    put(&data, &[("snapshot.0", SNAPSHOT_0), ("log.1", LOG_1)]);
-    report(&tool("import", &data, &[]));
-    unfinished(&data, &to);
+    let (data, to) = unfinished(directory.path());
     let again = || tool("backup", &data, &["--to", to.to_str().unwrap()]);
     // What an import leaves in the place of what it took over.
     fs::write(to.join("version-2"), b"").unwrap();
