@@ -63,11 +63,14 @@ impl Moments {
         let worst_ms = |gaps: &[Gap]| gaps.iter().map(|gap| gap.length_ms()).fold(0.0, f64::max);
         let gaps = longest(fault_us, over_us, over_us);
         let after = |us: u64| us.saturating_sub(fault_us) as f64 / 1e3;
-        // A longer pause may have come later, of something else.
-        let close = self.close.filter(|_| self.is_killed).unwrap_or_default();
-        let noticed_us = fault_us + (close + LAST_WORDS).as_micros() as u64;
-        let pauses = longest(fault_us, noticed_us, over_us);
-        let first_us = pauses.iter().map(|gap| gap.end_us).min().unwrap_or(fault_us);
+        let of_next = || first_of_next_epoch(records, fault_us).filter(|_| leader == victim);
+        let first_us = of_next().unwrap_or_else(|| {
+            // A longer pause may have come later, of something else.
+            let close = self.close.filter(|_| self.is_killed).unwrap_or_default();
+            let noticed_us = fault_us + (close + LAST_WORDS).as_micros() as u64;
+            let pauses = longest(fault_us, noticed_us, over_us);
+            pauses.iter().map(|gap| gap.end_us).min().unwrap_or(fault_us)
+        });
         let first = Duration::from_micros(first_us.saturating_sub(fault_us));
         let acks = || records.iter().flat_map(|record| &record.acks);
         let p99_ms = |from_us: u64, to_us: u64| {
@@ -112,12 +115,20 @@ fn last_of_epoch(records: &[Record]) -> Option<&Ack> {
     acks().filter(|ack| ack.acked_us < first_us).max_by_key(|ack| ack.acked_us)
 }
 
+/// When the first write of a later epoch than those before the fault was acknowledged: the first
+/// one by the next leader, however long writes took before.
+fn first_of_next_epoch(records: &[Record], fault_us: u64) -> Option<u64> {
+    let acks = || records.iter().flat_map(|record| &record.acks);
+    let before = acks().filter(|ack| ack.acked_us <= fault_us).map(|ack| ack.epoch).max()?;
+    acks().filter(|ack| ack.epoch > before).map(|ack| ack.acked_us).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_rollover_begins_with_the_last_write_before_the_next_epoch() {
+    fn epochs_tell_whose_a_write_is() {
         let record = |acks: &[(u64, u32)]| {
             let ack = |(acked_us, epoch): &(u64, u32)| Ack {
                 number: 0,
@@ -131,5 +142,8 @@ mod tests {
         let last_us = |records: &[Record]| last_of_epoch(records).map(|ack| ack.acked_us);
         assert_eq!(last_us(&records), Some(30));
         assert_eq!(last_us(&[record(&[(10, 2), (20, 2)])]), None);
+        // A slow write that the lost leader still acknowledged is none of the next one's.
+        let next_us = |fault_us| first_of_next_epoch(&records, fault_us);
+        assert_eq!([15, 30, 85].map(next_us), [Some(80), Some(80), None]);
     }
 }
