@@ -4,7 +4,7 @@
 use engine::error_code::ErrorCode;
 use engine::zab::packet::PacketKind::{Ack, Inform, UpToDate};
 use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Snap};
-use tests::sim::script::{A, B, C, Client, D, Ensemble, Settings};
+use tests::sim::script::{A, B, C, Client, D, E, Ensemble, Kind, Settings};
 
 #[test]
 fn a_tree_never_takes_a_server_back_behind_what_it_has_acknowledged() {
@@ -316,5 +316,59 @@ fn a_request_that_comes_late_is_not_done_behind_those_that_were_sent_after_it() 
     let moved = ErrorCode::SessionMoved.to_wire();
     assert_eq!(e.answer(client, late).unwrap_or(moved), moved);
     assert!(!e.has(C, "/late"));
+    e.all_agree();
+}
+
+/// These hear nothing of the leader any more, elect another one, and the leader has not noticed.
+fn leave_unnoticed(e: &mut Ensemble, servers: &[usize], leader: usize, next: usize) {
+    for server in servers {
+        e.hold(*server, leader, Kind::Everything);
+        e.break_links(*server, leader);
+    }
+    e.run_until("they have another leader", |e| e.leads(next));
+    assert!(e.leads(leader), "it has noticed");
+}
+
+#[test]
+fn a_leader_that_was_left_refuses_no_session_that_the_next_one_has_opened() {
+    let mut e = Ensemble::led_by_c();
+    leave_unnoticed(&mut e, &[A, B], C, B);
+    let client = e.connect(B);
+    let moved = e.begin_to_move(client, C);
+    e.run_until("C has noticed", |e| !e.leads(C));
+    assert!(!e.is_connected(moved) && !e.is_refused(moved));
+    [A, B].into_iter().for_each(|server| e.release(server, C));
+    e.run_until("C follows", |e| e.follows(C, B));
+    e.move_to(client, C);
+    e.all_agree();
+}
+
+#[test]
+fn a_follower_of_a_leader_that_was_left_refuses_none_either() {
+    let mut e = Ensemble::of(5).stand();
+    let first = e.connect(A);
+    e.write(first, "/x");
+    leave_unnoticed(&mut e, &[B, C, D], E, D);
+    let client = e.connect(B);
+    let moved = e.begin_to_move(client, A);
+    e.run_until("E has noticed", |e| !e.leads(E));
+    assert!(!e.is_refused(moved));
+    e.run_until("the next leader is asked", |e| e.is_attached(moved));
+    [B, C, D].into_iter().for_each(|server| e.release(server, E));
+    e.all_agree();
+}
+
+#[test]
+fn a_session_is_over_when_its_end_is_committed() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    [A, B].into_iter().for_each(|server| e.hold_log(server));
+    e.close(client);
+    e.run_ms(10);
+    let moved = e.begin_to_move(client, B);
+    e.run_ms(100);
+    assert!(!e.is_refused(moved), "the next leader may have it still");
+    [A, B].into_iter().for_each(|server| e.release_disk(server));
+    e.run_until("it is over", |e| e.is_refused(moved));
     e.all_agree();
 }

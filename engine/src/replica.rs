@@ -152,10 +152,10 @@ pub struct Replica {
     log_held: Option<Zxid>,
     /// What was logged since the leader last looked.
     proposals: Vec<Run>,
-    /// Syncs of this server's clients while it leads, and how many of them are proven to be of a
-    /// leader that still leads.
-    syncs_asked: u64,
-    syncs_proven: u64,
+    /// Answers to this server's clients that only a leader may give, since it leads, and how many
+    /// of them are proven to be of one that still leads.
+    proofs_asked: u64,
+    proofs_given: u64,
     learning: Learning,
     forwarding: Forwarding,
     /// What clients wanted while there was no leader.
@@ -190,8 +190,8 @@ impl Replica {
             mode: Mode::Alone,
             committed: Zxid::ZERO,
             proposals: Vec::new(),
-            syncs_asked: 0,
-            syncs_proven: 0,
+            proofs_asked: 0,
+            proofs_given: 0,
             learning: Learning::default(),
             forwarding: Forwarding::default(),
             parked: Vec::new(),
@@ -376,13 +376,19 @@ impl Replica {
 
     /// A sync needs no transaction: it is answered when everything before it is published.
     fn on_sync(&mut self, request: &Request, body: &[u8]) {
-        if self.mode == Mode::Leading {
-            self.syncs_asked += 1;
-            self.group.sync = self.syncs_asked;
-        }
+        self.ask_proof();
         self.group.begin_plain(self.tree.applied());
         prep::sync(request.xid, self.tree.applied(), body, &mut self.group.replies);
         self.group.end_plain(request.connection, request.xid);
+    }
+
+    /// What the open group answers from now on goes out when this server is known to have led until
+    /// now: a newer leader may have made something that the answer would deny.
+    fn ask_proof(&mut self) {
+        if self.mode == Mode::Leading {
+            self.proofs_asked += 1;
+            self.group.proof = self.proofs_asked;
+        }
     }
 
     /// Ends a session: at its own request, or because nobody heard of it for too long.

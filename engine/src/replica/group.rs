@@ -30,8 +30,8 @@ pub(super) struct Group {
     items: Vec<Item>,
     /// The last of the transactions that are in the log already.
     applied_to: Option<Zxid>,
-    /// The number of the last sync in it that needs a proof of leadership.
-    pub(super) sync: u64,
+    /// The number of the last answer in it that needs a proof of leadership.
+    pub(super) proof: u64,
     /// Where the transaction or answer that is being made begins.
     mark: Mark,
 }
@@ -51,8 +51,8 @@ pub(super) struct SealedGroup {
     pub(super) last: Option<Zxid>,
     /// How many transactions it has that were made here.
     pub(super) made: u64,
-    /// The number of the last sync in it that needs a proof of leadership.
-    pub(super) sync: u64,
+    /// The number of the last answer in it that needs a proof of leadership.
+    pub(super) proof: u64,
     pub(super) batch: Batch,
     pub(super) opened: Instant,
     pub(super) sealed: Instant,
@@ -203,7 +203,7 @@ impl Replica {
             group.last
         });
         let last = last.or(group.applied_to);
-        let sync = group.sync;
+        let proof = group.proof;
         let batch = Batch {
             number: self.batches,
             segments: group.segments,
@@ -213,7 +213,7 @@ impl Replica {
         let opened = if last.is_some() { group.opened } else { now.instant };
         self.sealed_version = batch.version().clone();
         let (sealed, committed) = (now.instant, None);
-        let group = SealedGroup { last, made, sync, batch, opened, sealed, committed };
+        let group = SealedGroup { last, made, proof, batch, opened, sealed, committed };
         self.sealed.push_back(group);
     }
 
@@ -247,7 +247,7 @@ impl Replica {
             group.committed.get_or_insert(now.instant);
         }
         while let Some(group) = self.sealed.front() {
-            let unproven = group.sync > self.syncs_proven;
+            let unproven = group.proof > self.proofs_given;
             if unproven || group.committed.is_none() {
                 break;
             }

@@ -162,14 +162,15 @@ impl Replica {
         self.tree.applied()
     }
 
-    /// How many syncs this server's own clients have asked for since it leads.
-    pub fn syncs_asked(&self) -> u64 {
-        self.syncs_asked
+    /// How many answers to this server's own clients have needed a proof of leadership since it
+    /// leads.
+    pub fn proofs_asked(&self) -> u64 {
+        self.proofs_asked
     }
 
-    /// So many of them came while no newer leader had a quorum.
-    pub fn prove_syncs(&mut self, count: u64) {
-        self.syncs_proven = count;
+    /// No newer leader had a quorum when so many of them were asked for.
+    pub fn prove(&mut self, count: u64) {
+        self.proofs_given = count;
     }
 
     /// A quorum has everything up to here on disk.

@@ -313,6 +313,9 @@ impl Replica {
         let session = connect.session;
         let open = self.sessions.open.get_mut(&session).filter(|_| connect.genuine);
         let Some(open) = open else {
+            if connect.genuine {
+                self.ask_proof();
+            }
             return self.answer(connection, ReplyKind::Refused);
         };
         let previous = open.connection;

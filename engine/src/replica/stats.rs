@@ -107,8 +107,8 @@ impl Replica {
         self.stats.acks.entry(follower).or_default().record(took);
     }
 
-    /// Requests for syncs that are not proven yet; only a leader has any.
+    /// Syncs, and refusals of sessions, that are not proven yet; only a leader has any.
     pub fn pending_syncs(&self) -> u64 {
-        self.syncs_asked.saturating_sub(self.syncs_proven)
+        self.proofs_asked.saturating_sub(self.proofs_given)
     }
 }

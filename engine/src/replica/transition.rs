@@ -77,13 +77,13 @@ impl Replica {
         }
     }
 
-    /// There may be a newer leader, and its writes are not in the state that these syncs wait for:
-    /// whoever waits for one, or for an answer that would go out with it, loses the connection.
+    /// There may be a newer leader, and what it has made is not in the state that these answers are
+    /// of: whoever waits for one, or for another that would go out with it, loses the connection.
     fn drop_unproven(&mut self) {
-        let proven = self.syncs_proven;
+        let proven = self.proofs_given;
         let mut closed = BTreeSet::new();
         for group in &mut self.sealed {
-            if std::mem::take(&mut group.sync) <= proven {
+            if std::mem::take(&mut group.proof) <= proven {
                 continue;
             }
             let items = group.batch.segments.iter_mut().flat_map(|segment| &mut segment.items);
@@ -93,7 +93,7 @@ impl Replica {
             }
         }
         self.sessions.disconnect_all(&closed);
-        (self.syncs_asked, self.syncs_proven) = (0, 0);
+        (self.proofs_asked, self.proofs_given) = (0, 0);
     }
 
     /// Whether everything that was logged is durable, so that a vote may name the log's end.
@@ -221,9 +221,9 @@ impl Replica {
             effects: Effects::new(),
             replies: Vec::new(),
         };
-        let (last, made, sync) = (None, 0, 0);
+        let (last, made, proof) = (None, 0, 0);
         let (opened, sealed, committed) = (now.instant, now.instant, None);
-        let group = SealedGroup { last, made, sync, batch, opened, sealed, committed };
+        let group = SealedGroup { last, made, proof, batch, opened, sealed, committed };
         self.sealed.push_back(group);
     }
 

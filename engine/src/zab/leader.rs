@@ -64,9 +64,10 @@ pub struct Leader {
     syncs: VecDeque<Sync>,
     /// Sessions that learners have asked for, in order.
     asked: VecDeque<Asked>,
-    /// Syncs of this server's own clients: how many there were, and the round that proves them.
-    own_syncs: VecDeque<(u64, u64)>,
-    /// How many of them are proven.
+    /// Proofs that answers to this server's own clients need: how many there were, and the round
+    /// that gives them.
+    own_proofs: VecDeque<(u64, u64)>,
+    /// How many of them are given.
     proven: u64,
     /// Rounds of pings that were sent.
     rounds: u64,
@@ -139,7 +140,7 @@ impl Leader {
             tick_ends: false,
             syncs: VecDeque::new(),
             asked: VecDeque::new(),
-            own_syncs: VecDeque::new(),
+            own_proofs: VecDeque::new(),
             proven: 0,
             rounds: 0,
         };
@@ -297,7 +298,7 @@ impl Leader {
             }
             (Step::Active, PacketKind::Revalidate) => {
                 let learner = handler.introduced();
-                self.on_session(now, (link, learner), packet, replica)?;
+                self.on_session(now, (link, learner), packet, replica, out)?;
             }
             (Step::Synchronized | Step::Active, PacketKind::Ping) => {
                 handler.on_pong();

@@ -28,6 +28,8 @@ pub(super) struct Connection {
     id: ConnectionId,
     pub(super) session: Option<SessionId>,
     pub(super) is_alive: bool,
+    /// It was told that there is no such session.
+    is_refused: bool,
     /// Number and error of each reply.
     replies: Vec<(i32, i32)>,
     asked: Vec<Option<String>>,
@@ -88,6 +90,7 @@ impl Ensemble {
             id: connection,
             session: None,
             is_alive: true,
+            is_refused: false,
             replies: Vec::new(),
             asked: Vec::new(),
         });
@@ -127,6 +130,11 @@ impl Ensemble {
     /// Whether the server has not closed the connection.
     pub fn is_connected(&self, client: Client) -> bool {
         self.at_client(client).is_alive
+    }
+
+    /// Whether its server has told it that there is no such session.
+    pub fn is_refused(&self, client: Client) -> bool {
+        self.at_client(client).is_refused
     }
 
     /// Asks for a sync; the number of the request.
@@ -195,7 +203,10 @@ impl Ensemble {
             let Some(connection) = self.connection(index, reply.connection) else { continue };
             match &reply.kind {
                 ReplyKind::Attached { session, .. } => connection.session = Some(*session),
-                ReplyKind::Refused | ReplyKind::Close => connection.is_alive = false,
+                ReplyKind::Close => connection.is_alive = false,
+                ReplyKind::Refused => {
+                    (connection.is_alive, connection.is_refused) = (false, true);
+                }
                 ReplyKind::Frame { frame, xid, .. } => {
                     let frame = &batch.replies[frame.clone()];
                     let code = i32::from_be_bytes(frame[16..20].try_into().unwrap());

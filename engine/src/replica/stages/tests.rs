@@ -180,7 +180,7 @@ fn what_waits_for_a_proof_of_leadership_is_committed_before() {
     world.finish_turn(8);
     assert_eq!(world.published, [Some(times(1, 1, 6))]);
     world.finish_turn(9);
-    world.replica.prove_syncs(1);
+    world.replica.prove(1);
     world.finish_turn(11);
     assert_eq!(world.published[1..], [None, Some(times(3, 5, 8))]);
 }

@@ -71,30 +71,33 @@ impl Leader {
         self.commit(now, committed, replica, out);
     }
 
-    /// Tells the replica which of its own clients' syncs are proven, and begins the round that
-    /// those wait for that came during the last one.
+    /// Tells the replica which proofs of leadership it has, and begins the round that whoever came
+    /// during the last one waits for.
     fn prove_leadership(&mut self, replica: &mut Replica, out: &mut Outbox) {
-        let asked = replica.syncs_asked();
-        if self.own_syncs.back().map_or(self.proven, |(count, _)| *count) < asked {
+        let asked = replica.proofs_asked();
+        if self.own_proofs.back().map_or(self.proven, |(count, _)| *count) < asked {
             let round = self.begin_round(out);
-            self.own_syncs.push_back((asked, round));
+            self.own_proofs.push_back((asked, round));
         }
-        while let Some(&(count, round)) = self.own_syncs.front()
+        while let Some(&(count, round)) = self.own_proofs.front()
             && self.is_answered(round)
         {
-            self.own_syncs.pop_front();
+            self.own_proofs.pop_front();
             self.proven = count;
-            replica.prove_syncs(count);
+            replica.prove(count);
         }
-        let last = self.syncs.back().map(|sync| sync.round);
-        let last = last.max(self.own_syncs.back().map(|(_, round)| *round));
-        if last > Some(self.rounds) && self.is_answered(self.rounds) {
+        let lasts = [
+            self.syncs.back().map(|sync| sync.round),
+            self.asked.back().map(|asked| asked.round),
+            self.own_proofs.back().map(|(_, round)| *round),
+        ];
+        if lasts.into_iter().flatten().max() > Some(self.rounds) && self.is_answered(self.rounds) {
             self.ping(out);
         }
     }
 
     /// Whether a quorum has answered a ping of this round, or a later one.
-    fn is_answered(&self, round: u64) -> bool {
+    pub(super) fn is_answered(&self, round: u64) -> bool {
         self.has_quorum(true, |handler| handler.answered >= round)
     }
 

@@ -24,8 +24,11 @@ pub(super) struct Asked {
     link: LinkId,
     session: SessionId,
     is_open: bool,
-    /// The answer may go when this is committed.
+    /// The answer may go when this is committed, and a quorum has answered a ping of this round:
+    /// only a leader may say that there is no such session, and it is not over before its end is
+    /// committed.
     zxid: Zxid,
+    pub(super) round: u64,
 }
 
 /// The last transaction that was made and can be committed.
@@ -65,20 +68,28 @@ impl Leader {
         (link, learner): (LinkId, ServerId),
         packet: &Packet,
         replica: &mut Replica,
+        out: &mut Outbox,
     ) -> Result<(), Fault> {
         let asked = packet::read_sessions(&packet.data).next();
         let (session, timeout_ms) = asked.ok_or(Fault::Unexpected { kind: packet.kind })?;
         let was_owned = replica.is_owned(session);
         let is_open = replica.revalidate(now, learner, session, timeout_ms);
-        let zxid = if was_owned { last_made(replica) } else { Zxid::ZERO };
-        self.asked.push_back(Asked { link, session, is_open, zxid });
+        let zxid = if was_owned || !is_open { last_made(replica) } else { Zxid::ZERO };
+        // They are answered in order.
+        let earlier = self.asked.back().map_or(0, |asked| asked.round);
+        let round = if is_open { earlier } else { self.begin_round(out) };
+        self.asked.push_back(Asked { link, session, is_open, zxid, round });
         Ok(())
     }
 
     /// Answers learners about sessions, in the order in which they have asked.
     pub(super) fn answer_sessions(&mut self, replica: &Replica, out: &mut Outbox) {
         let committed = replica.committed();
-        while let Some(asked) = self.asked.pop_front_if(|asked| asked.zxid <= committed) {
+        while let Some(&asked) = self.asked.front()
+            && asked.zxid <= committed
+            && self.is_answered(asked.round)
+        {
+            self.asked.pop_front();
             if let Some(handler) = self.handlers.get_mut(&asked.link) {
                 // It may have ended meanwhile.
                 let is_open = asked.is_open && replica.is_owned(asked.session);
