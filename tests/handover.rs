@@ -372,3 +372,46 @@ fn a_session_is_over_when_its_end_is_committed() {
     e.run_until("it is over", |e| e.is_refused(moved));
     e.all_agree();
 }
+
+#[test]
+fn a_session_that_ends_while_a_server_asks_for_it_is_over_when_that_is_committed() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect_for(A, 400);
+    [A, B].into_iter().for_each(|server| e.hold_log(server));
+    e.create(client, "/x");
+    e.run_ms(10);
+    let moved = e.begin_to_move_for(client, B, 400);
+    e.run_ms(20);
+    e.fall_silent(client);
+    let made = e.log_end(C);
+    e.run_until("it has expired", |e| e.log_end(C) > made);
+    [A, B].into_iter().for_each(|server| assert_eq!(e.finish_writes(server, 1), 1));
+    e.run_until("/x is committed", |e| e.committed(C) == made);
+    e.run_ms(20);
+    assert!(!e.is_refused(moved), "the next leader may have it still");
+    [A, B].into_iter().for_each(|server| e.release_disk(server));
+    e.run_until("it is over", |e| e.is_refused(moved));
+    e.all_agree();
+}
+
+#[test]
+fn a_tree_that_took_long_to_write_need_not_be_sent_again() {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(C);
+    e.write(client, "/x");
+    e.crash(A);
+    e.wipe(A);
+    e.forget_packets();
+    e.hold(C, A, Kind::Signature);
+    e.start(A);
+    e.run_until("it has come", |e| !e.delivered(C, A, Kind::Tree).is_empty());
+    e.hold_data(A);
+    e.release(C, A);
+    // C waits no longer than initLimit.
+    e.run_ms(3_000);
+    e.write(client, "/y");
+    e.release_disk(A);
+    e.run_until("A follows", |e| e.follows(A, C) && e.has(A, "/y"));
+    assert_eq!(e.sent(C, A, Snap).len(), 1);
+    e.all_agree();
+}

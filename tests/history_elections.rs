@@ -53,6 +53,49 @@ fn a_member_that_lost_its_disk_does_not_help_to_lose_what_was_acknowledged() {
     e.all_agree();
 }
 
+/// A and B have committed `/y`, which C, who leads, has yet to write. B has lost its disk since,
+/// and wants a tree.
+fn b_wants_a_tree() -> Ensemble {
+    let mut e = Ensemble::led_by_c();
+    let client = e.connect(A);
+    e.write(client, "/x");
+    e.hold_log(C);
+    e.write(client, "/y");
+    e.crash(B);
+    e.wipe(B);
+    e.hold(C, B, Proposal);
+    e.start(B);
+    e.run_ms(500);
+    e
+}
+
+#[test]
+fn a_tree_makes_up_for_all_that_a_member_has_acknowledged_before_it_lost_its_disk() {
+    let mut e = b_wants_a_tree();
+    for server in [A, B, C] {
+        e.crash(server);
+    }
+    e.release(C, B);
+    e.start(B);
+    e.start(C);
+    e.run_ms(3000);
+    assert_eq!(e.leader(), None, "the one who has /y is not there");
+    e.start(A);
+    e.run_until("A leads", |e| e.leads(A) && e.stands());
+    e.all_agree();
+}
+
+#[test]
+fn a_member_without_data_gets_its_tree_when_the_leader_has_written_what_is_committed() {
+    let mut e = b_wants_a_tree();
+    assert!(e.sent(C, B, Snap).is_empty());
+    e.release(C, B);
+    e.release_disk(C);
+    e.run_until("B follows", |e| e.follows(B, C) && e.has(B, "/y"));
+    assert_eq!(e.sent(C, B, LeaderInfo).len(), 2, "it has not had to ask again");
+    e.all_agree();
+}
+
 #[test]
 fn an_election_comes_to_its_end_whenever_a_link_breaks() {
     // 2080 and its like: votes that were lost with a connection were not sent again.

@@ -17,7 +17,18 @@ impl Epoch {
     /// Whether an ensemble of a server that has promised `own` can have come to this epoch. A
     /// larger one is an error or a lie; believed, it would use up the epochs that are left.
     pub const fn may_follow(self, own: Self) -> bool {
-        self.0 <= own.0.saturating_add(Self::MISSED_MAX) && self.0 < i32::MAX.cast_unsigned()
+        self.may_come(own, Self::MISSED_MAX)
+    }
+
+    /// Whether a server can have promised this epoch, seen by a leader that has promised `own`. The
+    /// leader proposes a later one to servers that may have missed more elections than itself, and
+    /// must be believed: so it believes less than they do.
+    pub const fn may_stand_beside(self, own: Self) -> bool {
+        self.may_come(own, Self::MISSED_MAX / 2)
+    }
+
+    const fn may_come(self, own: Self, missed: u32) -> bool {
+        self.0 <= own.0.saturating_add(missed) && self.0 < i32::MAX.cast_unsigned()
     }
 }
 
@@ -79,6 +90,17 @@ mod tests {
         assert_eq!((zxid.epoch(), zxid.counter()), (Epoch(3), 7));
         assert_eq!(Zxid::from_wire(zxid.to_wire()), Some(zxid));
         assert_eq!(Zxid::from_wire(-1), None);
+    }
+
+    #[test]
+    fn what_a_leader_believes_leads_to_an_epoch_that_followers_believe() {
+        let (leader, behind) = (Epoch(1_000_000), Epoch(3));
+        let mut promised = Epoch(1 << 30);
+        while !promised.may_stand_beside(leader) {
+            promised.0 -= 1;
+        }
+        assert!(promised > leader);
+        assert!(Epoch(promised.0 + 1).may_follow(behind));
     }
 
     #[test]

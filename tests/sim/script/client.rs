@@ -70,7 +70,12 @@ impl Ensemble {
 
     /// The same, but does not wait for the server's answer.
     pub fn begin_to_move(&mut self, client: Client, server: usize) -> Client {
-        self.begin_to_attach(server, client.session, TIMEOUT_MS)
+        self.begin_to_move_for(client, server, TIMEOUT_MS)
+    }
+
+    /// The same, with a timeout in milliseconds.
+    pub fn begin_to_move_for(&mut self, client: Client, server: usize, timeout_ms: i32) -> Client {
+        self.begin_to_attach(server, client.session, timeout_ms)
     }
 
     #[track_caller]

@@ -15,6 +15,7 @@ const BACKLOG_BYTES_MAX: usize = 256 << 20;
 impl Leader {
     /// Proposes what was logged, and commits what a quorum has; the end of each turn.
     pub fn broadcast(&mut self, now: Now, replica: &mut Replica, out: &mut Outbox) {
+        self.synchronize_waiting(now, replica, out);
         for run in replica.take_proposals() {
             let mut bytes = Vec::with_capacity(run.txns.len() * 5 / 4 + 64);
             for (zxid, txn) in run.iter() {
@@ -88,6 +89,7 @@ impl Leader {
         }
         let lasts = [
             self.syncs.back().map(|sync| sync.round),
+            self.asked.front().map(|asked| asked.round),
             self.asked.back().map(|asked| asked.round),
             self.own_proofs.back().map(|(_, round)| *round),
         ];

@@ -35,7 +35,7 @@ impl Leader {
             return Err(Fault::NewerMembers { its: info.config_version, ours });
         }
         handler.introduce(info.server, is_observer, packet.zxid);
-        if !handler.accepted.may_follow(self.epochs.accepted) {
+        if !handler.accepted.may_stand_beside(self.epochs.accepted) {
             return Err(Fault::NoSuchEpoch(handler.accepted));
         }
         if !is_observer {
@@ -107,6 +107,7 @@ impl Leader {
             };
         }
         handler.last = last;
+        handler.committed = replica.committed();
         handler.step = Step::Waiting;
         self.advance_epoch_acks(now, replica, out);
         self.synchronize(now, link, replica, out);
@@ -123,9 +124,6 @@ impl Leader {
         self.enter(Stage::Synchronizing(epoch), now);
         out.data.push(DataOp::Epochs(Epochs { accepted: epoch, current: epoch }));
         replica.adopt(now, &mut out.replica);
-        let links: Vec<_> = self.handlers.keys().copied().collect();
-        for link in links {
-            self.synchronize(now, link, replica, out);
-        }
+        self.synchronize_waiting(now, replica, out);
     }
 }

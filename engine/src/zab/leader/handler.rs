@@ -55,6 +55,10 @@ pub(super) struct Handler {
     pub(super) accepts: bool,
     /// Where its log ends; none if it has no data.
     pub(super) last: Option<Zxid>,
+    /// What was committed when it said so: it may have acknowledged all of that, and lost it.
+    pub(super) committed: Zxid,
+    /// The log's files are of no use to it.
+    pub(super) wants_tree: bool,
     /// It has everything up to here on disk.
     pub(super) acked: Zxid,
     /// It was sent proposals up to here, the last of them then.
@@ -89,6 +93,8 @@ impl Handler {
             accepted: Epoch(0),
             accepts: false,
             last: None,
+            committed: Zxid::ZERO,
+            wants_tree: false,
             acked: Zxid::ZERO,
             proposed: Zxid::ZERO,
             proposed_at: now,
@@ -247,12 +253,38 @@ impl Leader {
             Place::Cut(zxid) => Place::Cut(zxid.min(committed)),
             place => place,
         };
-        let reads = place == Place::Unknown && last.is_some();
-        if reads && self.begin_reading(link, replica, out) {
-            return;
+        if place == Place::Unknown {
+            let reads = last.is_some() && !handler.wants_tree;
+            if reads && self.begin_reading(link, replica, out) || !self.has_tree_for(link, replica)
+            {
+                return;
+            }
         }
         let from = self.announce(link, place, replica, out);
         self.complete(now, link, from, replica, out);
+    }
+
+    /// Whether there is a tree that a learner may keep for good, whatever becomes of what would
+    /// follow it: its vote must not fall behind what it has acknowledged before. A leader that is
+    /// not established yet brings all of its log; later, others may have committed what this
+    /// server's own disk has yet to write.
+    fn has_tree_for(&self, link: LinkId, replica: &Replica) -> bool {
+        let handler = &self.handlers[&link];
+        let any_will_do = handler.is_observer || self.established().is_none();
+        any_will_do || replica.published().zxid() >= handler.committed
+    }
+
+    /// Those who wait for a tree get it as soon as there is one.
+    pub(super) fn synchronize_waiting(
+        &mut self,
+        now: Now,
+        replica: &mut Replica,
+        out: &mut Outbox,
+    ) {
+        let waiting = self.handlers.iter().filter(|(_, handler)| handler.step == Step::Waiting);
+        for link in waiting.map(|(link, _)| *link).collect::<Vec<_>>() {
+            self.synchronize(now, link, replica, out);
+        }
     }
 
     /// Tells a learner how it is brought up to date: from which transaction on it gets the rest.
@@ -280,9 +312,6 @@ impl Leader {
                 zxid
             }
             Place::Unknown => {
-                // A leader that is not established yet brings all of its log: a learner keeps the
-                // tree for good, whatever becomes of what would follow it, and its vote must not
-                // fall behind what it may have acknowledged in an earlier epoch.
                 let version = match self.stage {
                     Stage::Synchronizing(_) => replica.adopted(),
                     _ => replica.published(),

@@ -112,8 +112,9 @@ impl Leader {
     /// Files are of no use: the tree.
     fn give_up_reading(&mut self, now: Now, link: LinkId, replica: &mut Replica, out: &mut Outbox) {
         self.end_reading(link, out);
-        let from = self.announce(link, Place::Unknown, replica, out);
-        self.complete(now, link, from, replica, out);
+        let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
+        (handler.step, handler.wants_tree) = (Step::Waiting, true);
+        self.synchronize(now, link, replica, out);
     }
 
     fn end_reading(&mut self, link: LinkId, out: &mut Outbox) {

@@ -89,10 +89,15 @@ impl Leader {
             && asked.zxid <= committed
             && self.is_answered(asked.round)
         {
+            if asked.is_open && !replica.is_owned(asked.session) {
+                // It has ended meanwhile; that must be committed, too.
+                let (zxid, round) = (last_made(replica), self.begin_round(out));
+                self.asked[0] = Asked { is_open: false, zxid, round, ..asked };
+                continue;
+            }
             self.asked.pop_front();
             if let Some(handler) = self.handlers.get_mut(&asked.link) {
-                // It may have ended meanwhile.
-                let is_open = asked.is_open && replica.is_owned(asked.session);
+                let is_open = asked.is_open;
                 let mut bytes = Vec::new();
                 packet::write_revalidated(asked.session, is_open, &mut bytes);
                 handler.send(asked.link, bytes, out);
