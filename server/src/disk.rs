@@ -118,6 +118,10 @@ impl Disk {
                 let target = self.segments.get(&segment).expect("the log appends to what is ready");
                 self.needs_next = needs_next(offset + frame.len() as u64, target.bytes);
                 let file = Arc::clone(&target.file);
+                // Nothing is appended to earlier ones any more; frames on their way hold theirs.
+                while self.segments.first_key_value().is_some_and(|(first, _)| *first < segment) {
+                    self.segments.pop_first();
+                }
                 let buffer = self.copy(&frame);
                 let since = Instant::now();
                 self.frames.insert(sequence, Frame { segment, bytes: frame, since });

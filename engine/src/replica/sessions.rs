@@ -96,6 +96,12 @@ impl Sessions {
         sessions
     }
 
+    /// Takes over the sessions of another tree. Rounds are counted on: a core may still answer an
+    /// earlier one.
+    pub(super) fn replace(&mut self, sessions: Self) {
+        *self = Self { rounds: self.rounds, ..sessions };
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let due = self.expiry.next_timeout()?;
         let pulse = self.seen.after(self.pulse);
@@ -348,5 +354,29 @@ impl Replica {
             self.close_session(now, session, None);
             self.seal_if_full(now, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::WallTime;
+    use crate::tree::OwnerMode;
+
+    #[test]
+    fn an_answer_to_a_round_of_another_tree_counts_for_nothing() {
+        let session = SessionId(7);
+        let begin = Now { instant: Instant::ZERO, wall: WallTime(0) };
+        let recover = || Sessions::recover(&Config::default(), &Tree::new(OwnerMode::Plain), begin);
+        let collect = |sessions: &mut Sessions| {
+            sessions.track(begin.instant, session, 1000);
+            sessions.begin_collection(begin.instant.after(Duration::from_secs(60))).unwrap()
+        };
+        let mut sessions = recover();
+        let earlier = collect(&mut sessions);
+        sessions.replace(recover());
+        let later = collect(&mut sessions);
+        assert!(sessions.on_collected(earlier).is_empty());
+        assert_eq!(sessions.on_collected(later), [session]);
     }
 }

@@ -177,7 +177,7 @@ impl Replica {
         self.learning.forget_proposals();
         drop(self.forwarding.take_unanswered());
         self.history.clear(log.durable());
-        self.sessions = Sessions::recover(&self.config, &tree, now);
+        self.sessions.replace(Sessions::recover(&self.config, &tree, now));
         self.sessions.learn();
         self.housekeeping.reset();
         let version = tree.freeze();

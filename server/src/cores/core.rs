@@ -26,8 +26,7 @@ pub(super) struct Core {
     ring: Ring,
     events: Events,
     listeners: Vec<ListenerId>,
-    /// The round of a collection that is answered once the sockets have been looked at.
-    collecting: Option<u64>,
+    collecting: Option<Collecting>,
     refusals: Rarely,
 }
 
@@ -54,6 +53,24 @@ pub(super) struct Events {
     stopping: bool,
     /// Whether this core gets batches without replies for it.
     interested: bool,
+    /// How often something has come from a client.
+    received: usize,
+}
+
+/// A collection that is answered once the sockets have been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Collecting {
+    round: u64,
+    /// What comes beyond this, came later: sockets are served in turn.
+    left: usize,
+}
+
+impl Collecting {
+    /// A turn that did not wait has heard of so many: what is still to be done, if anything.
+    fn after(self, received: usize) -> Option<Self> {
+        let left = self.left.saturating_sub(received);
+        (received > 0 && left > 0).then_some(Self { left, ..self })
+    }
 }
 
 impl Core {
@@ -80,6 +97,7 @@ impl Core {
             written: Vec::new(),
             stopping: false,
             interested: false,
+            received: 0,
         };
         Self { ring, events, listeners: Vec::new(), collecting: None, refusals: Rarely::default() }
     }
@@ -108,13 +126,20 @@ impl Core {
                 self.events.interested = false;
                 self.events.shared.lower_interest(self.events.id);
             }
+            let received = self.events.received;
             self.ring.turn(timeout, &mut self.events)?;
+            let received = self.events.received - received;
             self.events.now = self.events.clock.instant();
             self.events.catch_up();
             self.place_accepted();
             self.take_messages(ordering.as_deref_mut());
-            if let Some(round) = collecting {
-                self.events.step(Input::Collected(round));
+            if let Some(collecting) = collecting {
+                let rest = collecting.after(received);
+                if rest.is_none() {
+                    self.events.step(Input::Collected(collecting.round));
+                }
+                // Who asks anew wants no answer to an earlier round.
+                self.collecting = self.collecting.or(rest);
             }
             self.events.step(Input::Tick);
             if let Some(ordering) = &mut ordering {
@@ -235,10 +260,14 @@ impl Core {
     fn take_messages(&mut self, mut ordering: Option<&mut Ordering>) {
         for message in std::mem::take(&mut self.events.messages) {
             match message {
-                ToCore::Batch(_) => unreachable!("batches are taken where order matters"),
                 ToCore::Adopt(socket, peer) => self.adopt(socket, peer),
-                ToCore::Service(service) => self.events.step(Input::Service(service)),
-                ToCore::Collect(round) => self.collecting = Some(round),
+                ToCore::Batch(_) | ToCore::Service(_) => {
+                    unreachable!("they are taken where order matters")
+                }
+                ToCore::Collect(round) => {
+                    let left = self.ring.connections_count();
+                    self.collecting = Some(Collecting { round, left });
+                }
                 ToCore::Report(collector) => {
                     report::add_part(&mut self.events, ordering.as_deref_mut(), &collector);
                 }
@@ -277,6 +306,9 @@ impl Events {
                 }
                 ToCore::Batch(batch) if batch.number <= self.batch => {}
                 ToCore::Batch(batch) => self.deliver(batch),
+                // Before what is published next is seen: it may be a state that clients, parked
+                // meanwhile, must not be told of yet.
+                ToCore::Service(service) => self.step(Input::Service(service)),
                 other => self.messages.push(other),
             }
         }
@@ -326,6 +358,7 @@ impl Handler for Events {
             return;
         }
         self.now = self.clock.instant();
+        self.received += 1;
         if !self.interested {
             self.interested = true;
             self.shared.raise_interest(self.id);
@@ -364,3 +397,6 @@ impl Handler for Events {
 fn slot_of(id: ConnectionId) -> Slot {
     Slot::new(id.slot, id.generation)
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,6 +149,18 @@ fn segments_that_are_given_up_are_used_again() {
 }
 
 #[test]
+fn files_that_are_full_are_not_kept_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut server, _) = Server::start(Backend::Epoll, directory.path(), 1);
+    for _ in 0..20 {
+        server.append(200_000);
+        server.settle();
+    }
+    let open = server.disk.segments.len();
+    assert!(open <= 5, "{open} of 20");
+}
+
+#[test]
 fn files_are_filled_in_haste_while_the_log_or_somebody_may_have_to_wait() {
     let directory = tempfile::tempdir().unwrap();
     let (mut server, _) = Server::start(Backend::Epoll, directory.path(), 1);

@@ -131,7 +131,7 @@ pub struct SessionReport {
 }
 
 /// The configuration in effect: for `conf` and `dirs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigReport {
     /// The port for clients.
     pub client_port: u16,

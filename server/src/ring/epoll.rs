@@ -104,12 +104,15 @@ impl Epoll {
         timeout: Option<Duration>,
         handler: &mut impl Handler,
     ) -> io::Result<()> {
+        let asks_kernel = timeout == Some(Duration::ZERO);
         let timeout = bounded(timeout, self.run_timers());
         let has_outcomes = !self.outcomes.is_empty();
         self.report_outcomes(handler);
         // Saves a system call per turn of request and answer. Every other turn asks the
-        // kernel, so that nobody's answers can keep the rest waiting.
-        self.has_skipped_wait = has_outcomes && self.ready.is_empty() && !self.has_skipped_wait;
+        // kernel, so that nobody's answers can keep the rest waiting; and so does one that the
+        // caller does not want to wait: it is there to hear what has come.
+        let may_skip = !asks_kernel && !self.has_skipped_wait;
+        self.has_skipped_wait = has_outcomes && self.ready.is_empty() && may_skip;
         if !self.has_skipped_wait {
             let is_idle = !has_outcomes && self.ready.is_empty() && timeout != Some(Duration::ZERO);
             self.wait(timeout, is_idle)?;

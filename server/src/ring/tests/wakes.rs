@@ -1,10 +1,10 @@
 //! Wake-ups from other threads, and files.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -21,6 +21,20 @@ fn a_wake_before_the_turn_keeps_it_from_waiting() {
         bed.until("the wake-up", |record| record.has(&Event::Wake));
         bed.settle();
         assert_eq!(bed.record.events, [Event::Wake]);
+    });
+}
+
+#[test]
+fn a_turn_that_must_not_wait_hears_what_has_come() {
+    on_both(|backend| {
+        let mut bed = Bed::new(backend, &small());
+        let (_answered, first) = bed.client();
+        let (mut client, second) = bed.client();
+        bed.settle();
+        client.write_all(b"ping").unwrap();
+        bed.send(first, b"answer");
+        bed.ring.turn(Some(Duration::ZERO), &mut bed.record).unwrap();
+        assert_eq!(bed.record.received(second), b"ping");
     });
 }
 

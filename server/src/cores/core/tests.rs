@@ -1,0 +1,132 @@
+//! What a core makes of its mailbox.
+
+use engine::auth::AuthRules;
+use engine::client_core;
+use engine::ids::SessionId;
+use engine::jute::Writer;
+use engine::op::OpCode;
+use engine::order::{Item, Reply, ReplyKind, Segment, Service};
+use engine::records::ConnectRequest;
+use engine::rules::Rules;
+use engine::session::TimeoutLimits;
+use engine::tree::{Effects, OwnerMode, Tree};
+use engine::zxid::Zxid;
+
+use super::super::admission::Limits;
+use super::super::mailbox::{Mailbox, Published};
+use super::super::report::Facts;
+use super::*;
+use crate::ring::{Backend, Config};
+
+const CORE: CoreId = CoreId(0);
+const PEER: ConnectionId = ConnectionId { core: CORE, slot: 0, generation: 0 };
+
+#[test]
+fn a_collection_ends_when_all_that_had_come_is_taken() {
+    let begun = Collecting { round: 1, left: 30 };
+    assert_eq!(begun.after(0), None);
+    assert_eq!(begun.after(20), Some(Collecting { round: 1, left: 10 }));
+    // Busy clients do not keep it from its end.
+    assert_eq!(begun.after(20).unwrap().after(20), None);
+}
+
+struct World {
+    core: Core,
+    tree: Tree,
+    batches: u64,
+}
+
+impl World {
+    /// A lone core, one client of which has a session.
+    fn new() -> Self {
+        let ring = Ring::new(Backend::Epoll, &Config::default()).unwrap();
+        let mut tree = Tree::new(OwnerMode::Plain);
+        let version = tree.freeze();
+        let config = client_core::Config {
+            rules: Rules::default(),
+            auth: AuthRules::default(),
+            session_timeouts: TimeoutLimits::of_tick(2000),
+            outstanding_max: 1000,
+            sessionless_timeout: Duration::from_secs(10),
+        };
+        let facts = Facts {
+            whitelist: Default::default(),
+            config: Default::default(),
+            environment: Default::default(),
+            opening: Default::default(),
+            trace_mask: Default::default(),
+        };
+        let limits = Limits { per_address: 0, total: 0, descriptors: 10 };
+        let published = Published { batch: 0, version: version.clone() };
+        let mailboxes = vec![Mailbox::new(ring.waker())];
+        let shared = Arc::new(Shared::new(mailboxes, published, limits, facts));
+        let clients = ClientCore::new(CORE, Arc::new(config), version, 0);
+        let core = Core::new(CORE, ring, (clients, 0), shared, Clock::start());
+        let mut world = Self { core, tree, batches: 0 };
+        let peer = "127.0.0.1:40000".parse().unwrap();
+        world.core.events.step(Input::Accepted(PEER, peer));
+        let mut bytes = Vec::new();
+        let request = ConnectRequest::new_session(10_000);
+        request.write(&mut bytes);
+        world.receive(&bytes);
+        let kind = ReplyKind::Attached { session: SessionId(1), timeout_ms: 10_000 };
+        let batch = world.publish(Some(Reply { connection: PEER, kind }));
+        world.core.events.deliver(batch);
+        assert_eq!(world.sends(), 1, "the session is open");
+        world
+    }
+
+    /// Publishes a state behind the last one.
+    fn publish(&mut self, reply: Option<Reply>) -> Arc<Batch> {
+        self.batches += 1;
+        let zxid = Zxid(self.batches);
+        let item = Item { zxid, triggers: 0..0, reply };
+        let version = self.tree.freeze_at(zxid);
+        let batch = Arc::new(Batch {
+            number: self.batches,
+            segments: vec![Segment { items: vec![item], version }],
+            effects: Effects::new(),
+            replies: Vec::new(),
+        });
+        self.core.events.shared.publish(CORE, &batch);
+        batch
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        self.core.events.on_received(slot_of(PEER), bytes);
+    }
+
+    /// How many frames a turn sends.
+    fn sends(&mut self) -> usize {
+        let Events { clients, outputs, now, .. } = &mut self.core.events;
+        clients.finish_turn(*now, outputs);
+        let mut outputs = std::mem::take(outputs);
+        outputs.retain(|output| matches!(output, Output::Send(..)));
+        for _ in &outputs {
+            self.core.events.step(Input::Sent(PEER, Vec::new()));
+        }
+        outputs.len()
+    }
+}
+
+#[test]
+fn a_parked_client_is_told_of_no_state_that_was_published_later() {
+    let sends = |service: Option<Service>| {
+        let mut world = World::new();
+        if let Some(service) = service {
+            world.core.events.shared.send(CORE, ToCore::Service(service));
+        }
+        world.publish(None);
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        let frame = writer.begin_part();
+        writer.i32(1);
+        writer.i32(OpCode::Exists.to_wire());
+        writer.string("/zookeeper");
+        writer.bool(false);
+        writer.end_part(frame);
+        world.receive(&bytes);
+        world.sends()
+    };
+    assert_eq!([None, Some(Service::Parked)].map(sends), [1, 0]);
+}
