@@ -17,7 +17,8 @@
 //!   * everything held for a connection is bounded: input by one packet and one receive buffer,
 //!     waiting requests by the outstanding limit, output by [`Rules::output_bytes_max`]
 //!   * a turn is short whatever clients ask for: behind much output, the next read waits until that
-//!     is sent; behind one that counts much of the tree (a walk), the next walk waits for a turn
+//!     is sent; behind one that counts much of the tree (a walk), the next walk waits for a turn;
+//!     and all wait for one behind much that shows in no answer
 
 mod connection;
 mod deliver;
@@ -141,10 +142,13 @@ pub struct ClientCore {
     released: Vec<u32>,
     /// Slots whose input waits for requests to finish.
     held: BTreeSet<u32>,
-    /// Who had the last walk, whether that was in this turn, and whether the next one waits.
+    /// Who had the last walk, whether there was one in this turn, and whether somebody waits for
+    /// the next turn.
     walker: u32,
     walked: bool,
     walk_waits: bool,
+    /// What reads of this turn have taken that does not show in their answers, bytes.
+    spent: usize,
     /// Connections without a session and connections that are being closed, soonest dropped first.
     sessionless: VecDeque<(Instant, ConnectionId)>,
     outstanding: usize,
@@ -175,6 +179,7 @@ impl ClientCore {
             walker: 0,
             walked: false,
             walk_waits: false,
+            spent: 0,
             sessionless: VecDeque::new(),
             outstanding: 0,
             connecting: 0,
@@ -379,7 +384,7 @@ impl ClientCore {
     }
 
     fn on_tick(&mut self, now: Instant) {
-        (self.walked, self.walk_waits) = (false, false);
+        (self.walked, self.walk_waits, self.spent) = (false, false, 0);
         while let Some(&(deadline, id)) = self.sessionless.front() {
             let waiting = self.connection(id).filter(|connection| connection.is_sessionless());
             if waiting.is_some() && deadline > now {

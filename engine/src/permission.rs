@@ -5,8 +5,11 @@
 pub mod fixup;
 pub mod ip;
 
-use crate::acl::{Acl, AclBytes, Id, READ};
+use std::cell::{Cell, RefCell};
+
+use crate::acl::{ALL, Acl, AclBytes, Id};
 use crate::btree::View;
+use crate::collections::FastMap;
 use crate::rules::Rules;
 use crate::tree::{self, AclId};
 
@@ -17,48 +20,92 @@ pub fn may(view: &impl View, rules: &Rules, acl: AclId, perms: i32, ids: &[Id]) 
     acl == AclId::OPEN || rules.skip_acl || allows(rules, &tree::acl(view, acl), perms, ids)
 }
 
-/// Whether a connection with these ids may read a znode with this list: whether it is told of
-/// what happens there.
-pub fn may_read(view: &impl View, rules: &Rules, acl: AclId, ids: &[Id]) -> bool {
-    may(view, rules, acl, READ, ids)
+/// A list of so many bytes is long: it is gone through once for a request.
+const LONG_BYTES: usize = 1024;
+
+/// What one request has found out about long lists: it may name very many znodes, and a list may
+/// be as long as a packet.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    granted: RefCell<FastMap<AclId, i32>>,
+    spent: Cell<usize>,
+}
+
+impl Verdicts {
+    /// As [`may`].
+    pub fn may(&self, view: &impl View, rules: &Rules, acl: AclId, perms: i32, ids: &[Id]) -> bool {
+        if acl == AclId::OPEN || rules.skip_acl {
+            return true;
+        }
+        if let Some(granted) = self.granted.borrow().get(&acl) {
+            return granted & perms != 0;
+        }
+        let list = tree::acl(view, acl);
+        let bytes = list.as_bytes().len();
+        if bytes < LONG_BYTES {
+            return allows(rules, &list, perms, ids);
+        }
+        self.spend(bytes);
+        let granted = granted(rules, &list, ALL, ids);
+        self.granted.borrow_mut().insert(acl, granted);
+        granted & perms != 0
+    }
+
+    /// Counts bytes that were gone through, or made, and do not show in the answer.
+    pub fn spend(&self, bytes: usize) {
+        self.spent.set(self.spent.get() + bytes);
+    }
+
+    /// How many there were.
+    pub fn spent(&self) -> usize {
+        self.spent.get()
+    }
 }
 
 /// Whether a connection with these ids may do one of `perms` under this list.
+pub fn allows(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> bool {
+    granted(rules, acl, perms, ids) != 0
+}
+
+/// Which of `perms` a connection with these ids has under this list; where only one is needed,
+/// looking ends with the first of them.
 ///
 // Compat: ZooKeeperServer.checkACL - an empty list is open; an entry of a scheme that the server
 // does not have matches nobody.
-pub fn allows(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> bool {
+fn granted(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> i32 {
     if rules.skip_acl || acl.is_open() || ids.iter().any(|id| id.scheme == "super") {
-        return true;
+        return perms;
     }
-    let mut empty = true;
+    let of_scheme = |scheme: &'static str| ids.iter().filter(move |id| id.scheme == scheme);
+    let mut digests: Vec<&[u8]> = of_scheme("digest").map(|id| id.id.as_bytes()).collect();
+    digests.sort_unstable();
+    let (mut empty, mut granted) = (true, 0);
     for entry in acl.entries() {
         empty = false;
         let (Some(scheme), Some(expression)) = (entry.scheme, entry.id) else {
             continue;
         };
-        if entry.perms & perms == 0 {
+        let new = entry.perms & perms & !granted;
+        if new == 0 {
             continue;
         }
-        if (scheme, expression) == (b"world", b"anyone") {
-            return true;
-        }
-        let mut same_scheme = ids.iter().filter(|id| id.scheme.as_bytes() == scheme);
         let matches = match scheme {
+            b"world" => expression == b"anyone",
             b"ip" => {
                 let network = str::from_utf8(expression).ok().and_then(ip::Network::parse);
-                network.is_some_and(|network| same_scheme.any(|id| network.has(&id.id)))
+                network.is_some_and(|network| of_scheme("ip").any(|id| network.has(&id.id)))
             }
-            b"digest" => {
-                rules.digest_scheme && same_scheme.any(|id| id.id.as_bytes() == expression)
-            }
+            b"digest" => rules.digest_scheme && digests.binary_search(&expression).is_ok(),
             _ => false,
         };
         if matches {
-            return true;
+            granted |= new;
+            if granted == perms {
+                break;
+            }
         }
     }
-    empty
+    if empty { perms } else { granted }
 }
 
 /// The list as those see it who may read it but not administrate: the hashes of passwords are
@@ -101,7 +148,8 @@ pub fn user_name<'a>(rules: &Rules, id: &'a Id) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acl::{ADMIN, ALL, WRITE};
+    use crate::acl::{ADMIN, READ, WRITE};
+    use crate::prep::script::Script;
 
     fn acl(entries: &[(i32, &str, &str)]) -> AclBytes<'static> {
         let list: Vec<_> = entries
@@ -144,6 +192,23 @@ mod tests {
         check(&[(READ, "digest", "u:h")], &[("super", "")], ADMIN, true);
         let rules = Rules { skip_acl: true, ..Rules::default() };
         assert!(allows(&rules, &acl(&[(READ, "digest", "u:h")]), ADMIN, &[]));
+    }
+
+    #[test]
+    fn a_request_goes_through_a_long_list_once() {
+        let entries = (0..50).map(|user| format!("4/digest/user{user}:hash"));
+        let list = entries.chain(["1/ip/10.0.0.1".to_owned()]).collect::<Vec<_>>().join(",");
+        let mut script = Script::new();
+        script.check(&[(&format!("create /a acl={list}"), "/a")]);
+        let (view, rules) = (script.tree.view(), Rules::default());
+        let acl = tree::znode(view, "/a").unwrap().acl();
+        let verdicts = Verdicts::default();
+        let ids = [Id::new("digest", "user49:hash"), Id::new("ip", "10.0.0.1")];
+        for (perms, expect) in [(WRITE, false), (READ, true), (4, true), (ADMIN, false)] {
+            assert_eq!(verdicts.may(view, &rules, acl, perms, &ids), expect, "{perms}");
+            assert_eq!(may(view, &rules, acl, perms, &ids), expect, "{perms}");
+        }
+        assert_eq!(verdicts.spent(), tree::acl(view, acl).as_bytes().len());
     }
 
     #[test]

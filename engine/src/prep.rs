@@ -27,7 +27,7 @@ use crate::ids::{SessionId, Xid};
 use crate::jute::{DecodeError, Reader, Writer};
 use crate::op::OpCode;
 use crate::path;
-use crate::permission;
+use crate::permission::Verdicts;
 use crate::records::multi::NULL_ACL;
 use crate::records::{
     self, MultiOps, NewNodeRequest, Reconfig, SetAcl, SetData, VersionedPath, begin_reply,
@@ -53,6 +53,8 @@ pub struct WriteContext<'a> {
     pub ids: &'a [Id],
     /// The server's settings.
     pub rules: &'a Rules,
+    /// What the request has found out.
+    pub verdicts: &'a Verdicts,
 }
 
 /// A body that cannot be decoded is told as a marshalling error.
@@ -69,7 +71,7 @@ impl WriteContext<'_> {
 
     /// Fails unless the connection may do one of `perms` under this list.
     fn demand(&self, tree: &Tree, acl: AclId, perms: i32) -> Result<(), ErrorCode> {
-        if permission::may(tree.view(), self.rules, acl, perms, self.ids) {
+        if self.verdicts.may(tree.view(), self.rules, acl, perms, self.ids) {
             Ok(())
         } else {
             Err(ErrorCode::NoAuth)

@@ -21,7 +21,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::{SessionId, Xid};
 use crate::jute::{Reader, Writer};
 use crate::op::OpCode;
-use crate::permission;
+use crate::permission::Verdicts;
 use crate::records::{self, Modes, begin_reply};
 use crate::rules::Rules;
 use crate::tree::{self, Znode};
@@ -40,6 +40,8 @@ pub struct ReadContext<'a> {
     pub last_zxid: Zxid,
     /// The server's settings.
     pub rules: &'a Rules,
+    /// What the request has found out, and what it took.
+    pub verdicts: &'a Verdicts,
 }
 
 /// The watches of one connection.
@@ -76,9 +78,15 @@ impl ReadContext<'_> {
         let mut written = Ok(());
         self.reply(out, |writer| written = write(writer, end));
         if written.is_err() {
-            out.truncate(start);
+            self.give_up(out, start);
         }
         written
+    }
+
+    /// Takes back an answer that is too long.
+    fn give_up(&self, out: &mut Vec<u8>, start: usize) {
+        self.verdicts.spend(out.len() - start);
+        out.truncate(start);
     }
 
     /// Appends a reply without a body.
@@ -95,7 +103,7 @@ impl ReadContext<'_> {
 
     /// Fails unless the connection may do one of `perms` to the znode.
     fn demand<V: View>(&self, view: &V, znode: &Znode<'_>, perms: i32) -> Result<(), ErrorCode> {
-        if permission::may(view, self.rules, znode.acl(), perms, self.ids) {
+        if self.verdicts.may(view, self.rules, znode.acl(), perms, self.ids) {
             Ok(())
         } else {
             Err(ErrorCode::NoAuth)

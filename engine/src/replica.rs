@@ -44,6 +44,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, SessionId, Xid};
 use crate::op::OpCode;
 use crate::order::{Batch, Connect, Order, ReplyKind, Request, Submission};
+use crate::permission::Verdicts;
 use crate::prep::{self, WriteContext};
 use crate::records::write_bare_reply;
 use crate::rules::Rules;
@@ -447,6 +448,7 @@ impl Replica {
             time: now.wall,
             ids: author.ids,
             rules: &config.rules,
+            verdicts: &Verdicts::default(),
         };
         group.begin_txn(zxid, now.instant);
         make(tree, &context, group);

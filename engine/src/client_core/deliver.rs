@@ -9,7 +9,7 @@ use crate::btree::Version;
 use crate::error_code::ErrorCode;
 use crate::ids::{ConnectionId, Xid};
 use crate::order::{Batch, Item, Order, Reply, ReplyKind};
-use crate::permission;
+use crate::permission::{self, Verdicts};
 use crate::read::{self, ReadContext, Watches};
 use crate::records::{self, Modes, OpClass, WatchEvent, op_class};
 use crate::time::Instant;
@@ -164,15 +164,22 @@ impl ClientCore {
         let ReadRequest { xid, op, body, ids, received } = *request;
         let start = connection.output.len();
         if let OpClass::Read(op) = op_class(op) {
+            let verdicts = Verdicts::default();
             let context = ReadContext {
                 session: connection.session.expect("an attached connection has a session"),
                 xid,
                 ids,
                 last_zxid: version.zxid(),
                 rules: &config.rules,
+                verdicts: &verdicts,
             };
             let mut watches = SlotWatches { table: watches, slot };
             read::answer(version, &context, op, body, &mut watches, &mut connection.output);
+            let spent = verdicts.spent();
+            if spent > 0 {
+                self.spent += spent;
+                self.walker = slot;
+            }
         } else {
             let code = ErrorCode::Unimplemented.to_wire();
             records::write_bare_reply(&mut connection.output, xid, -1, code);

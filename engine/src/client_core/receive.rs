@@ -19,6 +19,10 @@ use crate::time::Instant;
 // Compat: FourLetterCommands.telnetCloseCmd
 pub const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
+/// What the reads of a turn may take that does not show in their answers: long ACL lists, and
+/// answers that became too long. Some tens of milliseconds.
+const SPENT_BYTES_MAX: usize = 32 << 20;
+
 /// What became of a frame.
 enum Taken {
     /// It is dealt with.
@@ -193,6 +197,11 @@ impl ClientCore {
             };
             if !self.may_take(slot) {
                 self.stats.throttled += u64::from(self.held.insert(slot));
+                return taken;
+            }
+            if self.spent > SPENT_BYTES_MAX {
+                self.walk_waits = true;
+                self.held.insert(slot);
                 return taken;
             }
             if is_attached && is_walk(frame) && !self.may_walk(slot) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::jute::Writer;
 use crate::op::OpCode;
+use crate::prep::script::Script;
 use crate::records::ConnectRequest;
 use crate::tree::{OwnerMode, Tree};
 
@@ -21,6 +22,11 @@ fn id(slot: u32) -> ConnectionId {
 impl World {
     /// With so many sessions, each on a connection of its own.
     fn new(sessions: u32) -> Self {
+        Self::of(Tree::new(OwnerMode::Plain).freeze(), sessions)
+    }
+
+    /// The same, with this state.
+    fn of(version: Version, sessions: u32) -> Self {
         let config = Config {
             rules: Rules::default(),
             auth: AuthRules::default(),
@@ -28,7 +34,6 @@ impl World {
             outstanding_max: 1000,
             sessionless_timeout: Duration::from_secs(10),
         };
-        let version = Tree::new(OwnerMode::Plain).freeze();
         let core = ClientCore::new(CoreId(0), Arc::new(config), version, 0);
         let mut world = Self { core, sent: Vec::new() };
         for slot in 0..sessions {
@@ -97,6 +102,30 @@ fn a_turn_has_one_walk_and_walkers_take_turns() {
     }
     assert_eq!(world.turn(), []);
     assert_eq!(world.core.next_timeout(), None);
+}
+
+#[test]
+fn reads_that_take_much_and_answer_little_wait_for_another_turn() {
+    let list: Vec<_> = (0..40_000).map(|user| format!("1/digest/u{user:05}:h")).collect();
+    let mut script = Script::new();
+    assert_eq!(script.run(&format!("create /a acl={}", list.join(","))), "/a");
+    let mut world = World::of(script.tree.freeze(), 2);
+    world.receive(0, &[(OpCode::GetData, "/a"); 100]);
+    world.receive(1, &[READ]);
+    world.finish_turn();
+    let mut answers = 0;
+    for turn in 0..4 {
+        let (reads, others): (Vec<_>, Vec<_>) =
+            world.sent.drain(..).partition(|(slot, _)| *slot == 0);
+        // A refusal has 20 bytes; 33 lists have 32 MiB.
+        let answered: usize = reads.iter().map(|(_, bytes)| bytes.len() / 20).sum();
+        assert_eq!(answered, 33.min(100 - answers));
+        answers += answered;
+        assert_eq!(others.len(), usize::from(turn == 1), "others come first in the next turn");
+        world.core.step(NOW, Input::Tick, &mut Vec::new());
+        world.finish_turn();
+    }
+    assert_eq!((answers, world.core.next_timeout()), (100, None));
 }
 
 #[test]

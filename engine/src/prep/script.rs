@@ -10,6 +10,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::{SessionId, Xid};
 use crate::jute::{Reader, Writer};
 use crate::op::OpCode;
+use crate::permission::Verdicts;
 use crate::prep::{self, WriteContext};
 use crate::records::multi::MultiOp;
 use crate::records::{MultiHeader, NewNodeRequest, ReplyHeader, SetAcl, SetData, VersionedPath};
@@ -72,6 +73,7 @@ impl Script {
             time: WallTime(1_700_000_000_000 + zxid.0.cast_signed()),
             ids: &self.ids,
             rules: &self.rules,
+            verdicts: &Verdicts::default(),
         };
         let Self { tree, txn, effects, reply, follower, ignored, .. } = self;
         txn.clear();

@@ -31,7 +31,7 @@ pub(super) fn multi_read(
         for op in ops.iter() {
             let written = write_result(view, context, &op, &mut writer, end);
             if written.is_err() || writer.position() > end {
-                out.truncate(start);
+                context.give_up(out, start);
                 return Err(ErrorCode::MarshallingError);
             }
         }

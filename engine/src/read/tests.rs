@@ -67,6 +67,7 @@ impl Client {
             ids: &self.server.ids,
             last_zxid: version.zxid(),
             rules: &self.server.rules,
+            verdicts: &Verdicts::default(),
         };
         self.out.clear();
         answer(&version, &context, op, body, &mut self.watches, &mut self.out);
