@@ -370,7 +370,7 @@ mod tests {
         let recover = || Sessions::recover(&Config::default(), &Tree::new(OwnerMode::Plain), begin);
         let collect = |sessions: &mut Sessions| {
             sessions.track(begin.instant, session, 1000);
-            sessions.begin_collection(begin.instant.after(Duration::from_secs(60))).unwrap()
+            sessions.begin_collection(begin.instant.after(Duration::from_mins(1))).unwrap()
         };
         let mut sessions = recover();
         let earlier = collect(&mut sessions);

@@ -1,5 +1,7 @@
 //! What a core makes of its mailbox.
 
+use std::sync::atomic::AtomicU64;
+
 use engine::auth::AuthRules;
 use engine::client_core;
 use engine::ids::SessionId;
@@ -16,7 +18,10 @@ use super::super::admission::Limits;
 use super::super::mailbox::{Mailbox, Published};
 use super::super::report::Facts;
 use super::*;
+use crate::four_letter::Whitelist;
+use crate::four_letter::report::{ConfigReport, EnvironmentReport};
 use crate::ring::{Backend, Config};
+use crate::storage::OpeningTimes;
 
 const CORE: CoreId = CoreId(0);
 const PEER: ConnectionId = ConnectionId { core: CORE, slot: 0, generation: 0 };
@@ -50,11 +55,11 @@ impl World {
             sessionless_timeout: Duration::from_secs(10),
         };
         let facts = Facts {
-            whitelist: Default::default(),
-            config: Default::default(),
-            environment: Default::default(),
-            opening: Default::default(),
-            trace_mask: Default::default(),
+            whitelist: Whitelist::default(),
+            config: ConfigReport::default(),
+            environment: EnvironmentReport::default(),
+            opening: OpeningTimes::default(),
+            trace_mask: AtomicU64::new(0),
         };
         let limits = Limits { per_address: 0, total: 0, descriptors: 10 };
         let published = Published { batch: 0, version: version.clone() };
