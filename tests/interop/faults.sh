@@ -4,9 +4,11 @@
 # usage: faults.sh RINGKEEPER_BINARY [SCENARIO...]
 #
 # BUDGET=full plays each scenario of faults/main.py for five minutes (the default, small, for 12 s;
-# a number is seconds).
+# a number is seconds). On the loopback, kill -9 and SIGSTOP of each role come first, however long
+# they take.
 # SEED=N draws other faults. KEEP=DIR keeps data, logs and histories there; without it they stay
-# only where something failed.
+# only where something failed. Where there can be no network namespaces, the scenarios that need
+# them are skipped, and a last line says so.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# -ge 1 ] || die "usage: faults.sh RINGKEEPER_BINARY [SCENARIO...]"

@@ -4,7 +4,9 @@ usage: main.py BINARY SCRATCH small|full|SECONDS SEED [NAME...]
 """
 
 import base64
+import collections
 import hashlib
+import itertools
 import random
 import re
 import signal
@@ -40,6 +42,15 @@ class Play:
         self.observers = [server for server in cluster if server.is_observer]
         # Those that we have killed or stopped.
         self.down, self.waits = [], []
+        self.rounds, self.tally = 0, collections.Counter()
+
+    def pairs(self):
+        """(fault, role) of all that has to be played, whatever the budget. Where links fail, too,
+        nothing has to: it would take the time from them."""
+        if self.net:
+            return []
+        roles = ["leader", "follower"] + ["observer"] * bool(self.observers)
+        return list(itertools.product(["kill", "stop"], roles))
 
     def faults(self):
         """(name, function) of all that can happen to this ensemble."""
@@ -52,23 +63,35 @@ class Play:
     def leader(self):
         return self.cluster.wait_formed()
 
-    def victims(self):
-        """A minority of the voters, often with the leader in it, or an observer."""
-        leader = self.leader()
-        chosen = self.choose(leader)
-        for server in chosen:
-            role = "observer" if server.is_observer else "follower"
-            print("leader" if server is leader else role, server.number, end=" ", flush=True)
-        return chosen
+    def victims(self, role=None):
+        """A minority of the voters, often with the leader in it, or an observer: server and role.
+        One has the role that is asked for."""
+        leader, found = self.leader(), {}
+        for server in self.choose(leader, role or self.draw()):
+            usual = "observer" if server.is_observer else "follower"
+            found[server] = "leader" if server is leader else usual
+            print(found[server], server.number, end=" ", flush=True)
+        return found
 
-    def choose(self, leader):
+    def draw(self):
         if self.observers and self.random.randrange(3) == 0:
+            return "observer"
+        return "leader" if self.random.random() < 0.6 else "follower"
+
+    def choose(self, leader, role):
+        if role == "observer":
             return [self.random.choice(self.observers)]
         others = [server for server in self.voters if server is not leader]
         count = self.random.randint(1, (len(self.voters) - 1) // 2)
-        if self.random.random() < 0.6:
+        if role == "leader":
             return [leader, *self.random.sample(others, count - 1)]
         return self.random.sample(others, count)
+
+    def hit(self, fault, number, role):
+        victims = self.victims(role)
+        self.take(victims, number)
+        self.served()
+        self.tally.update((fault, found) for found in victims.values())
 
     def take(self, servers, number):
         for server in servers:
@@ -106,13 +129,11 @@ class Play:
 
     # What can happen.
 
-    def kill(self):
-        self.take(self.victims(), signal.SIGKILL)
-        self.served()
+    def kill(self, role=None):
+        self.hit("kill", signal.SIGKILL, role)
 
-    def stop(self):
-        self.take(self.victims(), signal.SIGSTOP)
-        self.served()
+    def stop(self, role=None):
+        self.hit("stop", signal.SIGSTOP, role)
 
     def kill_again(self):
         """The next leader dies when the last one has just been started."""
@@ -151,7 +172,7 @@ class Play:
         self.one_way(self.net.lose)
 
     def one_way(self, lose):
-        victim = self.random.choice(self.victims())
+        victim = self.random.choice(list(self.victims()))
         for server in self.cluster:
             if server is not victim:
                 lose(victim.number, server.number)
@@ -181,17 +202,24 @@ class Play:
     # How it goes, and ends.
 
     def run(self, seconds):
-        began, rounds = time.monotonic(), 0
-        faults = self.faults()
+        """What has to be played, in any order; then anything, as long as there is time."""
+        began, pairs = time.monotonic(), self.pairs()
+        for name, role in self.random.sample(pairs, len(pairs)):
+            self.play(began, getattr(self, name), role)
         while time.monotonic() - began < seconds:
-            fault = self.random.choice(faults)
-            at = time.monotonic() - began
-            print(f"   {at:6.1f} s  {fault.__name__}", end=" ", flush=True)
-            fault()
-            self.restore()
-            print(flush=True)
-            rounds += 1
-        return rounds
+            self.play(began, self.random.choice(self.faults()))
+        played = (f"{' '.join(pair)} {count}" for pair, count in sorted(self.tally.items()))
+        print(f"   {', '.join(played) or 'no kill, no stop'}", flush=True)
+        if missing := [pair for pair in pairs if not self.tally[pair]]:
+            raise Failure(f"not played: {missing}")
+
+    def play(self, began, fault, *role):
+        at = time.monotonic() - began
+        print(f"   {at:6.1f} s  {fault.__name__}", end=" ", flush=True)
+        fault(*role)
+        self.restore()
+        print(flush=True)
+        self.rounds += 1
 
     def finish(self):
         sessions = self.clients.stop()
@@ -236,11 +264,11 @@ def play(settings, name, voters, observers=0, spaces=False):
             with Clients(servers, seed) as clients:
                 played = Play(cluster, clients, random.Random(seed), net)
                 clients.go_on(SERVICE)
-                rounds = played.run(settings.seconds)
+                played.run(settings.seconds)
                 asked, answered, moves = played.finish()
     waits = sorted(played.waits)
     print(
-        f"   {rounds} faults; {asked} requests, {answered} answered, {moves} connections; "
+        f"   {played.rounds} faults; {asked} requests, {answered} answered, {moves} connections; "
         f"all clients work after {waits[len(waits) // 2] if waits else 0:.2f} s, "
         f"{waits[-1] if waits else 0:.2f} s at most"
     )
@@ -280,12 +308,12 @@ def main():
         seed=seed,
     )
     refusal = network.refusal()
-    passed = failed = 0
+    passed, failed, skipped = 0, 0, []
     for name, scenario in SCENARIOS.items():
         if names and name not in names:
             continue
         if refusal and name.endswith("-parted"):
-            print(f"skipped {name}: no network namespaces here: {refusal}")
+            skipped.append(name)
             continue
         print(f"-- {name} (SEED={seed})", flush=True)
         began = time.monotonic()
@@ -297,7 +325,9 @@ def main():
             failed += 1
             print(f"FAILED {name}", flush=True)
             traceback.print_exc(file=sys.stdout)
-    print(f"faults: {passed} passed, {failed} failed")
+    print(f"faults: {passed} passed, {failed} failed, {len(skipped)} skipped")
+    if skipped:
+        print(f"skipped: {', '.join(skipped)}: no network namespaces here: {refusal}")
     return failed
 
 
