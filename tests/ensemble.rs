@@ -9,7 +9,7 @@ use engine::metrics::Summary;
 use engine::op::OpCode;
 use engine::quorum_peer::{MemberStats, RoleKind};
 use engine::tree;
-use engine::zab::packet::PacketKind::{Ack, Commit, Ping, UpToDate};
+use engine::zab::packet::PacketKind::{Ack, Commit, Ping, Snap, UpToDate};
 use engine::zxid::Epoch;
 use tests::sim::members::{Counts, World};
 use tests::sim::script::{A, B, C, D, Ensemble, Settings};
@@ -424,5 +424,20 @@ fn a_learner_takes_no_snapshot_while_it_knows_of_what_is_not_committed() {
     e.release(C, A);
     e.run_ms(1_100);
     assert_eq!(e.snapshot(A), Some(e.published(C)));
+    e.all_agree();
+}
+
+#[test]
+fn a_log_that_takes_too_long_to_read_makes_way_for_the_tree() {
+    let settings = Settings { history_bytes: 0, asks_for_log: true, ..Settings::of(3) };
+    let mut e = Ensemble::with(settings).stand();
+    let client = e.connect(C);
+    e.write(client, "/x");
+    e.crash(A);
+    ["/y", "/z"].iter().for_each(|path| e.write(client, path));
+    // C waits for initLimit before it gives A up.
+    e.start(A);
+    e.run_until("A follows", |e| e.follows(A, C) && e.has(A, "/z"));
+    assert_eq!(e.sent(C, A, Snap).len(), 1);
     e.all_agree();
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use engine::ids::LinkId;
 use engine::zab::history::Place;
@@ -101,7 +101,9 @@ impl Answering {
 
 fn read(directory: &Directory, stretch: &Stretch, tokens: &Receiver<()>, answering: &Answering) {
     let link = stretch.link;
-    let place = locate(directory, stretch).unwrap_or_else(|error| {
+    // No token comes before the answer; that none can come any more is the end.
+    let is_wanted = || tokens.try_recv() != Err(TryRecvError::Disconnected);
+    let place = locate(directory, stretch, is_wanted).unwrap_or_else(|error| {
         tracing::warn!("the log cannot be read for a learner: {error}");
         Place::Unknown
     });

@@ -26,7 +26,7 @@ mod handler;
 mod reading;
 mod requests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::link::{LinkEvent, LinkOp, Plane};
@@ -71,6 +71,9 @@ pub struct Leader {
     proven: u64,
     /// Rounds of pings that were sent.
     rounds: u64,
+    /// Servers that were gone before it was known whether the log's files are of use to them: the
+    /// next time they get the tree.
+    read_in_vain: BTreeSet<ServerId>,
 }
 
 /// How far the leader is.
@@ -143,6 +146,7 @@ impl Leader {
             own_proofs: VecDeque::new(),
             proven: 0,
             rounds: 0,
+            read_in_vain: BTreeSet::new(),
         };
         leader.advance_epoch(now, out);
         leader
@@ -221,8 +225,9 @@ impl Leader {
 
     fn remove(&mut self, link: LinkId, out: &mut Outbox) -> Option<Handler> {
         let handler = self.handlers.remove(&link)?;
-        if handler.reading.is_some() {
+        if let Some(reading) = &handler.reading {
             out.logs.push(LogOp::Close(link));
+            self.read_in_vain.extend(handler.server.filter(|_| !reading.is_announced));
         }
         Some(handler)
     }

@@ -63,13 +63,19 @@ pub enum LogDone {
     Failed(LinkId),
 }
 
-/// Finds the place of a learner, and makes sure that everything from there on can be read.
+/// Finds the place of a learner, and makes sure that everything from there on can be read; unless
+/// nobody wants to know any more.
 ///
 // Compat: LearnerHandler.queueCommittedProposals
-pub fn locate<V: Volume>(volume: &V, stretch: &Stretch) -> Result<Place, StorageError> {
+pub fn locate<V: Volume>(
+    volume: &V,
+    stretch: &Stretch,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Place, StorageError> {
     let &Stretch { last, until, bytes_max, .. } = stretch;
     assert!(last < until, "there is something between {last} and {until}");
-    let mut place = Locate { last, until, bytes_max, at: None, bytes: 0, reached: last };
+    let (at, bytes, reached) = (None, 0, last);
+    let mut place = Locate { last, until, bytes_max, at, bytes, reached, is_wanted };
     scan(volume, last, &mut place)?;
     let Some(at) = place.at.filter(|_| place.reached == until && place.bytes <= bytes_max) else {
         return Ok(Place::Unknown);
@@ -101,7 +107,7 @@ pub fn feed<V: Volume>(
     Err(StorageError::damaged(segment_name(segment), FRAMES_START, damage))
 }
 
-struct Locate {
+struct Locate<W> {
     last: Zxid,
     until: Zxid,
     bytes_max: u64,
@@ -110,9 +116,10 @@ struct Locate {
     /// Of the transactions behind it.
     bytes: u64,
     reached: Zxid,
+    is_wanted: W,
 }
 
-impl Sink for Locate {
+impl<W: Fn() -> bool> Sink for Locate<W> {
     fn frame(&mut self, header: &FrameHeader) {
         self.at.get_or_insert(header.base_zxid);
         // A cut repeats the zxid that it went back to.
@@ -130,7 +137,7 @@ impl Sink for Locate {
     }
 
     fn has_enough(&self) -> bool {
-        self.reached >= self.until || self.bytes > self.bytes_max
+        self.reached >= self.until || self.bytes > self.bytes_max || !(self.is_wanted)()
     }
 }
 

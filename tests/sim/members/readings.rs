@@ -43,7 +43,7 @@ impl World {
 
 fn read(store: &mut Store, stretch: &Stretch) -> (Place, VecDeque<Run>) {
     let log = &store.generation().log;
-    let place = locate(log, stretch).unwrap_or(Place::Unknown);
+    let place = locate(log, stretch, || true).unwrap_or(Place::Unknown);
     let mut runs = VecDeque::new();
     if let Place::Behind(from) | Place::Cut(from) = place {
         let all = feed(log, from, stretch.until, |run| {

@@ -318,6 +318,7 @@ impl Leader {
                 };
                 let version = version.clone();
                 let zxid = version.zxid();
+                self.read_in_vain.remove(&handler.introduced());
                 packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
                 out.links.push(LinkOp::Send { link, bytes: std::mem::take(&mut bytes) });
                 let (writer, behind) = (TreeWriter::new(), Vec::new());

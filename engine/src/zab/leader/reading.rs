@@ -29,7 +29,7 @@ pub(super) struct Reading {
     bytes_left: u64,
     next: Next,
     /// The learner knows how it is brought up to date.
-    is_announced: bool,
+    pub(super) is_announced: bool,
 }
 
 /// What comes next.
@@ -54,6 +54,9 @@ impl Leader {
         let Some(bytes_max) = replica.log_bytes_worth_reading() else { return false };
         let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
         let Some(last) = handler.last else { return false };
+        if self.read_in_vain.contains(&handler.introduced()) {
+            return false;
+        }
         // What memory has, and could not be used, files would not help with.
         if last >= replica.history().base() || last >= until || readers >= READING_MAX {
             return false;
