@@ -2,6 +2,7 @@
 //! take back, learners, and sessions. In every script, C leads the first epoch.
 
 use engine::error_code::ErrorCode;
+use engine::order::Service;
 use engine::zab::packet::PacketKind::{Ack, Inform, UpToDate};
 use engine::zab::packet::PacketKind::{Commit, NewLeader, Proposal, Request, Snap};
 use tests::sim::script::{A, B, C, Client, D, E, Ensemble, Kind, Settings};
@@ -413,5 +414,27 @@ fn a_tree_that_took_long_to_write_need_not_be_sent_again() {
     e.release_disk(A);
     e.run_until("A follows", |e| e.follows(A, C) && e.has(A, "/y"));
     assert_eq!(e.sent(C, A, Snap).len(), 1);
+    e.all_agree();
+}
+
+#[test]
+fn a_learner_that_lacks_much_hears_its_leader_while_it_catches_up() {
+    let mut e = Ensemble::with(Settings { group_bytes: 1, ..Settings::of(3) }).stand();
+    let client = e.connect(C);
+    e.crash(A);
+    for number in 0..50 {
+        e.write(client, &format!("/{number}"));
+    }
+    e.start(A);
+    e.run_until("A is told", |e| !e.delivered(C, A, UpToDate).is_empty());
+    let mut turns = 0;
+    while !e.has(A, "/49") {
+        assert_ne!(e.peer(A).service(), Service::Serving, "it has not all of it yet");
+        let has = e.published(A);
+        e.run_until("it goes on", |e| e.published(A) > has);
+        turns += 1;
+    }
+    assert!(turns > 10, "{turns}");
+    e.run_until("A serves", |e| e.peer(A).service() == Service::Serving);
     e.all_agree();
 }

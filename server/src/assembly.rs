@@ -261,6 +261,7 @@ fn replica_config(config: &Config, cores: u16) -> replica::Config {
         log_share: config.member.log_share,
         rollover_counter: config.member.rollover_counter,
         group_bytes: replica::GROUP_BYTES,
+        linearizable_sync: config.member.linearizable_sync,
         names_committed: false,
     }
 }

@@ -93,12 +93,8 @@ impl Membership {
         let members = Arc::new(members_of(config)?);
         let settings = &config.member;
         let tick = Duration::from_millis(u64::from(config.tick_ms.unsigned_abs()));
-        let timing = Timing {
-            tick,
-            init_limit: settings.init_limit,
-            sync_limit: settings.sync_limit,
-            linearizable_sync: settings.linearizable_sync,
-        };
+        let timing =
+            Timing { tick, init_limit: settings.init_limit, sync_limit: settings.sync_limit };
         let is_observer = settings.is_observer;
         let election = own
             .addresses

@@ -155,7 +155,7 @@ impl World {
     pub fn restart(&mut self, index: usize) {
         let id = ServerId(index as i64 + 1);
         let members = members(self.servers.len());
-        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true };
+        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5 };
         let elector = ElectorConfig {
             me: id,
             is_observer: false,

@@ -30,6 +30,8 @@ use checks::Checks;
 use links::{Gate, Passed, Pipe};
 use server::Server;
 
+use crate::sim::ensemble::store::GROUP_BYTES;
+
 pub use client::Client;
 pub use links::Kind;
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub snapshot_txns: u64,
     /// An epoch ends at this counter.
     pub rollover_counter: u32,
+    /// What one turn has time for, bytes of transactions.
+    pub group_bytes: usize,
 }
 
 /// Servers, what is on its way between them, and what they were seen to do.
@@ -108,6 +112,7 @@ impl Settings {
             asks_for_log: false,
             snapshot_txns: u64::MAX,
             rollover_counter: 1 << 30,
+            group_bytes: GROUP_BYTES,
         }
     }
 

@@ -285,7 +285,7 @@ fn config(me: ServerId, is_observer: bool, members: &Arc<Members>, log: LogConfi
         me,
         members: Arc::clone(members),
         is_observer,
-        timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true },
+        timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5 },
         elector,
         leader_serves: true,
         grace: Duration::from_secs(1),

@@ -168,6 +168,7 @@ impl QuorumPeer {
             out.data.extend(member.held.take());
         }
         member.note_establishment(out);
+        member.note_caught_up(replica, out);
         member.look_for_leader(now, replica, out);
         member.note_standing(now);
     }
@@ -226,7 +227,7 @@ impl Member {
                     tracing::info!(%leader, epoch = epoch.0, "up to date");
                     self.count_sync(took);
                     replica.serve(now, base, repeated, &mut out.replica);
-                    self.serve(Service::Serving, out);
+                    self.note_caught_up(replica, out);
                 }
             }
             let Role::Learning(learner) = &mut self.role else { return };
@@ -255,6 +256,13 @@ impl Member {
             // Compat: Leader.lead - `leaderServes=no` leaves it the work of the ensemble alone.
             let serves = self.config.leader_serves;
             self.serve(if serves { Service::Serving } else { Service::Closed }, out);
+        }
+    }
+
+    /// A learner that has applied what it lacked serves.
+    fn note_caught_up(&mut self, replica: &Replica, out: &mut Outbox) {
+        if matches!(self.role, Role::Learning(_)) && replica.serves() {
+            self.serve(Service::Serving, out);
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Config {
     /// A group is sealed at this size even while the log is busy, bytes of transactions:
     /// [`GROUP_BYTES`], or less.
     pub group_bytes: usize,
+    /// Whether a sync proves that the leader still leads; else it is ZooKeeper's.
+    pub linearizable_sync: bool,
     /// A mistake, for simulations to find: votes name what is committed, not what is logged.
     pub names_committed: bool,
 }
@@ -73,6 +75,7 @@ impl Default for Config {
             log_share: None,
             rollover_counter: ROLLOVER_COUNTER,
             group_bytes: GROUP_BYTES,
+            linearizable_sync: true,
             names_committed: false,
         }
     }

@@ -14,7 +14,7 @@ use crate::zab::history::Run;
 use crate::zxid::Zxid;
 
 /// Room for a transaction or reply of the usual size, so that a group of one takes memory once.
-const USUAL_BYTES: usize = 256;
+pub(super) const USUAL_BYTES: usize = 256;
 
 /// The group that requests are added to.
 #[derive(Debug, Default)]

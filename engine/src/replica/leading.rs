@@ -162,6 +162,11 @@ impl Replica {
         self.tree.applied()
     }
 
+    /// Whether a sync waits until it is known that this server still leads.
+    pub fn proves_syncs(&self) -> bool {
+        self.config.linearizable_sync
+    }
+
     /// How many answers to this server's own clients have needed a proof of leadership since it
     /// leads.
     pub fn proofs_asked(&self) -> u64 {

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::group::USUAL_BYTES;
 use super::{Mode, Now, Output, Replica, Run};
 use crate::error_code::ErrorCode;
 use crate::ids::ConnectionId;
@@ -34,6 +35,11 @@ pub(super) struct Learning {
     pending: VecDeque<(Zxid, Vec<u8>)>,
     /// The leader says that everything up to here is committed.
     commit_to: Zxid,
+    /// Clients are served when everything up to here is applied; and whether what they had asked
+    /// a lost leader for is asked again.
+    pub(super) serves_from: Option<(Zxid, bool)>,
+    /// More is committed than one turn has time for.
+    pub(super) is_behind: bool,
     /// Up to here the tree may be ahead of each transaction that is applied: no digest says what
     /// it must be.
     doubtful_to: Zxid,
@@ -141,18 +147,33 @@ impl Replica {
         }
     }
 
-    /// Applies what is committed and durable here.
+    /// Applies what is committed and durable here, as much as a turn has time for.
     pub(super) fn apply_committed(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.mode != Mode::Learning {
-            return;
+        let end = match (self.mode, self.learning.serves_from) {
+            (Mode::Learning, _) => {
+                self.committed = self.committed.max(self.learning.commit_to);
+                self.visible()
+            }
+            (Mode::Synchronizing, Some((end, _))) => end,
+            _ => return,
+        };
+        let is_done = self.apply_pending(now, end, self.config.group_bytes, out);
+        self.learning.is_behind = !is_done;
+        if is_done && let Some((_, repeated)) = self.learning.serves_from.take() {
+            self.begin_to_serve(now, repeated, out);
         }
-        self.committed = self.committed.max(self.learning.commit_to);
-        let visible = self.visible();
-        self.apply_pending(now, visible, out);
     }
 
-    /// Applies pending transactions up to `end`, and answers those who wait for them.
-    pub(super) fn apply_pending(&mut self, now: Now, end: Zxid, out: &mut Vec<Output>) {
+    /// Applies pending transactions up to `end`, and answers those who wait for them; whether it
+    /// has come to the end with so many bytes.
+    pub(super) fn apply_pending(
+        &mut self,
+        now: Now,
+        end: Zxid,
+        bytes_max: usize,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let mut bytes = 0;
         loop {
             let next = self.learning.pending.front().map(|(zxid, _)| *zxid);
             let next = next.filter(|zxid| *zxid <= end);
@@ -164,9 +185,13 @@ impl Replica {
                 self.answer_sync();
             }
             if next.is_none() {
-                return;
+                return true;
+            }
+            if bytes > bytes_max {
+                return false;
             }
             let (zxid, txn) = self.learning.pending.pop_front().expect("it was just there");
+            bytes += txn.len().max(USUAL_BYTES);
             self.apply_logged(now, zxid, &txn);
             let answers = self.group.replies.len() + self.group.effects.paths.len();
             if answers > self.config.group_bytes {
@@ -280,7 +305,8 @@ impl Learning {
     }
 
     /// The leader's word counts no more.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn forget_leader(&mut self) {
         self.commit_to = Zxid::ZERO;
+        (self.serves_from, self.is_behind) = (None, false);
     }
 }

@@ -56,6 +56,7 @@ impl Replica {
         }
         self.flush_proposals(now, out);
         self.proposals.clear();
+        self.learning.forget_leader();
         self.log_held = None;
         self.mode = Mode::Waiting;
     }
@@ -117,7 +118,7 @@ impl Replica {
     pub fn adopt(&mut self, now: Now, out: &mut Vec<Output>) {
         assert!(self.mode == Mode::Waiting && self.is_settled());
         let end = self.log.durable();
-        self.apply_pending(now, end, out);
+        self.apply_pending(now, end, usize::MAX, out);
         self.seal_rest(now, out);
     }
 
@@ -144,20 +145,29 @@ impl Replica {
     pub fn learn(&mut self) {
         assert_eq!(self.mode, Mode::Waiting);
         self.mode = Mode::Synchronizing;
-        self.learning.begin();
         self.sessions.learn();
     }
 
     /// The leader says that this server is up to date: its history is committed up to `base`.
+    /// Clients are served when all of that is applied, see [`Replica::serves`].
     ///
     /// A leader of the epoch that was lost may still have our requests in its hands. Nobody knows
     /// what becomes of those that it has not logged, so they are not `repeated`, and their
     /// connections close.
     pub fn serve(&mut self, now: Now, base: Zxid, repeated: bool, out: &mut Vec<Output>) {
         assert_eq!(self.mode, Mode::Synchronizing);
-        self.mode = Mode::Learning;
-        self.committed = self.committed.max(base);
+        self.committed = self.committed.max(base).max(self.committed_by_leader());
+        self.learning.serves_from = Some((self.committed, repeated));
         self.apply_committed(now, out);
+    }
+
+    /// Whether what clients ask of this learner is decided.
+    pub fn serves(&self) -> bool {
+        self.mode == Mode::Learning
+    }
+
+    pub(super) fn begin_to_serve(&mut self, now: Now, repeated: bool, out: &mut Vec<Output>) {
+        self.mode = Mode::Learning;
         self.seal_rest(now, out);
         self.publish_durable(now, out);
         let mut unanswered = self.forwarding.take_unanswered();

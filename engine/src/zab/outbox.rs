@@ -37,8 +37,6 @@ pub struct Timing {
     pub init_limit: u32,
     /// Ticks that leader and learner may be silent.
     pub sync_limit: u32,
-    /// Whether a sync proves that the leader still leads, by a round of pings.
-    pub linearizable_sync: bool,
 }
 
 impl Timing {

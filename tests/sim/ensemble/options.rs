@@ -5,6 +5,7 @@ use std::time::Duration;
 use engine::ids::ServerId;
 use engine::zab::members::{Groups, Member, Members};
 
+use super::store::GROUP_BYTES;
 use super::{MS, Planted, SECOND, TICK, US};
 use crate::sim::random::Random;
 
@@ -84,6 +85,12 @@ impl Options {
             only_pauses: false,
             planted: None,
         }
+    }
+
+    /// What one turn has time for, bytes of transactions: little where memory is, so that what comes
+    /// from the log's files takes several turns.
+    pub(super) fn group_bytes(&self) -> usize {
+        if self.history_bytes < 1000 { 1000 } else { GROUP_BYTES }
     }
 
     /// Who there is, and what is a quorum.

@@ -21,7 +21,7 @@ use engine::zxid::Zxid;
 
 use super::client::Connection;
 use super::{DISK, Ensemble, Settings, TICK};
-use crate::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES, Store};
+use crate::sim::ensemble::store::{SEGMENT_BYTES, Store};
 use crate::sim::random::Random;
 
 /// Largest packet of a client. Two of them and a group fit in a segment of the log.
@@ -164,7 +164,7 @@ impl Ensemble {
             me,
             members: Arc::clone(&self.members),
             is_observer: self.settings.is_observer(index),
-            timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync: true },
+            timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5 },
             elector,
             leader_serves: true,
             grace: Duration::from_secs(1),
@@ -448,7 +448,7 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
         history_bytes: settings.history_bytes,
         log_share: settings.asks_for_log.then_some(f64::INFINITY),
         rollover_counter: settings.rollover_counter,
-        group_bytes: GROUP_BYTES,
+        group_bytes: settings.group_bytes,
         ..replica::Config::default()
     }
 }

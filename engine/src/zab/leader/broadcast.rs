@@ -125,12 +125,8 @@ impl Leader {
         replica.commit(now, zxid);
     }
 
-    /// The round of pings that proves leadership from now on; none need be awaited where a sync
-    /// asks for no more than ZooKeeper's.
+    /// The round of pings that proves leadership from now on.
     pub(super) fn begin_round(&mut self, out: &mut Outbox) -> u64 {
-        if !self.timing.linearizable_sync {
-            return 0;
-        }
         // While a round is under way, all syncs that come wait for the one behind it.
         if self.is_answered(self.rounds) {
             self.ping(out);

@@ -50,7 +50,7 @@ impl Leader {
         let request = ForwardedRequest::read(&packet.data)?;
         if request.op == OpCode::Sync.to_wire() {
             let zxid = last_made(replica);
-            let round = self.begin_round(out);
+            let round = if replica.proves_syncs() { self.begin_round(out) } else { 0 };
             self.syncs.push_back(Sync { link, zxid, round });
             return Ok(());
         }

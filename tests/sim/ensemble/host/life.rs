@@ -19,7 +19,7 @@ use engine::zxid::{Epoch, Zxid};
 
 use super::{Core, Process};
 use crate::sim::ensemble::rot::Sound;
-use crate::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES};
+use crate::sim::ensemble::store::SEGMENT_BYTES;
 use crate::sim::ensemble::{Options, Planted, SECOND, TICK, World};
 
 const PACKET_BYTES_MAX: usize = 16 << 10;
@@ -112,8 +112,7 @@ impl World {
         let me = ServerId(index as i64 + 1);
         let is_observer = index >= self.options.voters;
         let members = Arc::clone(&self.members);
-        let linearizable_sync = self.options.linearizable_sync;
-        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5, linearizable_sync };
+        let timing = Timing { tick: TICK, init_limit: 10, sync_limit: 5 };
         let elector = ElectorConfig {
             me,
             is_observer,
@@ -195,7 +194,8 @@ fn replica_config(index: usize, options: &Options) -> replica::Config {
         log_share: Some(options.log_share),
         rollover_counter: options.rollover_counter,
         names_committed: options.planted == Some(Planted::VoteOfCommitted),
-        group_bytes: GROUP_BYTES,
+        group_bytes: options.group_bytes(),
+        linearizable_sync: options.linearizable_sync,
         ..replica::Config::default()
     }
 }
