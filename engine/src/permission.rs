@@ -15,11 +15,6 @@ use crate::tree::{self, AclId};
 
 pub use fixup::fixup;
 
-/// Whether a connection with these ids may do one of `perms` to a znode with this list.
-pub fn may(view: &impl View, rules: &Rules, acl: AclId, perms: i32, ids: &[Id]) -> bool {
-    acl == AclId::OPEN || rules.skip_acl || allows(rules, &tree::acl(view, acl), perms, ids)
-}
-
 /// A list of so many bytes is long: it is gone through once for a request.
 const LONG_BYTES: usize = 1024;
 
@@ -32,7 +27,7 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// As [`may`].
+    /// Whether a connection with these ids may do one of `perms` to a znode with this list.
     pub fn may(&self, view: &impl View, rules: &Rules, acl: AclId, perms: i32, ids: &[Id]) -> bool {
         if acl == AclId::OPEN || rules.skip_acl {
             return true;
@@ -67,8 +62,7 @@ pub fn allows(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> bool
     granted(rules, acl, perms, ids) != 0
 }
 
-/// Which of `perms` a connection with these ids has under this list; where only one is needed,
-/// looking ends with the first of them.
+/// Which of `perms` a connection with these ids has under this list.
 ///
 // Compat: ZooKeeperServer.checkACL - an empty list is open; an entry of a scheme that the server
 // does not have matches nobody.
@@ -77,8 +71,13 @@ fn granted(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> i32 {
         return perms;
     }
     let of_scheme = |scheme: &'static str| ids.iter().filter(move |id| id.scheme == scheme);
-    let mut digests: Vec<&[u8]> = of_scheme("digest").map(|id| id.id.as_bytes()).collect();
-    digests.sort_unstable();
+    let digests = || of_scheme("digest").map(|id| id.id.as_bytes());
+    let is_long = acl.as_bytes().len() >= LONG_BYTES;
+    let mut sorted: Vec<&[u8]> = if is_long { digests().collect() } else { Vec::new() };
+    sorted.sort_unstable();
+    let has_digest = |id: &[u8]| {
+        if is_long { sorted.binary_search(&id).is_ok() } else { digests().any(|own| own == id) }
+    };
     let (mut empty, mut granted) = (true, 0);
     for entry in acl.entries() {
         empty = false;
@@ -95,7 +94,7 @@ fn granted(rules: &Rules, acl: &AclBytes<'_>, perms: i32, ids: &[Id]) -> i32 {
                 let network = str::from_utf8(expression).ok().and_then(ip::Network::parse);
                 network.is_some_and(|network| of_scheme("ip").any(|id| network.has(&id.id)))
             }
-            b"digest" => rules.digest_scheme && digests.binary_search(&expression).is_ok(),
+            b"digest" => rules.digest_scheme && has_digest(expression),
             _ => false,
         };
         if matches {
@@ -206,7 +205,8 @@ mod tests {
         let ids = [Id::new("digest", "user49:hash"), Id::new("ip", "10.0.0.1")];
         for (perms, expect) in [(WRITE, false), (READ, true), (4, true), (ADMIN, false)] {
             assert_eq!(verdicts.may(view, &rules, acl, perms, &ids), expect, "{perms}");
-            assert_eq!(may(view, &rules, acl, perms, &ids), expect, "{perms}");
+            let list = tree::acl(view, acl);
+            assert_eq!(allows(&rules, &list, perms, &ids), expect, "{perms}");
         }
         assert_eq!(verdicts.spent(), tree::acl(view, acl).as_bytes().len());
     }

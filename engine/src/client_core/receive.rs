@@ -21,7 +21,7 @@ pub const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
 /// What the reads of a turn may take that does not show in their answers: long ACL lists, and
 /// answers that became too long. Some tens of milliseconds.
-const SPENT_BYTES_MAX: usize = 32 << 20;
+pub(super) const SPENT_BYTES_MAX: usize = 32 << 20;
 
 /// What became of a frame.
 enum Taken {

@@ -3,9 +3,10 @@
 use super::*;
 use crate::jute::Writer;
 use crate::op::OpCode;
+use crate::order::{Item, Segment};
 use crate::prep::script::Script;
-use crate::records::ConnectRequest;
-use crate::tree::{OwnerMode, Tree};
+use crate::records::{ConnectRequest, Modes};
+use crate::tree::{self, Effects, EventType, OwnerMode, Tree, Trigger};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -126,6 +127,26 @@ fn reads_that_take_much_and_answer_little_wait_for_another_turn() {
         world.finish_turn();
     }
     assert_eq!((answers, world.core.next_timeout()), (100, None));
+}
+
+#[test]
+fn a_watcher_is_judged_once_by_a_long_list_however_often_it_triggers() {
+    let list: Vec<_> = (0..100).map(|user| format!("1/digest/u{user:05}:h")).collect();
+    let mut script = Script::new();
+    script.check(&[(&format!("create /a acl={}", list.join(",")), "/a")]);
+    let mut world = World::of(script.tree.freeze(), 1);
+    world.core.watches.add(0, "/a", Modes::PERSISTENT);
+    let version = script.tree.freeze();
+    let acl = tree::znode(&version, "/a").unwrap().acl();
+    let trigger = Trigger { event: EventType::NodeDataChanged, path: 0..2, acl };
+    let effects = Effects { triggers: vec![trigger; 10], paths: "/a".into() };
+    let zxid = version.zxid();
+    let items = vec![Item { zxid, triggers: 0..10, reply: None }];
+    let length = tree::acl(&version, acl).as_bytes().len();
+    let segments = vec![Segment { items, version }];
+    let batch = Batch { number: 1, segments, effects, replies: Vec::new() };
+    world.core.step(NOW, Input::Batch(Arc::new(batch)), &mut Vec::new());
+    assert_eq!(world.core.spent, length);
 }
 
 #[test]

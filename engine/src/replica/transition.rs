@@ -149,7 +149,7 @@ impl Replica {
     }
 
     /// The leader says that this server is up to date: its history is committed up to `base`.
-    /// Clients are served when all of that is applied, see [`Replica::serves`].
+    /// Clients are served when what is durable of that is applied, see [`Replica::serves`].
     ///
     /// A leader of the epoch that was lost may still have our requests in its hands. Nobody knows
     /// what becomes of those that it has not logged, so they are not `repeated`, and their
@@ -157,7 +157,7 @@ impl Replica {
     pub fn serve(&mut self, now: Now, base: Zxid, repeated: bool, out: &mut Vec<Output>) {
         assert_eq!(self.mode, Mode::Synchronizing);
         self.committed = self.committed.max(base).max(self.committed_by_leader());
-        self.learning.serves_from = Some((self.committed, repeated));
+        self.learning.serves_from = Some((self.visible(), repeated));
         self.apply_committed(now, out);
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use engine::client_core::{ClientCore, Input, Output};
+use engine::collections::FastSet;
 use engine::ids::{ConnectionId, CoreId};
 use engine::order::Batch;
 use engine::time::{Instant, Rarely, WallTime};
@@ -26,7 +27,6 @@ pub(super) struct Core {
     ring: Ring,
     events: Events,
     listeners: Vec<ListenerId>,
-    collecting: Option<Collecting>,
     refusals: Rarely,
 }
 
@@ -53,24 +53,17 @@ pub(super) struct Events {
     stopping: bool,
     /// Whether this core gets batches without replies for it.
     interested: bool,
-    /// How often something has come from a client.
-    received: usize,
+    collecting: Option<Collecting>,
 }
 
-/// A collection that is answered once the sockets have been looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A collection: it is answered when a turn that does not wait hears of nobody who was not heard
+/// before. Sockets are served in turn, so whoever is busy keeps nobody from being heard.
+#[derive(Debug)]
 struct Collecting {
     round: u64,
-    /// What comes beyond this, came later: sockets are served in turn.
-    left: usize,
-}
-
-impl Collecting {
-    /// A turn that did not wait has heard of so many: what is still to be done, if anything.
-    fn after(self, received: usize) -> Option<Self> {
-        let left = self.left.saturating_sub(received);
-        (received > 0 && left > 0).then_some(Self { left, ..self })
-    }
+    heard: FastSet<u32>,
+    /// Whether this turn has heard of somebody else.
+    goes_on: bool,
 }
 
 impl Core {
@@ -97,9 +90,9 @@ impl Core {
             written: Vec::new(),
             stopping: false,
             interested: false,
-            received: 0,
+            collecting: None,
         };
-        Self { ring, events, listeners: Vec::new(), collecting: None, refusals: Rarely::default() }
+        Self { ring, events, listeners: Vec::new(), refusals: Rarely::default() }
     }
 
     pub(super) fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
@@ -117,30 +110,23 @@ impl Core {
     pub(super) fn run(&mut self, mut ordering: Option<&mut Ordering>) -> Result<(), CoreError> {
         loop {
             self.events.shared.pulse.answer(self.events.id);
-            let collecting = self.collecting.take();
-            let timeout = match collecting {
-                Some(_) => Some(Duration::ZERO),
+            let timeout = match &mut self.events.collecting {
+                Some(collecting) => {
+                    collecting.goes_on = false;
+                    Some(Duration::ZERO)
+                }
                 None => self.timeout(ordering.as_deref()),
             };
             if self.events.interested && !self.events.clients.needs_all_batches() {
                 self.events.interested = false;
                 self.events.shared.lower_interest(self.events.id);
             }
-            let received = self.events.received;
             self.ring.turn(timeout, &mut self.events)?;
-            let received = self.events.received - received;
             self.events.now = self.events.clock.instant();
             self.events.catch_up();
+            self.events.answer_collection();
             self.place_accepted();
             self.take_messages(ordering.as_deref_mut());
-            if let Some(collecting) = collecting {
-                let rest = collecting.after(received);
-                if rest.is_none() {
-                    self.events.step(Input::Collected(collecting.round));
-                }
-                // Who asks anew wants no answer to an earlier round.
-                self.collecting = self.collecting.or(rest);
-            }
             self.events.step(Input::Tick);
             if let Some(ordering) = &mut ordering {
                 ordering.turn(&mut self.events)?;
@@ -264,10 +250,7 @@ impl Core {
                 ToCore::Batch(_) | ToCore::Service(_) => {
                     unreachable!("they are taken where order matters")
                 }
-                ToCore::Collect(round) => {
-                    let left = self.ring.connections_count();
-                    self.collecting = Some(Collecting { round, left });
-                }
+                ToCore::Collect(round) => self.events.begin_collection(round),
                 ToCore::Report(collector) => {
                     report::add_part(&mut self.events, ordering.as_deref_mut(), &collector);
                 }
@@ -319,6 +302,18 @@ impl Events {
         }
     }
 
+    /// Who asks anew wants no answer to an earlier round.
+    fn begin_collection(&mut self, round: u64) {
+        let (heard, goes_on) = (FastSet::default(), true);
+        self.collecting = Some(Collecting { round, heard, goes_on });
+    }
+
+    fn answer_collection(&mut self) {
+        if let Some(collecting) = self.collecting.take_if(|collecting| !collecting.goes_on) {
+            self.step(Input::Collected(collecting.round));
+        }
+    }
+
     fn next_message(&mut self) -> Option<ToCore> {
         match self.ahead.take() {
             Some(batch) => Some(ToCore::Batch(batch)),
@@ -358,7 +353,9 @@ impl Handler for Events {
             return;
         }
         self.now = self.clock.instant();
-        self.received += 1;
+        if let Some(collecting) = &mut self.collecting {
+            collecting.goes_on |= collecting.heard.insert(slot.index() as u32);
+        }
         if !self.interested {
             self.interested = true;
             self.shared.raise_interest(self.id);

@@ -98,9 +98,9 @@ impl Leader {
         }
     }
 
-    /// Whether a quorum has answered a ping of this round, or a later one.
+    /// Whether a quorum has answered a ping of this round, or a later one; round 0 needs none.
     pub(super) fn is_answered(&self, round: u64) -> bool {
-        self.has_quorum(true, |handler| handler.answered >= round)
+        round == 0 || self.has_quorum(true, |handler| handler.answered >= round)
     }
 
     fn commit(&mut self, now: Now, zxid: Zxid, replica: &mut Replica, out: &mut Outbox) {

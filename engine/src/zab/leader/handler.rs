@@ -301,6 +301,7 @@ impl Leader {
         let (server, last) = (handler.server, handler.last);
         let from_log = handler.reading.is_some();
         tracing::info!(?server, ?last, ?place, %committed, from_log, "synchronizing a learner");
+        self.read_in_vain.remove(&handler.introduced());
         let mut bytes = Vec::new();
         let from = match place {
             Place::Behind(zxid) => {
@@ -318,7 +319,6 @@ impl Leader {
                 };
                 let version = version.clone();
                 let zxid = version.zxid();
-                self.read_in_vain.remove(&handler.introduced());
                 packet::write_bare(PacketKind::Snap, zxid, &mut bytes);
                 out.links.push(LinkOp::Send { link, bytes: std::mem::take(&mut bytes) });
                 let (writer, behind) = (TreeWriter::new(), Vec::new());

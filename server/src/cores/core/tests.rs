@@ -26,15 +26,6 @@ use crate::storage::OpeningTimes;
 const CORE: CoreId = CoreId(0);
 const PEER: ConnectionId = ConnectionId { core: CORE, slot: 0, generation: 0 };
 
-#[test]
-fn a_collection_ends_when_all_that_had_come_is_taken() {
-    let begun = Collecting { round: 1, left: 30 };
-    assert_eq!(begun.after(0), None);
-    assert_eq!(begun.after(20), Some(Collecting { round: 1, left: 10 }));
-    // Busy clients do not keep it from its end.
-    assert_eq!(begun.after(20).unwrap().after(20), None);
-}
-
 struct World {
     core: Core,
     tree: Tree,
@@ -134,4 +125,23 @@ fn a_parked_client_is_told_of_no_state_that_was_published_later() {
         world.sends()
     };
     assert_eq!([None, Some(Service::Parked)].map(sends), [1, 0]);
+}
+
+#[test]
+fn a_collection_goes_on_until_a_turn_hears_of_nobody_new() {
+    let mut world = World::new();
+    let events = &mut world.core.events;
+    events.begin_collection(1);
+    let mut is_over_behind = |slots: &[u32]| {
+        events.collecting.as_mut().expect("it is not over").goes_on = false;
+        for slot in slots {
+            events.on_received(Slot::new(*slot, 0), b"more");
+        }
+        events.answer_collection();
+        events.collecting.is_none()
+    };
+    // Who is busy keeps nobody from being heard, and a collection not from its end.
+    assert!(!is_over_behind(&[7; 50]));
+    assert!(!is_over_behind(&[7, 7, 8]));
+    assert!(is_over_behind(&[8, 7, 7]));
 }

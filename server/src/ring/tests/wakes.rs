@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::harness::{Bed, Event, PATIENCE, on_both, pattern, small};
@@ -29,10 +31,15 @@ fn a_turn_that_must_not_wait_hears_what_has_come() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &small());
         let (_answered, first) = bed.client();
-        let (mut client, second) = bed.client();
+        let mut client = TcpStream::connect(bed.address).unwrap();
+        bed.until("the accept", |record| !record.accepted.is_empty());
+        let socket = bed.record.accepted.pop_front().unwrap();
+        let other_end = socket.try_clone().unwrap();
+        let second = bed.ring.adopt(socket).unwrap();
         bed.settle();
         client.write_all(b"ping").unwrap();
         bed.send(first, b"answer");
+        poll(&mut [PollFd::new(&other_end, PollFlags::IN)], None).unwrap();
         bed.ring.turn(Some(Duration::ZERO), &mut bed.record).unwrap();
         assert_eq!(bed.record.received(second), b"ping");
     });
