@@ -16,6 +16,8 @@ use tests::sim::ensemble::{MS, Planted, World};
 const SEEDS: u64 = 60;
 /// Within so many seeds each planted mistake must be found.
 const PLANTED_SEEDS: u64 = 200;
+/// So many seeds must find nothing where it is the mistake alone that is missing.
+const CONTROL_SEEDS: u64 = 10;
 /// After so many failures there is enough to look at.
 const FAILURES_MAX: usize = 8;
 
@@ -89,13 +91,27 @@ fn promises_hold_through_faults_and_all_becomes_well_again() {
     assert!(few || summary.worthy * 10 > summary.seeds * 8, "too few seeds are worth anything");
 }
 
-/// The first seed, of so many, that notices a mistake of the drivers, and how.
-fn found_by(planted: Planted) -> Option<(u64, String)> {
-    (1..=PLANTED_SEEDS).find_map(|seed| {
-        let run = || World::new(seed, Some(planted)).run();
+/// The first seed that fails, and how.
+fn first_failure(
+    mut seeds: impl Iterator<Item = u64>,
+    world: impl Fn(u64) -> World,
+) -> Option<(u64, String)> {
+    seeds.find_map(|seed| {
+        let run = || world(seed).run();
         let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
         Some((seed, message(panic.as_ref())))
     })
+}
+
+/// The first seed that notices a mistake of the drivers, and how.
+fn found_by(planted: Planted) -> Option<(u64, String)> {
+    first_failure(1..=PLANTED_SEEDS, |seed| World::new(seed, Some(planted)))
+}
+
+/// The seed that found a mistake, and a few others, without it: nothing else is to be noticed.
+fn found_without(planted: Planted, finder: u64) -> Option<(u64, String)> {
+    let seeds = (1..=CONTROL_SEEDS).chain((finder > CONTROL_SEEDS).then_some(finder));
+    first_failure(seeds, |seed| World::control(seed, planted))
 }
 
 /// What a panic says.
@@ -107,7 +123,8 @@ fn message(panic: &(dyn Any + Send)) -> String {
 #[test]
 fn mistakes_of_the_drivers_are_found() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, unnoticed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let next = AtomicU64::new(0);
+    let (unnoticed, unfounded) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let work = || {
         let nth = || next.fetch_add(1, Ordering::Relaxed) as usize;
         while let Some(&planted) = Planted::ALL.get(nth()) {
@@ -115,6 +132,8 @@ fn mistakes_of_the_drivers_are_found() {
                 Some((seed, how)) => {
                     let how = how.lines().next().unwrap_or_default();
                     println!("{planted:?}: found by seed {seed}: {how}");
+                    let without = found_without(planted, seed).map(|found| (planted, found));
+                    unfounded.lock().unwrap().extend(without);
                 }
                 None => unnoticed.lock().unwrap().push(planted),
             }
@@ -127,6 +146,8 @@ fn mistakes_of_the_drivers_are_found() {
     });
     let unnoticed = unnoticed.into_inner().unwrap();
     assert!(unnoticed.is_empty(), "{PLANTED_SEEDS} seeds do not notice {unnoticed:?}");
+    let unfounded = unfounded.into_inner().unwrap();
+    assert!(unfounded.is_empty(), "these fail without the mistake, too: {unfounded:#?}");
 }
 
 #[test]

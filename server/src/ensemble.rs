@@ -112,7 +112,6 @@ impl Membership {
             tick,
             fast: settings.fast_election,
         };
-        let shortest = Duration::from_millis(config.timeouts.min_ms.max(0).cast_unsigned().into());
         let machine = MemberConfig {
             me: ServerId(id),
             members,
@@ -120,7 +119,7 @@ impl Membership {
             timing,
             elector,
             leader_serves: settings.leader_serves,
-            grace: settings.grace.unwrap_or_else(|| tick.min(shortest / 3)),
+            grace: client_grace(config, tick),
             mode: owner_mode(config),
             log: LogConfig {
                 seed: RandomState::new().hash_one(id),
@@ -147,6 +146,12 @@ impl Membership {
     pub fn peers(self) -> io::Result<Peers> {
         Peers::new(self.plan, self.listeners)
     }
+}
+
+/// How long clients' connections outlive the loss of a leader.
+fn client_grace(config: &Config, tick: Duration) -> Duration {
+    let shortest = Duration::from_millis(config.timeouts.min_ms.max(0).cast_unsigned().into());
+    config.member.grace.unwrap_or_else(|| tick.min(shortest / 3))
 }
 
 /// What a member finds of its part in the ensemble; made if it is not there.
@@ -334,15 +339,48 @@ mod tests {
     /// Whether a server votes when it is started with what is in `folder`, and its log ends with
     /// `last`.
     fn votes(folder: &Path, last: Zxid) -> bool {
-        let file = folder.join("zoo.cfg");
-        let (data, log) = (folder.join("data"), folder.join("log"));
-        let text =
-            format!("clientPort=0\ndataDir={}\ndataLogDir={}", data.display(), log.display());
-        fs::write(&file, text).unwrap();
-        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        votes_with(folder, last, "")
+    }
+
+    /// The same with a further line in its configuration.
+    fn votes_with(folder: &Path, last: Zxid, line: &str) -> bool {
+        let config = load(folder, line);
         let mut data_dir = DataDir::open(&config.data_dir, &config.data_log_dir).unwrap();
         let opened = open_epochs(&config, &mut data_dir, &Report::default(), last);
         opened.unwrap().1.has_data
+    }
+
+    fn load(folder: &Path, line: &str) -> Config {
+        let file = folder.join("zoo.cfg");
+        let (data, log) = (folder.join("data"), folder.join("log"));
+        let (data, log) = (data.display(), log.display());
+        let text = format!("clientPort=0\ndataDir={data}\ndataLogDir={log}\n{line}");
+        fs::write(&file, text).unwrap();
+        Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn connections_outlive_a_leader_for_a_tick_or_a_third_of_the_shortest_timeout() {
+        let folder = TempDir::new().unwrap();
+        let grace = |line: &str| {
+            let config = load(folder.path(), &format!("tickTime=1500\n{line}"));
+            client_grace(&config, Duration::from_millis(1500))
+        };
+        assert_eq!(grace("minSessionTimeout=9000"), Duration::from_millis(1500));
+        assert_eq!(grace("minSessionTimeout=600"), Duration::from_millis(200));
+        assert_eq!(grace(""), Duration::from_secs(1), "the shortest is two ticks");
+        assert_eq!(grace("ringkeeper.clientGraceMs=0"), Duration::ZERO);
+        assert_eq!(grace("ringkeeper.clientGraceMs=9000"), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn an_empty_server_votes_as_long_as_db_autocreate_says_so() {
+        let folder = TempDir::new().unwrap();
+        let votes = |line: &str| votes_with(folder.path(), Zxid::ZERO, line);
+        assert!(!votes(""), "the default is not ZooKeeper's");
+        assert!(votes("db.autocreate=true"));
+        assert!(votes("zookeeper.db.autocreate=true"), "as a system property");
+        assert!(!votes("db.autocreate=false"), "nothing of it is kept with the data");
     }
 
     #[test]

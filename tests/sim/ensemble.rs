@@ -137,6 +137,14 @@ impl World {
         Self::with(seed, |options| options.plant(planted))
     }
 
+    /// The beginning of what [`World::new`] would be with this mistake, without the mistake.
+    pub fn control(seed: u64, planted: Planted) -> Self {
+        Self::with(seed, |options| {
+            options.plant(Some(planted));
+            options.planted = None;
+        })
+    }
+
     /// The beginning, with options that are not left to the seed alone.
     pub fn with(seed: u64, change: impl FnOnce(&mut Options)) -> Self {
         let mut random = Random::new(seed);

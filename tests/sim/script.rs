@@ -71,6 +71,8 @@ pub struct Settings {
     pub rollover_counter: u32,
     /// What one turn has time for, bytes of transactions.
     pub group_bytes: usize,
+    /// How long connections outlive the loss of a leader.
+    pub grace: Duration,
 }
 
 /// Servers, what is on its way between them, and what they were seen to do.
@@ -113,6 +115,7 @@ impl Settings {
             snapshot_txns: u64::MAX,
             rollover_counter: 1 << 30,
             group_bytes: GROUP_BYTES,
+            grace: Duration::from_secs(1),
         }
     }
 

@@ -119,6 +119,19 @@ fn an_epoch_ends_as_many_zxids_earlier_as_zookeeper_skips() {
 }
 
 #[test]
+fn how_long_connections_outlive_a_leader_may_be_said() {
+    let grace = |text: &str| load_member(text).unwrap().member.grace;
+    assert_eq!(grace(""), None, "it follows from other settings");
+    assert_eq!(grace("ringkeeper.clientGraceMs=0"), Some(Duration::ZERO), "as ZooKeeper does");
+    assert_eq!(grace("ringkeeper.clientGraceMs=1500"), Some(Duration::from_millis(1500)));
+    check_refused(
+        "ringkeeper.clientGraceMs=-1",
+        "FOLDER/zoo.cfg, line 3: ringkeeper.clientGraceMs=-1: must be a whole number from 0 to \
+         2147483647",
+    );
+}
+
+#[test]
 fn wrong_values_are_named_with_file_line_and_what_is_allowed() {
     let number = "must be a whole number from";
     check_refused(

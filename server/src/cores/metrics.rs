@@ -183,11 +183,11 @@ mod tests {
         places.iter().map(|place| format!("{place}{name}")).collect()
     }
 
-    fn answer() -> String {
+    fn answer(replica: ReplicaStats) -> String {
         let ordering = OrderingReport {
             role: RoleKind::Standalone,
             stats: OrderingStats::default(),
-            replica: ReplicaStats::default(),
+            replica,
             member: None,
             pending_syncs: 0,
         };
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn mntr_has_zookeepers_lines_and_a_few_of_its_own() {
-        let answer = answer();
+        let answer = answer(ReplicaStats::default());
         let name = |line: &str| {
             let (name, _) = line.split_once('\t').unwrap();
             name.strip_prefix("zk_").unwrap().to_owned()
@@ -220,6 +220,16 @@ mod tests {
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn digests_that_differ_are_told_of() {
+        let count = |digest_mismatches| {
+            let answer = answer(ReplicaStats { digest_mismatches, ..ReplicaStats::default() });
+            let mut lines = answer.lines();
+            lines.find_map(|line| line.strip_prefix("zk_digest_mismatches_count\t")?.parse().ok())
+        };
+        assert_eq!([0, 3].map(count), [Some(0), Some(3)]);
     }
 
     #[test]

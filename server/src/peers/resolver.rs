@@ -30,13 +30,15 @@ pub(super) struct Resolver {
     answers: Receiver<(LinkId, Vec<SocketAddr>)>,
     answering: Sender<(LinkId, Vec<SocketAddr>)>,
     signal: Arc<OwnedFd>,
+    /// Asked anew for each dial: the name may lead elsewhere by then. Tests put another here.
+    pub(super) look_up: fn(&Hosts) -> Vec<SocketAddr>,
 }
 
 impl Resolver {
     pub(super) fn new() -> io::Result<Self> {
         let signal = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (answering, answers) = mpsc::channel();
-        Ok(Self { workers: BTreeMap::new(), answers, answering, signal })
+        Ok(Self { workers: BTreeMap::new(), answers, answering, signal, look_up })
     }
 
     /// Can be read when there are answers.
@@ -83,7 +85,8 @@ impl Resolver {
     fn start(&mut self, peer: ServerId) -> io::Result<Sender<Job>> {
         let (jobs, inbox) = mpsc::channel();
         let (answering, signal) = (self.answering.clone(), Arc::clone(&self.signal));
-        let work = move || run(&inbox, &answering, &signal);
+        let look_up = self.look_up;
+        let work = move || run(&inbox, &answering, &signal, look_up);
         // Nobody waits for its end: a lookup under way cannot be ended.
         threads::start(format!("resolver-{peer}"), work)?;
         self.workers.insert(peer, jobs.clone());
@@ -99,7 +102,12 @@ fn literal(hosts: &Hosts) -> Option<Vec<SocketAddr>> {
     hosts.iter().map(address).collect()
 }
 
-fn run(jobs: &Receiver<Job>, answers: &Sender<(LinkId, Vec<SocketAddr>)>, signal: &OwnedFd) {
+fn run(
+    jobs: &Receiver<Job>,
+    answers: &Sender<(LinkId, Vec<SocketAddr>)>,
+    signal: &OwnedFd,
+    look_up: fn(&Hosts) -> Vec<SocketAddr>,
+) {
     while let Ok(job) = jobs.recv() {
         // What waited during a slow lookup is about the same names.
         let waiting: Vec<_> = jobs.try_iter().collect();
@@ -114,7 +122,7 @@ fn run(jobs: &Receiver<Job>, answers: &Sender<(LinkId, Vec<SocketAddr>)>, signal
 }
 
 /// All addresses of all hosts; a name that is not known has none.
-pub(super) fn look_up(hosts: &Hosts) -> Vec<SocketAddr> {
+fn look_up(hosts: &Hosts) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for (host, port) in hosts {
         match (host.as_str(), *port).to_socket_addrs() {

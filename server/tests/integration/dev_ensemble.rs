@@ -1,9 +1,10 @@
-//! `ringkeeper dev-ensemble` leaves no server behind, whichever signals end it.
+//! `ringkeeper dev-ensemble` serves where it says, and leaves no server behind, whichever signals
+//! end it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::iter;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Instant;
 
+use engine::op::OpCode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal,
@@ -20,9 +22,13 @@ use rustix::process::{
 };
 use tempfile::TempDir;
 
+use super::client::{Client, PERSISTENT};
 use super::server::DEADLINE;
 
-const SERVERS: u16 = 2;
+/// Servers that vote.
+const VOTERS: u16 = 2;
+/// So many servers an ensemble has at most.
+const SERVERS_MAX: u16 = VOTERS + 1;
 
 /// An ensemble whose servers all serve. Whatever of it still runs is killed when this is dropped.
 struct DevEnsemble {
@@ -30,6 +36,8 @@ struct DevEnsemble {
     lines: Receiver<String>,
     servers: Vec<OwnedFd>,
     folder: TempDir,
+    /// What it said until all served.
+    said: Vec<String>,
 }
 
 /// The first port of an ensemble that nobody else is given: above those of the other tests, below
@@ -39,15 +47,21 @@ fn base_port() -> u16 {
     let first = 30_000 + (std::process::id() % 20) as u16 * 30;
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let all_free = |base: &u16| {
-        (*base..*base + SERVERS).all(|port| [0, 707, 1707].iter().all(|more| is_free(port + more)))
+        (*base..*base + SERVERS_MAX)
+            .all(|port| [0, 707, 1707].iter().all(|more| is_free(port + more)))
     };
-    let bases = iter::repeat_with(|| first + NEXT.fetch_add(SERVERS, Ordering::Relaxed) % 30);
+    let bases = iter::repeat_with(|| first + NEXT.fetch_add(SERVERS_MAX, Ordering::Relaxed) % 30);
     bases.take(15).find(all_free).expect("some ports are free")
 }
 
 impl DevEnsemble {
     /// Starts it from a shell that does something `before`.
     fn start(before: &str) -> Self {
+        Self::start_with(before, 0)
+    }
+
+    /// The same, with servers that only observe.
+    fn start_with(before: &str, observers: u16) -> Self {
         // Servers that are left behind come to this process: with init for a parent, the kernel
         // would end those that are stopped.
         set_child_subreaper(Some(getpid())).unwrap();
@@ -59,7 +73,8 @@ impl DevEnsemble {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
         command.args([env!("CARGO_BIN_EXE_ringkeeper"), "dev-ensemble"]);
-        command.args(["--servers", &SERVERS.to_string(), "--base-port", &base_port().to_string()]);
+        command.args(["--servers", &VOTERS.to_string(), "--observers", &observers.to_string()]);
+        command.args(["--base-port", &base_port().to_string()]);
         command.arg("--dir").arg(folder.path()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
@@ -69,13 +84,15 @@ impl DevEnsemble {
                 drop(sender.send(line));
             }
         });
-        let mut ensemble = Self { process, lines, servers: Vec::new(), folder };
+        let mut ensemble = Self { process, lines, servers: Vec::new(), folder, said: Vec::new() };
         let said = ensemble.listen(|line| line.starts_with("connect to "));
         assert!(said.last().is_some_and(|line| line.contains("Ctrl-C stops all")), "{said:#?}");
         let lock = |number: u16| ensemble.folder.path().join(format!("{number}/ringkeeper/lock"));
         let pid = |number| fs::read_to_string(lock(number)).unwrap().trim().parse().unwrap();
         let open = |number| pidfd_open(Pid::from_raw(pid(number)).unwrap(), PidfdFlags::empty());
-        ensemble.servers = (1..=SERVERS).map(|number| open(number).unwrap()).collect();
+        let servers = 1..=VOTERS + observers;
+        ensemble.servers = servers.map(|number| open(number).unwrap()).collect();
+        ensemble.said = said;
         ensemble
     }
 
@@ -93,6 +110,13 @@ impl DevEnsemble {
                 return said;
             }
         }
+    }
+
+    /// Where clients are told to connect.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let last = self.said.last().and_then(|line| line.strip_prefix("connect to "));
+        let (list, _) = last.unwrap().split_once("; ").unwrap();
+        list.split(',').map(|address| address.parse().unwrap()).collect()
     }
 
     fn signal(&self, signal: Signal) {
@@ -128,6 +152,27 @@ impl Drop for DevEnsemble {
             let _ends_already = pidfd_send_signal(server, Signal::KILL);
         }
     }
+}
+
+#[test]
+fn each_address_that_is_printed_takes_writes_an_observers_too() {
+    let ensemble = DevEnsemble::start_with(":", 1);
+    let addresses = ensemble.addresses();
+    assert_eq!(addresses.len(), 3, "{:#?}", ensemble.said);
+    let observes = format!("server 3 serves at {}, observer", addresses[2]);
+    assert!(ensemble.said.contains(&observes), "{:#?}", ensemble.said);
+    let mut clients: Vec<_> = addresses.into_iter().map(Client::open).collect();
+    for (client, path) in clients.iter_mut().zip(["/1", "/2", "/3"]) {
+        assert_eq!(client.create(path, b"", PERSISTENT).err, 0, "{path}");
+    }
+    for client in &mut clients {
+        let sync = client.call(OpCode::Sync, |writer| writer.string("/"));
+        assert_eq!(sync.err, 0);
+        assert_eq!(client.children("/"), ["1", "2", "3", "zookeeper"]);
+    }
+    // Ctrl-C.
+    ensemble.signal(Signal::INT);
+    assert_eq!(ensemble.wait().code(), Some(0));
 }
 
 #[test]

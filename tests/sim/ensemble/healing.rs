@@ -94,14 +94,15 @@ impl World {
     }
 
     /// Runs until all is well with those that are healed. It must become so; but a planted mistake
-    /// is to be noticed by what it breaks, so with one it need not.
+    /// is to be noticed by what it breaks, so with one it need not. Nor with the faults that one
+    /// needs: they may take the disks of a quorum.
     fn becomes_well(&mut self) -> bool {
-        let is_planted = self.options.planted.is_some();
-        let patience = if is_planted { 20 } else { 120 };
+        let is_provoked = self.options.provoked.is_some();
+        let patience = if is_provoked { 20 } else { 120 };
         let end = self.now + patience * SECOND;
         self.clients.iter_mut().for_each(Client::begin_proof);
         let is_well = self.run_until(end, Self::is_well);
-        assert!(is_well || is_planted, "it does not become well again: {:#?}", self.describe());
+        assert!(is_well || is_provoked, "it does not become well again: {:#?}", self.describe());
         if is_well {
             self.check_end();
         }

@@ -54,6 +54,8 @@ pub struct Options {
     pub only_pauses: bool,
     /// What is wrong with the drivers.
     pub planted: Option<Planted>,
+    /// Faults come in the order in which this mistake would show, made or not.
+    pub provoked: Option<Planted>,
 }
 
 impl Options {
@@ -84,11 +86,12 @@ impl Options {
             groups: more.percent(15).then(|| draw_groups(voters, more)),
             only_pauses: false,
             planted: None,
+            provoked: None,
         }
     }
 
-    /// What one turn has time for, bytes of transactions: little where memory is, so that what comes
-    /// from the log's files takes several turns.
+    /// What one turn has time for, bytes of transactions: little where memory is little, so that
+    /// what comes from the log's files takes several turns.
     pub(super) fn group_bytes(&self) -> usize {
         if self.history_bytes < 1000 { 1000 } else { GROUP_BYTES }
     }
@@ -110,7 +113,7 @@ impl Options {
 
     /// Adds a mistake, and what it needs to show.
     pub(super) fn plant(&mut self, planted: Option<Planted>) {
-        self.planted = planted;
+        (self.planted, self.provoked) = (planted, planted);
         if planted.is_some() {
             // Strikes are made for majorities, and for clients that are served everywhere.
             (self.leader_serves, self.linearizable_sync, self.groups) = (true, true, None);

@@ -9,7 +9,7 @@ impl World {
         if !self.faulty {
             return;
         }
-        let delay = match self.options.planted {
+        let delay = match self.options.provoked {
             Some(Planted::EpochsNotWritten) => {
                 // Nobody else logs what it proposes.
                 for other in 0..self.hosts.len() {
@@ -39,10 +39,10 @@ impl World {
         }
         let voters = (0..self.options.voters).filter(|index| *index != leader);
         let others: Vec<usize> = voters.collect();
-        if self.options.planted == Some(Planted::VoteOfCommitted) {
+        if self.options.provoked == Some(Planted::VoteOfCommitted) {
             return self.strike_between_ack_and_commit(leader, (others[0], others[1]), step);
         }
-        if self.options.planted == Some(Planted::EpochsNotWritten) {
+        if self.options.provoked == Some(Planted::EpochsNotWritten) {
             for index in &others {
                 self.end(*index, End::Killed);
             }

@@ -202,6 +202,18 @@ impl Ensemble {
         process.connections.iter_mut().find(|found| found.id == id)
     }
 
+    /// A server closes the connections of all of its clients.
+    pub(super) fn close_connections(&mut self, index: usize) {
+        let Some(process) = &mut self.servers[index].process else { return };
+        let mut submission = Submission::new(CoreId(0));
+        for open in process.connections.iter_mut().filter(|connection| connection.is_alive) {
+            open.is_alive = false;
+            let gone = |session| Order::Disconnected { connection: open.id, session };
+            submission.orders.extend(open.session.map(gone));
+        }
+        self.at_server(index, HOP, Event::Submit(submission));
+    }
+
     pub(super) fn publish(&mut self, index: usize, batch: &Batch) {
         let items = batch.segments.iter().flat_map(|segment| &segment.items);
         for reply in items.filter_map(|item| item.reply.as_ref()) {

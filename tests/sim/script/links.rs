@@ -162,6 +162,20 @@ impl Ensemble {
         }
     }
 
+    /// Of what is held, the first message of each link arrives.
+    pub fn let_one_through(&mut self, from: usize, to: usize) {
+        for pipe in 0..self.pipes.len() {
+            for end in [0, 1] {
+                let Pipe { ends, messages, .. } = &self.pipes[pipe];
+                let is_between = (ends[1 - end].0, ends[end].0) == (from, to);
+                let first = messages[end].front().map(|message| message.kind);
+                if is_between && first.is_some_and(|kind| self.is_held(pipe, end, kind)) {
+                    self.deliver(pipe, end);
+                }
+            }
+        }
+    }
+
     /// All links between two servers break. What is held is lost.
     pub fn break_links(&mut self, a: usize, b: usize) {
         for pipe in 0..self.pipes.len() {
@@ -340,9 +354,12 @@ impl Ensemble {
         let Some(kind) = self.pipes[pipe].messages[end].front().map(|message| message.kind) else {
             return;
         };
-        if self.is_held(pipe, end, kind) {
-            return;
+        if !self.is_held(pipe, end, kind) {
+            self.deliver(pipe, end);
         }
+    }
+
+    fn deliver(&mut self, pipe: usize, end: usize) {
         let Some(message) = self.pipes[pipe].messages[end].pop_front() else { return };
         self.schedule_arrivals(pipe);
         let ends = self.pipes[pipe].ends;
@@ -355,7 +372,7 @@ impl Ensemble {
         if !server.runs_in(life) || server.pipe(link) != Some((pipe, end)) {
             return;
         }
-        let (from, zxid) = (ends[1 - end].0, message.zxid);
+        let (from, kind, zxid) = (ends[1 - end].0, message.kind, message.zxid);
         self.delivered.push(Passed { from, to: index, kind, zxid });
         if kind == Kind::Closed {
             self.servers[index].remove_pipe(link);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::disk::DiskOp;
 use engine::epochs::Epochs;
 use engine::ids::{CoreId, LinkId, ServerId};
-use engine::order::Submission;
+use engine::order::{Service, Submission};
 use engine::quorum_peer::{Input, MemberConfig, MemberState, Output, QuorumPeer};
 use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
@@ -167,7 +167,7 @@ impl Ensemble {
             timing: Timing { tick: TICK, init_limit: 10, sync_limit: 5 },
             elector,
             leader_serves: true,
-            grace: Duration::from_secs(1),
+            grace: self.settings.grace,
             mode: OwnerMode::Plain,
             log,
         }
@@ -421,6 +421,7 @@ impl Ensemble {
                 Output::Log(_) => {
                     assert!(self.settings.asks_for_log, "memory and trees are enough")
                 }
+                Output::Service(Service::Closed) => self.close_connections(index),
                 Output::Service(_) => {}
             }
         }

@@ -1,6 +1,7 @@
 //! Connecting to members: to those that are there, that refuse, that are silent, that are unknown.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use engine::ids::LinkId;
@@ -86,6 +87,27 @@ fn a_name_is_looked_up_beside_the_core() {
         assert_eq!(bed.told, []);
         bed.until_told(&Told::Connected(LINK));
         assert_eq!(bed.told, [Told::Connected(LINK)]);
+    });
+}
+
+#[test]
+fn each_dial_goes_where_the_name_leads_by_then() {
+    static ADDRESS: Mutex<Option<SocketAddr>> = Mutex::new(None);
+    on_both(|backend| {
+        let name = PeerAddress { host: "moves.invalid".to_owned(), ..at(nobody()) };
+        let mut bed = Bed::new(backend, &[name]);
+        bed.peers.resolver.look_up = |_| ADDRESS.lock().unwrap().into_iter().collect();
+        for (link, place) in [(LinkId(2), "127.0.0.1:0"), (LinkId(4), "127.0.0.2:0")] {
+            // Nobody listens any more where the name led before.
+            let listener = TcpListener::bind(place).unwrap();
+            *ADDRESS.lock().unwrap() = Some(listener.local_addr().unwrap());
+            bed.dial(link.0);
+            bed.until("an answer", |bed| !bed.told.is_empty());
+            assert_eq!(bed.told, [Told::Connected(link)], "{place}");
+            bed.execute(LinkOp::Close(link));
+            bed.until_links(0);
+            bed.told.clear();
+        }
     });
 }
 
