@@ -194,7 +194,9 @@ impl Server {
         self.time += 1_000 + self.rng.below(49_000) as u64;
         let mut choices: Vec<usize> = (0..self.cores.len())
             .filter(|&core| {
-                !self.cores[core].inbox.is_empty() || !self.cores[core].sending.is_empty()
+                let Core { inbox, sending, clients, .. } = &self.cores[core];
+                let has_waited = clients.next_timeout() == Some(Instant::ZERO);
+                has_waited || !inbox.is_empty() || !sending.is_empty()
             })
             .collect();
         let cores = self.cores.len();
@@ -271,6 +273,7 @@ impl Server {
     fn finish_turn(&mut self, id: CoreId) {
         let instant = self.now().instant;
         let core = &mut self.cores[usize::from(id.0)];
+        core.clients.step(instant, client_core::Input::Tick, &mut core.outputs);
         core.clients.finish_turn(instant, &mut core.outputs);
         for output in std::mem::take(&mut core.outputs) {
             match output {
