@@ -191,6 +191,7 @@ impl Replica {
                 return false;
             }
             let (zxid, txn) = self.learning.pending.pop_front().expect("it was just there");
+            // The shortest one takes its time, too.
             bytes += txn.len().max(USUAL_BYTES);
             self.apply_logged(now, zxid, &txn);
             let answers = self.group.replies.len() + self.group.effects.paths.len();
