@@ -110,8 +110,7 @@ impl Moments {
 fn last_of_epoch(records: &[Record]) -> Option<&Ack> {
     let acks = || records.iter().flat_map(|record| &record.acks);
     let epoch = acks().map(|ack| ack.epoch).min()?;
-    let of_next = acks().filter(|ack| ack.epoch > epoch);
-    let first_us = of_next.map(|ack| ack.acked_us).min()?;
+    let first_us = first_behind(records, epoch)?;
     acks().filter(|ack| ack.acked_us < first_us).max_by_key(|ack| ack.acked_us)
 }
 
@@ -120,7 +119,13 @@ fn last_of_epoch(records: &[Record]) -> Option<&Ack> {
 fn first_of_next_epoch(records: &[Record], fault_us: u64) -> Option<u64> {
     let acks = || records.iter().flat_map(|record| &record.acks);
     let before = acks().filter(|ack| ack.acked_us <= fault_us).map(|ack| ack.epoch).max()?;
-    acks().filter(|ack| ack.epoch > before).map(|ack| ack.acked_us).min()
+    first_behind(records, before)
+}
+
+/// When the first write of a later epoch was acknowledged.
+fn first_behind(records: &[Record], epoch: u32) -> Option<u64> {
+    let acks = records.iter().flat_map(|record| &record.acks);
+    acks.filter(|ack| ack.epoch > epoch).map(|ack| ack.acked_us).min()
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ impl ClientCore {
             read::answer(version, &context, op, body, &mut watches, &mut connection.output);
             let before = self.spent;
             self.spent += verdicts.spent();
-            if (..=SPENT_BYTES_MAX).contains(&before) && self.spent > SPENT_BYTES_MAX {
+            if before <= SPENT_BYTES_MAX && self.spent > SPENT_BYTES_MAX {
                 // The turn is over for reads, and the next one begins with others.
                 self.walker = slot;
             }

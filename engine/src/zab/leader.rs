@@ -71,8 +71,8 @@ pub struct Leader {
     proven: u64,
     /// Rounds of pings that were sent.
     rounds: u64,
-    /// Servers that were gone before it was known whether the log's files are of use to them: the
-    /// next time they get the tree.
+    /// Servers to which the log's files were of no use, or that were gone before that was known:
+    /// they get the tree.
     read_in_vain: BTreeSet<ServerId>,
 }
 

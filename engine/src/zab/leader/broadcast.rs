@@ -127,7 +127,7 @@ impl Leader {
 
     /// The round of pings that proves leadership from now on.
     pub(super) fn begin_round(&mut self, out: &mut Outbox) -> u64 {
-        // While a round is under way, all syncs that come wait for the one behind it.
+        // While a round is under way, whoever comes waits for the one behind it.
         if self.is_answered(self.rounds) {
             self.ping(out);
             return self.rounds;

@@ -57,8 +57,6 @@ pub(super) struct Handler {
     pub(super) last: Option<Zxid>,
     /// What was committed when it said so: it may have acknowledged all of that, and lost it.
     pub(super) committed: Zxid,
-    /// The log's files are of no use to it.
-    pub(super) wants_tree: bool,
     /// It has everything up to here on disk.
     pub(super) acked: Zxid,
     /// It was sent proposals up to here, the last of them then.
@@ -94,7 +92,6 @@ impl Handler {
             accepts: false,
             last: None,
             committed: Zxid::ZERO,
-            wants_tree: false,
             acked: Zxid::ZERO,
             proposed: Zxid::ZERO,
             proposed_at: now,
@@ -254,9 +251,8 @@ impl Leader {
             place => place,
         };
         if place == Place::Unknown {
-            let reads = last.is_some() && !handler.wants_tree;
-            if reads && self.begin_reading(link, replica, out) || !self.has_tree_for(link, replica)
-            {
+            let reads = last.is_some() && self.begin_reading(link, replica, out);
+            if reads || !self.has_tree_for(link, replica) {
                 return;
             }
         }

@@ -116,7 +116,8 @@ impl Leader {
     fn give_up_reading(&mut self, now: Now, link: LinkId, replica: &mut Replica, out: &mut Outbox) {
         self.end_reading(link, out);
         let handler = self.handlers.get_mut(&link).expect("it is being synchronized");
-        (handler.step, handler.wants_tree) = (Step::Waiting, true);
+        handler.step = Step::Waiting;
+        self.read_in_vain.insert(handler.introduced());
         self.synchronize(now, link, replica, out);
     }
 
