@@ -145,6 +145,32 @@ fn loaded_pages_are_used_again() {
     assert!(stats.used + stats.free <= pages + pages / 10, "{stats:?}, {pages} pages in the file");
 }
 
+#[test]
+fn the_file_is_let_go_when_nobody_is_in_it_any_more() {
+    let (mut map, mut model) = sample(8, 30_000);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    fs::write(&path, bytes_of(map.freeze(Zxid(1)), 1 << 16)).unwrap();
+    let is_mapped =
+        || fs::read_to_string("/proc/self/maps").unwrap().contains(path.to_str().unwrap());
+    let mut map = Map::open(Snapshot::open(&File::open(&path).unwrap()).unwrap());
+    let mut loader = map.loader();
+    let first = map.freeze(Zxid(1));
+    let original = model.clone();
+    while loader.step().unwrap() {}
+    map.put(b"/new", b"");
+    model.insert(b"/new".to_vec(), Vec::new());
+    map.freeze(Zxid(2));
+    assert!(!loader.step().unwrap());
+    assert!(is_mapped(), "for the first version");
+    compare(&first, &original);
+    drop(first);
+    map.freeze(Zxid(3));
+    assert!(!loader.step().unwrap());
+    assert!(!is_mapped());
+    compare(&map, &model);
+}
+
 /// A snapshot of format version 1, as it was written on 2026-11-27, and what it holds.
 #[test]
 fn the_golden_snapshot_is_read_and_would_be_written() {

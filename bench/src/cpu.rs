@@ -1,4 +1,4 @@
-//! What a thread or a process has used: CPU time and resident memory, from the kernel.
+//! What a thread or a process has used: CPU time, resident memory and storage, from the kernel.
 
 use std::fs;
 use std::time::Duration;
@@ -37,6 +37,23 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+/// Bytes that processes have read from storage and written to it so far.
+pub fn storage_bytes(pids: &[u32]) -> anyhow::Result<u64> {
+    pids.iter().map(|pid| storage_bytes_of(*pid)).sum()
+}
+
+fn storage_bytes_of(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/io");
+    let io = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    sum_of_io(&io).with_context(|| format!("{path} has a new form"))
+}
+
+fn sum_of_io(io: &str) -> Option<u64> {
+    let field = |name| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let (read, written): (u64, u64) = (field("read_bytes:")?, field("write_bytes:")?);
+    Some(read + written)
 }
 
 /// Resident memory of a process.
@@ -94,8 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_memory_and_time() {
+    fn bytes_are_those_of_storage_alone() {
+        let io =
+            "rchar: 9\nwchar: 9\nread_bytes: 4096\nwrite_bytes: 512\ncancelled_write_bytes: 7\n";
+        assert_eq!(sum_of_io(io), Some(4608));
+        assert_eq!(sum_of_io("rchar: 9\n"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_time_and_storage() {
         let pid = std::process::id();
+        storage_bytes(&[pid, pid]).unwrap();
+        assert!(storage_bytes(&[u32::MAX]).is_err());
         assert!(resident(pid).unwrap().all_bytes > 100_000);
         process_time(pid).unwrap();
         assert!(process_time(u32::MAX).is_err());

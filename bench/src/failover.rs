@@ -28,6 +28,7 @@ use self::moments::Moments;
 use self::report::{FailoverReport, Failure};
 use self::writer::{Record, Sight, Writer};
 use crate::client::Client;
+use crate::cpu;
 use crate::ensemble::Ensemble;
 use crate::fill;
 use crate::load::Target;
@@ -49,6 +50,12 @@ const ROLLOVER_WAIT: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// Writers go on for this long when the server is back.
 const AFTER_REJOIN: Duration = Duration::from_millis(200);
+/// Servers rest when they have read and written hardly anything for so long.
+const REST: Duration = Duration::from_secs(2);
+/// And that is at most.
+const REST_BYTES: u64 = 1 << 20;
+/// How long it may take until they do.
+const REST_WAIT: Duration = Duration::from_secs(300);
 /// Session timeout of those who prepare and check.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -106,6 +113,22 @@ pub fn run(options: &RecoveryOptions, progress: &Progress) -> anyhow::Result<Fai
     Ok(FailoverReport::new(options.clone(), failures, run.violations))
 }
 
+/// Waits until what servers do in the background after a fill or a restart is over: the snapshots
+/// of a large tree take a while, and much of the disk's time.
+fn rest(pids: &[u32]) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let mut before = cpu::storage_bytes(pids)?;
+    loop {
+        thread::sleep(REST);
+        let now = cpu::storage_bytes(pids)?;
+        if now - before <= REST_BYTES {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < REST_WAIT, "the servers do not come to rest");
+        before = now;
+    }
+}
+
 impl Run<'_> {
     /// One failure from beginning to end.
     fn fail(&mut self, number: usize) -> anyhow::Result<Failure> {
@@ -121,6 +144,10 @@ impl Run<'_> {
         let directories: Vec<String> =
             (0..writers).map(|writer| format!("{root}/{writer}")).collect();
         self.prepare(&directories)?;
+        if self.options.znodes.is_some_and(|znodes| znodes > 0) {
+            self.progress.say("waiting until the servers rest");
+            rest(&self.ensemble.pids())?;
+        }
         if fault.blow() == Blow::Join {
             self.lose(Blow::Join, victim)?;
         }

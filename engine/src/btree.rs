@@ -154,7 +154,7 @@ impl Version {
     }
 
     fn root(&self) -> Root<'_> {
-        Root { memory: &self.hold.memory, page: self.hold.root }
+        Root { pages: &self.hold.pages, page: self.hold.root }
     }
 }
 

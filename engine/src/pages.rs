@@ -20,12 +20,12 @@ use std::sync::Arc as HoldArc;
 #[cfg(feature = "loom")]
 use loom::sync::Arc as HoldArc;
 
-pub(crate) use arena::Memory;
+pub(crate) use arena::Pages;
 pub use loader::{LoadError, Loader};
 pub(crate) use mapped::{BLOCK_BYTES, BLOCK_PAGES, Mapped, block_checksum, block_checksum_append};
 
 use crate::zxid::Zxid;
-use arena::Writer;
+use arena::{Memory, Writer};
 use holders::Holders;
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub(crate) fn body_of(page: &Page) -> &Body {
 
 /// A frozen state: what a version is.
 pub(crate) struct Hold {
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) pages: Pages,
     pub(crate) root: PageNumber,
     pub(crate) number: u64,
     pub(crate) zxid: Zxid,
@@ -118,19 +118,19 @@ impl Store {
     /// An empty store, or one that begins with the pages of a file.
     pub(crate) fn new(base: Option<Mapped>) -> Self {
         let used = base.as_ref().map_or(0, |base| base.pages() as usize);
-        let (_memory, writer) = Memory::new(base);
+        let writer = Pages::new(base);
         let holders = Holders::new();
         Self { writer, free: Vec::new(), free_in_file: Vec::new(), holders, used }
     }
 
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
-        self.writer.memory()
+    pub(crate) fn pages(&self) -> &Pages {
+        self.writer.pages()
     }
 
     /// A page of the head.
     #[inline]
     pub(crate) fn page(&self, number: PageNumber) -> &Page {
-        self.writer.memory().page(number)
+        self.pages().page(number)
     }
 
     /// The bytes of a page that this version in the making owns.
@@ -181,7 +181,7 @@ impl Store {
 
     fn give_back(&mut self, number: PageNumber) {
         self.used -= 1;
-        if self.writer.memory().is_loaded(number) {
+        if self.pages().memory().is_loaded(number) {
             self.free.push(number);
         } else {
             self.free_in_file.push(number);
@@ -191,8 +191,9 @@ impl Store {
     /// Freezes the head: `root` and all that it reaches is immutable from here on.
     pub(crate) fn freeze(&mut self, root: PageNumber, zxid: Zxid) -> HoldRef {
         let number = self.writer.freeze();
-        let memory = Arc::clone(self.memory());
-        let hold = self.holders.push(number, Hold { memory, root, number, zxid });
+        self.writer.leave_file();
+        let pages = self.pages().clone();
+        let hold = self.holders.push(number, Hold { pages, root, number, zxid });
         self.reclaim();
         hold
     }
@@ -205,7 +206,7 @@ impl Store {
             self.give_back(page);
         }
         if let Some(&first) = self.free_in_file.first()
-            && self.writer.memory().is_loaded(first)
+            && self.pages().memory().is_loaded(first)
         {
             // Extents are loaded one by one; a page whose turn has not come waits on.
             for page in std::mem::take(&mut self.free_in_file) {
@@ -237,10 +238,10 @@ impl Store {
     }
 
     pub(crate) fn loader(&self) -> Loader {
-        Loader::new(Arc::clone(self.memory()))
+        Loader::new(self.pages())
     }
 
     pub(crate) fn growth(&self) -> Growth {
-        Growth { memory: Arc::clone(self.memory()) }
+        Growth { memory: Arc::clone(self.pages().memory()) }
     }
 }

@@ -71,7 +71,7 @@ pub fn start(map: &Map) -> io::Result<Memory> {
     let ends = Arc::new(AtomicBool::new(false));
     let memory = Memory { ends: Arc::clone(&ends) };
     let work = move || {
-        let (mut loading, mut is_told) = (true, false);
+        let mut is_told = false;
         // What is needed until the server serves is little, and the processors have other work.
         thread::sleep(START_PAUSE);
         while !ends.load(Ordering::Relaxed) {
@@ -85,9 +85,7 @@ pub fn start(map: &Map) -> io::Result<Memory> {
                 }
                 Err(_) => {}
             }
-            if loading {
-                loading = loader.step().unwrap_or_else(|error| give_up(&error));
-            } else {
+            if !loader.step().unwrap_or_else(|error| give_up(&error)) {
                 thread::sleep(PAUSE);
             }
         }

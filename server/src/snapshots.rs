@@ -32,13 +32,17 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// same device, is hardly held up.
 const CALM_RATE: u64 = 256 << 20;
 
-/// And at most.
+/// Bytes per second at which one is read back when there is time: nothing waits for that but the
+/// room that older ones take.
+const READ_RATE: u64 = 64 << 20;
+
+/// And either at most.
 const RATE_MAX: u64 = 1 << 30;
 
 /// So many times a second, what was written is made durable.
 const SYNCS_PER_SECOND: u64 = 256;
 
-/// How fast a snapshot is written.
+/// How fast a snapshot is written or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pace {
     bytes_per_second: u64,
@@ -46,6 +50,8 @@ struct Pace {
 
 impl Pace {
     const CALM: Self = Self { bytes_per_second: CALM_RATE };
+    const CALM_READ: Self = Self { bytes_per_second: READ_RATE };
+    const FASTEST: Self = Self { bytes_per_second: RATE_MAX };
 
     /// After so many bytes, they are made durable: one sync at the end of a large file would hold
     /// up the log.
@@ -58,12 +64,21 @@ impl Pace {
         Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
     }
 
-    /// When `bytes` were written at last, and that began so long ago. Under load it takes at most
-    /// half of the time in which the next snapshot becomes due: what is logged until a snapshot
-    /// is done has to be replayed at a restart.
-    fn after(bytes: u64, since: Duration) -> Self {
-        let per_second = 2.0 * bytes as f64 / since.as_secs_f64();
-        Self { bytes_per_second: (per_second as u64).clamp(CALM_RATE, RATE_MAX) }
+    /// When `bytes` were written at last, and that began so long ago. Under load, writing takes at
+    /// most half of the time in which the next snapshot becomes due: what is logged until a
+    /// snapshot is done has to be replayed at a restart.
+    fn write_after(bytes: u64, since: Duration) -> Self {
+        Self::within(since / 2, bytes, Self::CALM)
+    }
+
+    /// And reading back at most a quarter: the next one is written when it is over.
+    fn read_after(bytes: u64, since: Duration) -> Self {
+        Self::within(since / 4, bytes, Self::CALM_READ)
+    }
+
+    fn within(time: Duration, bytes: u64, calm: Self) -> Self {
+        let per_second = bytes as f64 / time.as_secs_f64();
+        Self { bytes_per_second: (per_second as u64).clamp(calm.bytes_per_second, RATE_MAX) }
     }
 }
 
@@ -81,7 +96,7 @@ impl Snapshots {
     pub fn start(directory: PathBuf, several: usize, done: Completions) -> io::Result<Self> {
         let (versions, inbox) = mpsc::channel();
         let ends = Arc::new(AtomicBool::new(false));
-        let worker = Worker { directory, several, ends: Arc::clone(&ends), last: None };
+        let worker = Worker::new(directory, several, Arc::clone(&ends));
         let work = move || worker.run(&inbox, &done);
         let thread = threads::start("snapshots", work)?;
         Ok(Self { versions: Some(versions), ends, thread: Some(thread) })
@@ -109,9 +124,15 @@ struct Worker {
     ends: Arc<AtomicBool>,
     /// When the last snapshot was begun, and how many bytes it has.
     last: Option<(Instant, u64)>,
+    /// How fast others are read back after it.
+    read_pace: Pace,
 }
 
 impl Worker {
+    const fn new(directory: PathBuf, several: usize, ends: Arc<AtomicBool>) -> Self {
+        Self { directory, several, ends, last: None, read_pace: Pace::CALM_READ }
+    }
+
     fn run(mut self, inbox: &Receiver<(Version, Kept)>, done: &Completions) {
         let mut was_full = false;
         while let Ok((version, kept)) = inbox.recv() {
@@ -137,12 +158,14 @@ impl Worker {
 
     fn write(&mut self, version: &Version) -> io::Result<()> {
         let (zxid, began) = (version.zxid(), Instant::now());
-        let pace = self.last.map_or(Pace::CALM, |(at, bytes)| Pace::after(bytes, began - at));
+        let mut pace = Pace::CALM;
+        if let Some((at, bytes)) = self.last {
+            pace = Pace::write_after(bytes, began - at);
+            self.read_pace = Pace::read_after(bytes, began - at);
+        }
         let mut writer = SnapshotWriter::new(version.clone());
         let bytes = write_named(&self.directory, zxid, pace, |chunk| {
-            if self.ends.load(Ordering::Relaxed) {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
+            self.go_on()?;
             Ok(writer.fill(chunk, CHUNK_BYTES))
         })?;
         self.last = Some((began, bytes));
@@ -157,7 +180,7 @@ impl Worker {
         let found = self.list()?;
         let plan = purge_plan(&found, self.several);
         if !plan.snapshots.is_empty() {
-            self.read_back(plan.log_needed_after)?;
+            self.read_back(plan.log_needed_after, self.read_pace)?;
         }
         self.remove(&found, &plan)
     }
@@ -179,14 +202,21 @@ impl Worker {
     /// Removes all but the newest snapshot, if that one is good: nothing can replace it then.
     fn keep_newest(&self) -> io::Result<SnapshotWritten> {
         let found = self.list()?;
-        self.read_back(found.last().copied().ok_or(io::ErrorKind::NotFound)?)?;
+        let newest = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
+        // Clients wait for the room.
+        self.read_back(newest, Pace::FASTEST)?;
         self.remove(&found, &newest_plan(&found))
     }
 
     /// Makes sure that a start could take this snapshot.
-    fn read_back(&self, zxid: Zxid) -> io::Result<()> {
+    fn read_back(&self, zxid: Zxid, pace: Pace) -> io::Result<()> {
         let path = self.directory.join(snapshot_name(zxid));
-        check_snapshot(&path, zxid).or_else(|unusable| {
+        let began = Instant::now();
+        let rest = |bytes| {
+            thread::sleep(pace.time_for(bytes).saturating_sub(began.elapsed()));
+            self.go_on()
+        };
+        check_snapshot(&path, zxid, rest).or_else(|unusable| {
             if let Unusable::Damaged(_) = unusable {
                 // As at a start: it must not be counted among the good ones.
                 fs::rename(&path, path.with_added_extension("damaged"))?;
@@ -194,6 +224,14 @@ impl Worker {
             }
             Err(io::Error::other(format!("{}: {unusable}", path.display())))
         })
+    }
+
+    /// Unless the server ends.
+    fn go_on(&self) -> io::Result<()> {
+        if self.ends.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<Zxid>> {
@@ -314,7 +352,7 @@ mod tests {
         fn new() -> Self {
             let folder = TempDir::new().unwrap();
             let directory = folder.path().to_owned();
-            let worker = Worker { directory, several: 3, ends: Arc::default(), last: None };
+            let worker = Worker::new(directory, 3, Arc::default());
             Self { map: Map::new(), worker, _folder: folder }
         }
 
@@ -360,13 +398,29 @@ mod tests {
 
     #[test]
     fn a_snapshot_takes_half_of_the_time_until_the_next_one_if_need_be() {
-        let rate = |mib: u64, ms| Pace::after(mib << 20, Duration::from_millis(ms));
-        let fastest = Pace { bytes_per_second: RATE_MAX };
+        let rate = |mib: u64, ms| Pace::write_after(mib << 20, Duration::from_millis(ms));
         assert_eq!(rate(200, 1000), Pace { bytes_per_second: 400 << 20 });
         assert_eq!(rate(100, 1000), Pace::CALM, "there is time");
-        assert_eq!(rate(100, 1), fastest);
-        assert_eq!(rate(100, 0), fastest);
-        assert_eq!((Pace::CALM.sync_bytes(), fastest.sync_bytes()), (1 << 20, 4 << 20));
+        assert_eq!(rate(100, 1), Pace::FASTEST);
+        assert_eq!(rate(100, 0), Pace::FASTEST);
+        assert_eq!((Pace::CALM.sync_bytes(), Pace::FASTEST.sync_bytes()), (1 << 20, 4 << 20));
+    }
+
+    #[test]
+    fn it_is_read_back_in_a_quarter_of_that_time_if_need_be() {
+        let rate = |mib: u64, ms| Pace::read_after(mib << 20, Duration::from_millis(ms));
+        assert_eq!(rate(200, 1000), Pace { bytes_per_second: 800 << 20 });
+        assert_eq!(rate(10, 1000), Pace::CALM_READ, "there is time");
+        assert_eq!(rate(100, 0), Pace::FASTEST);
+    }
+
+    #[test]
+    fn the_end_of_the_server_interrupts_reading_and_damages_nothing() {
+        let mut world = World::new();
+        world.write(&[1, 2, 3, 4]);
+        world.worker.ends.store(true, Ordering::Relaxed);
+        assert!(world.worker.purge().is_err());
+        assert_eq!(world.found(), [1, 2, 3, 4]);
     }
 
     #[test]

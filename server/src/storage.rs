@@ -307,13 +307,17 @@ impl recovery::Source for Files {
 }
 
 /// Reads a snapshot file with all checks, from the medium where the file system has one. Beside a
-/// server that serves: one thread does it.
-pub fn check_snapshot(path: &Path, zxid: Zxid) -> Result<(), Unusable> {
+/// server that serves: one thread does it, and `rest` is called with how much it has read so far.
+pub fn check_snapshot(
+    path: &Path,
+    zxid: Zxid,
+    rest: impl Fn(u64) -> io::Result<()> + Sync,
+) -> Result<(), Unusable> {
     let file = open_file(path)?;
     // What was just written is in the cache; what matters is what a later start will read.
     let advised = fadvise(&file, 0, None, Advice::DontNeed);
     advised.map_err(|error| refused(path, "read", &error.into()))?;
-    open_checked(&file, path, zxid, 1).map(drop)
+    open_checked(&file, path, zxid, 1, rest).map(drop)
 }
 
 fn open_file(path: &Path) -> Result<File, Unusable> {
@@ -325,12 +329,13 @@ fn open_checked(
     path: &Path,
     zxid: Zxid,
     threads: usize,
+    rest: impl Fn(u64) -> io::Result<()> + Sync,
 ) -> Result<Snapshot, Unusable> {
     let snapshot = Snapshot::open(file).map_err(|error| unusable(path, error))?;
     if snapshot.zxid() != zxid {
         return Err(format!("its zxid is {}", snapshot.zxid()).into());
     }
-    check(file, path, &snapshot, threads)?;
+    check(file, path, &snapshot, threads, rest)?;
     Ok(snapshot)
 }
 
@@ -350,7 +355,7 @@ impl Files {
         let path = self.directory.join(name);
         let file = open_file(&path)?;
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let map = Map::open(open_checked(&file, &path, zxid, threads)?);
+        let map = Map::open(open_checked(&file, &path, zxid, threads, |_| Ok(()))?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)
@@ -372,7 +377,13 @@ fn unusable(path: &Path, error: SnapshotError) -> Unusable {
 
 /// Checks all blocks. They are read, not touched through the mapping: a bad disk is then an error
 /// and not a signal.
-fn check(file: &File, path: &Path, snapshot: &Snapshot, threads: usize) -> Result<(), Unusable> {
+fn check(
+    file: &File,
+    path: &Path,
+    snapshot: &Snapshot,
+    threads: usize,
+    rest: impl Fn(u64) -> io::Result<()> + Sync,
+) -> Result<(), Unusable> {
     let next = AtomicU32::new(0);
     let check_some = || -> Result<(), Unusable> {
         let mut buffer = Vec::new();
@@ -387,6 +398,7 @@ fn check(file: &File, path: &Path, snapshot: &Snapshot, threads: usize) -> Resul
             let read = file.read_exact_at(bytes, offset);
             read.map_err(|error| refused(path, "read", &error))?;
             snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
+            rest(offset + length as u64).map_err(|error| refused(path, "read", &error))?;
         }
     };
     thread::scope(|scope| {
@@ -437,11 +449,11 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(recovery::snapshot_name(Zxid(7)));
         symlink(&path, &path).unwrap();
-        let checked = check_snapshot(&path, Zxid(7));
+        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
         assert!(matches!(checked, Err(Unusable::Failed(_))), "{checked:?}");
         fs::remove_file(&path).unwrap();
         fs::write(&path, [0; 8192]).unwrap();
-        let checked = check_snapshot(&path, Zxid(7));
+        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
         assert!(matches!(checked, Err(Unusable::Damaged(_))), "{checked:?}");
     }
 }

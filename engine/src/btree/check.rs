@@ -180,7 +180,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// A page that is well-formed by itself and not younger than its parent.
     fn body(&self, page: PageNumber, parent_birth: u64) -> Result<&'a Body, CheckError> {
-        let bytes = self.root.memory.page(page);
+        let bytes = self.root.pages.page(page);
         let birth = birth_of(bytes);
         let fail = |problem| CheckError { page, problem };
         if birth > parent_birth {
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(), CheckError> {
         let body = self.body(page, parent_birth)?;
         let fail = |problem| CheckError { page, problem };
-        let birth = birth_of(self.root.memory.page(page));
+        let birth = birth_of(self.root.pages.page(page));
         if body[0] != KIND_NODE {
             return Err(fail(Problem::Kind(body[0])));
         }
@@ -288,7 +288,7 @@ impl<'a> Walk<'a> {
             if below.level == 0 {
                 found += below.content.len();
             } else {
-                let birth = birth_of(self.root.memory.page(page));
+                let birth = birth_of(self.root.pages.page(page));
                 pending.extend(overflow::numbers(below.content).map(|number| (number, birth)));
             }
         }

@@ -24,7 +24,7 @@ impl Version {
     }
 
     fn body(&self, number: PageNumber) -> &Body {
-        body_of(self.hold.memory.page(number))
+        body_of(self.hold.pages.page(number))
     }
 
     /// What a page of the version is, and the pages that it names, in order.

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use super::node::{Node, Value};
 use super::overflow;
-use crate::pages::{BIRTH_OF_FILE, Body, Memory, PageNumber, birth_of, body_of};
+use crate::pages::{BIRTH_OF_FILE, Body, PageNumber, Pages, birth_of, body_of};
 
 /// A tree to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Root<'a> {
-    pub(crate) memory: &'a Memory,
+    pub(crate) pages: &'a Pages,
     pub(crate) page: PageNumber,
 }
 
@@ -17,7 +17,7 @@ impl<'a> Root<'a> {
     /// The root page.
     #[inline]
     pub(crate) fn node(self) -> Node<'a> {
-        Node::new(body_of(self.memory.page(self.page)))
+        Node::new(body_of(self.pages.page(self.page)))
     }
 
     /// The body of a page that `parent` names.
@@ -26,10 +26,10 @@ impl<'a> Root<'a> {
     /// that are none of its business, and from naming pages in circles.
     #[inline]
     pub(crate) fn below(self, parent: PageNumber, number: PageNumber) -> &'a Body {
-        if birth_of(self.memory.page(parent)) == BIRTH_OF_FILE {
+        if birth_of(self.pages.page(parent)) == BIRTH_OF_FILE {
             assert!(number < parent, "page {parent} of the snapshot file names page {number}");
         }
-        body_of(self.memory.page(number))
+        body_of(self.pages.page(number))
     }
 
     /// A child of a branch.

@@ -23,7 +23,7 @@ fn walk_node<'a>(
     node: Node<'a>,
     visit: &mut impl FnMut(Visit) -> bool,
 ) {
-    let birth = |number| birth_of(root.memory.page(number));
+    let birth = |number| birth_of(root.pages.page(number));
     if !visit(Visit { number, birth: birth(number) }) {
         return;
     }

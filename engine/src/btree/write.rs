@@ -79,7 +79,7 @@ impl Tree {
 
     #[inline]
     pub(crate) fn view(&self) -> Root<'_> {
-        Root { memory: self.store.memory(), page: self.root }
+        Root { pages: self.store.pages(), page: self.root }
     }
 
     pub(super) fn node(&self, page: PageNumber) -> Node<'_> {

@@ -4,7 +4,8 @@
 //! nothing until they are touched; they are never moved or given back while a [`Memory`] lives,
 //! so a borrow of a page is a borrow of the memory. The numbers below the base count belong to a
 //! mapped snapshot file. They resolve to the file until their extent is loaded, and to the
-//! loaded copy afterwards.
+//! loaded copy afterwards. Those who may be in the file's pages have a share of the mapping, and
+//! it ends with the last of them.
 //!
 //! # Why this is sound
 //!
@@ -98,10 +99,9 @@ pub(super) fn check_room() -> io::Result<()> {
     Extent::reserve(0).map(drop)
 }
 
-/// All pages of a map: those of the snapshot file that it was opened from, and its own.
+/// All pages of a map that are in memory.
 pub(crate) struct Memory {
     extents: Box<[OnceLock<Extent>]>,
-    base: Option<Mapped>,
     /// The first number that the writer has not used yet.
     unused: AtomicU32,
     /// Everything below this number has been touched ahead.
@@ -109,43 +109,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Memory whose first pages are those of `base`, with its only writer.
-    pub(super) fn new(base: Option<Mapped>) -> (Arc<Self>, Writer) {
-        let base_pages = base.as_ref().map_or(0, Mapped::pages);
-        let unused = base_pages.next_multiple_of(EXTENT_PAGES);
-        let memory = Arc::new(Self {
-            extents: (0..EXTENTS_MAX).map(|_| OnceLock::new()).collect(),
-            base,
-            unused: AtomicU32::new(unused),
-            backed: AtomicU32::new(unused),
-        });
-        let writer = Writer { memory: Arc::clone(&memory), current: 1, unused };
-        (memory, writer)
-    }
-
-    /// A page. The caller got the number by rule 4 of the header.
-    ///
-    /// Panics when there is no such page, which only a damaged page of a file can ask for.
+    /// A page, if it is in memory.
     #[inline]
-    pub(crate) fn page(&self, number: PageNumber) -> &Page {
-        match self.extents[(number >> EXTENT_SHIFT) as usize].get() {
-            // SAFETY: the pointer is to a page of an extent that lives as long as `self`; nobody
-            // writes the page, by rules 2 to 4 of the header.
-            Some(extent) => unsafe { &*extent.pointer(number % EXTENT_PAGES) },
-            None => self.base_page(number),
-        }
-    }
-
-    /// A page of the file.
-    #[cold]
-    fn base_page(&self, number: PageNumber) -> &Page {
-        let page = self.base.as_ref().and_then(|base| base.page(number));
-        page.unwrap_or_else(|| panic!("no page {number} in the snapshot file"))
-    }
-
-    /// The snapshot file below, if there is one.
-    pub(super) fn base(&self) -> Option<&Mapped> {
-        self.base.as_ref()
+    fn page(&self, number: PageNumber) -> Option<&Page> {
+        let extent = self.extents[(number >> EXTENT_SHIFT) as usize].get()?;
+        // SAFETY: the pointer is to a page of an extent that lives as long as `self`; nobody
+        // writes the page, by rules 2 to 4 of the header.
+        Some(unsafe { &*extent.pointer(number % EXTENT_PAGES) })
     }
 
     /// The first number that the writer has not used yet.
@@ -187,6 +157,53 @@ impl Memory {
     pub(super) fn publish(&self, copy: Copy) {
         assert!(copy.is_complete());
         drop(self.extents[copy.index].set(copy.extent));
+    }
+}
+
+/// The pages that a version, or the head, can reach: those in memory, and as long as not all of
+/// them are, those of the snapshot file that the map was opened from.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    memory: Arc<Memory>,
+    base: Option<Arc<Mapped>>,
+}
+
+impl Pages {
+    /// Pages of which the first are those of `base`, with their only writer.
+    pub(super) fn new(base: Option<Mapped>) -> Writer {
+        let base_pages = base.as_ref().map_or(0, Mapped::pages);
+        let unused = base_pages.next_multiple_of(EXTENT_PAGES);
+        let memory = Arc::new(Memory {
+            extents: (0..EXTENTS_MAX).map(|_| OnceLock::new()).collect(),
+            unused: AtomicU32::new(unused),
+            backed: AtomicU32::new(unused),
+        });
+        let pages = Self { memory, base: base.map(Arc::new) };
+        Writer { pages, current: 1, unused }
+    }
+
+    /// A page. The caller got the number by rule 4 of the header.
+    ///
+    /// Panics when there is no such page, which only a damaged page of a file can ask for.
+    #[inline]
+    pub(crate) fn page(&self, number: PageNumber) -> &Page {
+        self.memory.page(number).unwrap_or_else(|| self.base_page(number))
+    }
+
+    /// A page of the file.
+    #[cold]
+    fn base_page(&self, number: PageNumber) -> &Page {
+        let page = self.base.as_ref().and_then(|base| base.page(number));
+        page.unwrap_or_else(|| panic!("no page {number} in the snapshot file"))
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The snapshot file below, unless all of it is in memory.
+    pub(super) fn base(&self) -> Option<&Arc<Mapped>> {
+        self.base.as_ref()
     }
 }
 
@@ -235,15 +252,24 @@ impl Copy {
 
 /// The right to write pages of one memory.
 pub(super) struct Writer {
-    memory: Arc<Memory>,
+    pages: Pages,
     /// The version in the making.
     current: u64,
     unused: PageNumber,
 }
 
 impl Writer {
-    pub(super) fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+    pub(super) fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Gives up the file if all of its pages are in memory: what is frozen from here on needs it
+    /// no more.
+    pub(super) fn leave_file(&mut self) {
+        let Pages { memory, base } = &mut self.pages;
+        base.take_if(|base| {
+            (0..base.pages()).step_by(EXTENT_PAGES as usize).all(|number| memory.is_loaded(number))
+        });
     }
 
     /// The number of the version in the making.
@@ -261,7 +287,7 @@ impl Writer {
     /// Whether the page was born in the version in the making.
     #[inline]
     pub(super) fn owns(&self, number: PageNumber) -> bool {
-        birth_of(self.memory.page(number)) == self.current
+        birth_of(self.pages.page(number)) == self.current
     }
 
     /// A number that was never used.
@@ -269,14 +295,14 @@ impl Writer {
         let number = self.unused;
         let index = (number >> EXTENT_SHIFT) as usize;
         assert!(index < EXTENTS_MAX, "the map has used up its address space");
-        self.memory.extent(index);
+        self.pages.memory.extent(index);
         self.unused = number + 1;
-        self.memory.unused.store(self.unused, Ordering::Relaxed);
+        self.pages.memory.unused.store(self.unused, Ordering::Relaxed);
         number
     }
 
     fn pointer(&self, number: PageNumber) -> *mut Page {
-        let extent = self.memory.extents[(number >> EXTENT_SHIFT) as usize].get();
+        let extent = self.pages.memory.extents[(number >> EXTENT_SHIFT) as usize].get();
         extent.expect("a claimed page has memory").pointer(number % EXTENT_PAGES)
     }
 
@@ -301,7 +327,7 @@ impl Writer {
     pub(super) fn copy(&mut self, from: PageNumber, to: PageNumber) {
         assert_ne!(from, to);
         self.claim(to);
-        let source: *const Page = self.memory.page(from);
+        let source: *const Page = self.pages.page(from);
         let target = self.pointer(to);
         // SAFETY: two pages of two numbers do not overlap; `to` was claimed, so only we reach it.
         unsafe {

@@ -2,14 +2,15 @@
 //!
 //! Numbers stay: the copy of an extent takes the place of the file's pages at once. Readers that
 //! are in the file's pages stay there, the bytes are the same. Afterwards no reader waits for a
-//! page fault, and the writer can use pages again that the tree no longer needs.
+//! page fault, and the writer can use pages again that the tree no longer needs. The mapping, and
+//! with it the room of a file that was removed, goes when the last of those readers has gone.
 
 use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::arena::{CHUNK_PAGES, Copy, Memory};
+use super::arena::{CHUNK_PAGES, Copy, Memory, Pages};
 use super::mapped::{BLOCK_PAGES, Mapped, block_checksum_append};
 use super::{PAGE_BYTES, Page, PageNumber};
 
@@ -35,6 +36,7 @@ pub enum LoadError {
 /// Moves pages of a snapshot file into memory, piece by piece.
 pub struct Loader {
     memory: Arc<Memory>,
+    base: Option<Arc<Mapped>>,
     next: PageNumber,
     copy: Option<Copy>,
     /// The checksum of the copied pages of the block that the next page is of.
@@ -45,17 +47,21 @@ impl Loader {
     /// How many bytes one step copies at most.
     pub const STEP_BYTES: usize = super::arena::CHUNK_BYTES;
 
-    pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Self { memory, next: 0, copy: None, checksum: 0 }
+    pub(super) fn new(pages: &Pages) -> Self {
+        let (memory, base) = (Arc::clone(pages.memory()), pages.base().cloned());
+        Self { memory, base, next: 0, copy: None, checksum: 0 }
     }
 
-    /// Copies the next pages; says whether there are more. The copies are checked again.
+    /// Copies the next pages; says whether there are more. The copies are checked again. When it
+    /// has said no, it is called now and then, and gives up the mapping when it is the last that
+    /// has it: that takes a while for a large one, and should hold up nobody.
     ///
     /// The pages become visible extent by extent (1 GiB), so that nothing is seen half copied.
     /// After an error the rest stays where it is; the server should stop.
     pub fn step(&mut self) -> Result<bool, LoadError> {
-        let Some(base) = self.memory.base() else { return Ok(false) };
+        let Some(base) = &self.base else { return Ok(false) };
         if self.next >= base.pages() {
+            self.base.take_if(|base| Arc::strong_count(base) == 1);
             return Ok(false);
         }
         let copy = match &mut self.copy {
