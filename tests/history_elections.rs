@@ -1,7 +1,9 @@
 //! Failures of ZooKeeper's and of our own that had to do with who leads, as schedules on our
 //! machines; numbers as in `history.rs`.
 
-use engine::zab::packet::PacketKind::{Diff, LeaderInfo, Proposal, Snap, UpToDate};
+use engine::zab::packet::PacketKind::{
+    AckEpoch, Diff, FollowerInfo, LeaderInfo, Proposal, Snap, UpToDate,
+};
 use engine::zxid::Epoch;
 use tests::sim::script::{A, B, C, D, E, Ensemble, Kind};
 
@@ -152,6 +154,40 @@ fn a_voter_that_has_promised_a_later_epoch_is_not_left_out() {
     assert_eq!(e.epochs(A).current, Epoch(4));
     e.write(client, "/x");
     e.run_until("A has it", |e| e.has(A, "/x"));
+    e.all_agree();
+}
+
+#[test]
+fn a_leader_does_not_wait_where_voters_have_promised_its_epoch_to_another() {
+    // With ZooKeeper it waits for initLimit: their word is missing, and nobody else's will come.
+    let mut e = Ensemble::of(5).stand();
+    for server in [A, B, C, D, E] {
+        e.crash(server);
+    }
+    e.hold(C, B, LeaderInfo);
+    e.hold_data(C);
+    for server in [A, B, C] {
+        e.start(server);
+    }
+    e.run_until("A promises", |e| e.epochs(A).accepted == Epoch(2));
+    for server in [A, B, C] {
+        e.crash(server);
+    }
+    e.release(C, B);
+    assert_eq!([B, C].map(|server| e.epochs(server).accepted), [Epoch(1); 2]);
+    // E does not hear of A before it proposes the same epoch, and C is lost before it answers.
+    e.hold(A, E, FollowerInfo);
+    e.hold(C, E, AckEpoch);
+    for server in [A, C, D, E] {
+        e.start(server);
+    }
+    e.run_until("C promises", |e| e.epochs(C).accepted == Epoch(2));
+    e.crash(C);
+    let began = e.ms();
+    e.release(A, E);
+    e.run_until("E leads", |e| e.leads(E) && e.follows(A, E) && e.follows(D, E));
+    assert!(e.ms() - began < 500, "{} ms", e.ms() - began);
+    assert_eq!(e.epochs(E).current, Epoch(3));
     e.all_agree();
 }
 

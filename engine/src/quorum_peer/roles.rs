@@ -155,7 +155,7 @@ impl QuorumPeer {
                     Err(Lost("the zxids of this epoch are nearly used up"))
                 } else if leader.is_outbid() {
                     member.promised = leader.promised();
-                    Err(Lost("a voter has promised a later epoch"))
+                    Err(Lost("a voter has promised another leader this epoch, or a later one"))
                 } else {
                     Ok(Progress::None)
                 }

@@ -158,9 +158,22 @@ impl Leader {
     }
 
     /// Whether a voter has promised a later epoch than this leader's: it can follow nobody before
-    /// there is one that is later still.
+    /// there is one that is later still. The same goes for this epoch where it was promised to
+    /// another, if the leader cannot do without these voters.
     pub fn is_outbid(&self) -> bool {
-        self.epoch_proposed().is_some_and(|epoch| epoch < self.promised)
+        self.epoch_proposed().is_some_and(|epoch| epoch < self.promised) || self.is_refused()
+    }
+
+    /// Whether all that were asked have answered, and make a quorum only with those that had
+    /// promised this very epoch before.
+    fn is_refused(&self) -> bool {
+        let Stage::Proposing(epoch) = self.stage else { return false };
+        let has_promised = |handler: &Handler| {
+            handler.step == Step::Waiting && handler.accepted == epoch && handler.last.is_some()
+        };
+        self.epochs.accepted == epoch
+            && self.handlers.values().all(|handler| handler.step != Step::AckingEpoch)
+            && self.has_quorum(true, |handler| handler.accepts || has_promised(handler))
     }
 
     /// The highest epoch that a voter has been heard to have promised.

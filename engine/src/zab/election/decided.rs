@@ -28,7 +28,7 @@ pub(super) struct Decided {
     decision: Decision,
     ending: Ending,
     is_established: bool,
-    /// Those whose votes made the quorum and have not taken part in a later round.
+    /// Those whose votes made the quorum and have not left it since.
     supporters: Vec<ServerId>,
     /// What was cast in the round.
     received: BTreeMap<ServerId, Cast>,
@@ -81,8 +81,9 @@ impl Decided {
     /// Takes what a voter says if it reopens the decision, or comes when it is open again.
     ///
     /// Nothing does once discovery has its quorum, nor for a server that joins others. Before, two
-    /// things do: a better vote; and so many supporters having gone on to a later round that the
-    /// leader cannot get its quorum, or the leader itself.
+    /// things do: a better vote; and so many supporters having left that the leader cannot get its
+    /// quorum, or the leader itself. Who has left looks again: in a later round, or started anew,
+    /// in an earlier one or with a vote that is worse than what it had cast.
     pub(super) fn is_kept(
         &mut self,
         config: &ElectorConfig,
@@ -106,10 +107,12 @@ impl Decided {
             return false;
         };
         let is_better = vote.round >= decided.round && vote.rank() > decided.rank();
-        if vote.round > decided.round {
+        let has_left = vote.round != decided.round || vote.rank() < decided.rank();
+        if has_left {
             self.supporters.retain(|id| *id != sender);
+            self.received.remove(&sender);
         }
-        let is_left = sender == decided.leader && vote.round > decided.round;
+        let is_left = has_left && sender == decided.leader;
         let is_kept =
             is_better || is_left || !members.is_quorum(|id| self.supporters.contains(&id));
         if is_kept {

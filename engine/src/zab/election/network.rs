@@ -28,6 +28,8 @@ struct Net {
     /// Dials of dead servers are refused; otherwise nothing is heard of them.
     refuses: bool,
     fast: bool,
+    /// Whether leaders come to be established.
+    discovers: bool,
 }
 
 struct Server {
@@ -92,6 +94,7 @@ impl Net {
             delay_max,
             refuses: true,
             fast: true,
+            discovers: true,
         }
     }
 
@@ -308,7 +311,7 @@ impl Net {
             let is_quorum = self.members.is_quorum(|id| supporters.contains(&id));
             let (has_leader, waited) = (leads && is_quorum, self.now - server.since > PATIENCE);
             let server = self.servers.get_mut(&id).unwrap();
-            if has_leader && !server.established {
+            if has_leader && !server.established && self.discovers {
                 server.established = true;
                 let epoch = Epoch(7);
                 server.elector.as_mut().unwrap().established(epoch);

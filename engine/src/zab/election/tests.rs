@@ -166,6 +166,16 @@ fn following() -> World {
     world
 }
 
+/// The same in round 2.
+fn following_in_round_2() -> World {
+    let mut world = looking();
+    for id in OTHERS {
+        world.hear(*id, Look, (2, 8, 1, 2));
+    }
+    world.check_decided(Some((Role::Following, (2, 8, 1, 2))));
+    world
+}
+
 #[test]
 fn those_that_look_are_answered_by_one_that_has_decided() {
     let vote = (2, 8, 1, 1);
@@ -235,6 +245,20 @@ fn a_decision_is_reopened_when_those_who_made_it_leave() {
     let mut world = following();
     world.hear(2, Look, (1, 7, 1, 2));
     assert!(world.elector.reopened(), "the leader has gone on");
+
+    // Those who started anew: in an earlier round, or with less than they had voted for.
+    for again in [(1, 7, 1, 1), (1, 7, 1, 2)] {
+        let mut world = following_in_round_2();
+        world.hear(1, Look, again).hear(4, Look, again);
+        assert!(!world.elector.reopened(), "three of five are left");
+        world.hear(5, Look, again);
+        assert!(world.elector.reopened());
+        // What they had cast is not counted again.
+        world.look(own(1, Some(7))).check_decided(None);
+    }
+    let mut world = following_in_round_2();
+    world.hear(2, Look, (2, 8, 1, 1));
+    assert!(world.elector.reopened(), "the leader has started anew");
 
     let mut world = following();
     world.elector.config.fast = false;
@@ -358,7 +382,8 @@ fn an_observer_proposes_nobody_and_follows_the_voters() {
     world.out.clear();
     world.pass(200).check_sent(&[(&[1, 2, 3, 4, 5], Look, nobody)]);
     world.hear(1, Look, vote).hear(2, Look, vote).check_decided(None);
-    world.hear(3, Look, vote).pass(200).check_decided(Some((Role::Observing, vote)));
+    world.hear(3, Look, vote).hear(5, Look, vote).pass(200);
+    world.check_decided(Some((Role::Observing, vote)));
     world.out.clear();
     world.hear(1, Look, (1, 6, 1, 1)).check_sent(&[(&[1], Observing, vote)]);
 

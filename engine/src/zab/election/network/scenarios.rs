@@ -70,6 +70,31 @@ fn a_killed_leader_has_a_successor_soon() {
 }
 
 #[test]
+fn a_follower_that_restarts_before_discovery_is_over_is_not_waited_for() {
+    for seed in 0..60 {
+        let mut net = Net::new(seed, 3, 0);
+        net.delay_max = 2 * MS;
+        start_all(&mut net, own);
+        assert!(net.run(20_000 * MS, |net| net.agreed().is_some()));
+        // The others go to a later round, and have a leader that cannot get on.
+        net.discovers = false;
+        net.kill(net.agreed().unwrap());
+        let has_decided = |server: &Server| server.elector.is_none() || server.decision.is_some();
+        let decided = |net: &Net| net.servers.values().all(has_decided);
+        net.run(net.now + PATIENCE / 10, |_| false);
+        assert!(net.run(net.now + 20_000 * MS, decided), "seed {seed}: {:#?}", net.states());
+        let is_follower =
+            |server: &Server| server.decision.is_some_and(|it| it.role == Role::Following);
+        let follower = *net.servers.iter().find(|(_, server)| is_follower(server)).unwrap().0;
+        net.kill(follower);
+        net.start(follower);
+        net.discovers = true;
+        let agreed = net.run(net.now + PATIENCE / 2, |net| net.agreed().is_some());
+        assert!(agreed, "seed {seed}: {:#?}", net.states());
+    }
+}
+
+#[test]
 fn after_closes_kills_and_silence_all_agree() {
     for (voters, observers) in [(3, 0), (5, 0), (7, 0), (3, 1)] {
         for seed in 0..100 {
