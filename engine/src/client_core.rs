@@ -18,7 +18,8 @@
 //!     waiting requests by the outstanding limit, output by [`Rules::output_bytes_max`]
 //!   * a turn is short whatever clients ask for: behind much output, the next read waits until that
 //!     is sent; behind one that counts much of the tree (a walk), the next walk waits for a turn;
-//!     and all wait for one behind much that shows in no answer
+//!     and all wait for one behind much that took its time, be it answers of many connections or
+//!     what shows in none
 
 mod connection;
 mod deliver;
@@ -56,6 +57,9 @@ const HELD_BYTES_MAX: usize = 256 << 10;
 /// Output buffers kept for reuse, and the largest that is worth keeping.
 const SPARE_BUFFERS_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 256 << 10;
+
+/// Watches of connections that are gone which one turn forgets.
+const LEAVING_MAX: usize = 4096;
 
 const _: () = assert!(OUTPUT_BYTES_HIGH < OUTPUT_BYTES_MAX);
 
@@ -147,7 +151,7 @@ pub struct ClientCore {
     walker: u32,
     walked: bool,
     walk_waits: bool,
-    /// What reads of this turn have taken that does not show in their answers, bytes.
+    /// What reads of this turn have taken, bytes: their answers, and what shows in none.
     spent: usize,
     /// Connections without a session and connections that are being closed, soonest dropped first.
     sessionless: VecDeque<(Instant, ConnectionId)>,
@@ -205,7 +209,8 @@ impl ClientCore {
     /// When to pass [`Input::Tick`] if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
         let soonest = self.sessionless.front().map(|&(deadline, _)| deadline);
-        if self.walk_waits { Some(Instant::ZERO) } else { soonest }
+        let has_work = self.walk_waits || self.watches.has_leaving();
+        if has_work { Some(Instant::ZERO) } else { soonest }
     }
 
     /// Advances by one input and appends what must be done about it to `out`.
@@ -233,6 +238,7 @@ impl ClientCore {
     ///
     /// Not part of a step, so that all replies of a turn leave in one send per connection.
     pub fn finish_turn(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.watches.forget_leaving(LEAVING_MAX);
         self.admit_held(now, out);
         while let Some(slot) = self.dirty.pop() {
             let Some(connection) = self.connections[slot as usize].as_mut() else {

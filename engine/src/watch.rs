@@ -6,9 +6,10 @@
 //!
 //! Invariants:
 //!
-//!   * `by_path[p]` holds slot s exactly if `by_slot[s]` holds p, and its modes are not empty
-//!   * `count` is the sum of what ZooKeeper counts of all entries; `recursive` is the number of
-//!     entries with a recursive watch
+//!   * `by_path[p]` holds slot s if `by_slot[s]` holds p, and its modes are not empty; else only as
+//!     long as `leaving` has p of s
+//!   * `count` is the sum of what ZooKeeper counts of all entries, those that are leaving too;
+//!     `recursive` is the number of entries with a recursive watch
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -25,6 +26,8 @@ use crate::tree::EventType;
 pub struct WatchTable {
     by_path: KeyedMap<Rc<str>, BTreeSet<u32>>,
     by_slot: BTreeMap<u32, BTreeMap<Rc<str>, Modes>>,
+    /// What connections had that are gone: one may have millions.
+    leaving: Vec<(u32, BTreeMap<Rc<str>, Modes>)>,
     count: usize,
     recursive: usize,
     /// Scratch for [`WatchTable::fire`].
@@ -95,10 +98,29 @@ impl WatchTable {
         true
     }
 
-    /// Removes everything of the connection in `slot`.
+    /// The connection in `slot` is gone: it has no watches any more. They are forgotten by and by.
     pub fn remove_slot(&mut self, slot: u32) {
-        for (path, modes) in self.by_slot.remove(&slot).unwrap_or_default() {
-            self.forget(slot, &path);
+        self.leaving.extend(self.by_slot.remove(&slot).map(|paths| (slot, paths)));
+    }
+
+    /// Whether watches of connections that are gone are still to be forgotten.
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Forgets watches of connections that are gone, `most` of them at most.
+    pub fn forget_leaving(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((slot, paths)) = self.leaving.last_mut() else { return };
+            let slot = *slot;
+            let Some((path, modes)) = paths.pop_first() else {
+                self.leaving.pop();
+                continue;
+            };
+            // The slot may have another connection, which has a watch there as well.
+            if self.modes(slot, &path) == Modes::NONE {
+                self.forget(slot, &path);
+            }
             self.recount(modes, Modes::NONE);
         }
     }
@@ -144,7 +166,8 @@ impl WatchTable {
     }
 
     fn forget(&mut self, slot: u32, path: &str) {
-        let slots = self.by_path.get_mut(path).expect("both indices hold this entry");
+        // A later connection of the slot may have forgotten the same.
+        let Some(slots) = self.by_path.get_mut(path) else { return };
         slots.remove(&slot);
         if slots.is_empty() {
             self.by_path.remove(path);
@@ -251,8 +274,35 @@ mod tests {
         assert_eq!(table.modes(1, "/a"), Modes::PERSISTENT);
         table.add(2, "/a", Modes::CHILD);
         table.remove_slot(1);
+        table.forget_leaving(10);
         assert_eq!((table.count(), table.by_path.len(), table.by_slot.len()), (1, 1, 1));
         table.remove_slot(2);
+        table.forget_leaving(10);
         assert_eq!((table.count(), table.by_path.len(), table.by_slot.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_is_gone_is_told_nothing_and_the_next_one_is_told_its_own() {
+        let mut table = WatchTable::new();
+        for path in ["/a", "/b", "/c"] {
+            table.add(1, path, Modes::DATA);
+        }
+        table.remove_slot(1);
+        table.add(1, "/b", Modes::PERSISTENT);
+        table.add(1, "/c", Modes::DATA);
+        let told = |table: &mut WatchTable, path| {
+            let mut told = Vec::new();
+            table.fire(EventType::NodeDataChanged, path, |slot| told.push(slot));
+            told
+        };
+        assert!(told(&mut table, "/a").is_empty());
+        assert_eq!(told(&mut table, "/b"), [1]);
+        assert_eq!(told(&mut table, "/c"), [1]);
+        table.forget_leaving(2);
+        assert!(table.has_leaving());
+        table.forget_leaving(10);
+        assert!(!table.has_leaving());
+        assert_eq!(told(&mut table, "/b"), [1]);
+        assert_eq!((table.count(), table.by_path.len(), table.by_slot.len()), (2, 1, 1));
     }
 }

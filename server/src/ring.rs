@@ -110,6 +110,8 @@ pub struct ListenerId(Slot);
 
 /// What a turn reports. Events of one connection come in the order in which they happened.
 pub trait Handler {
+    /// The ring has waited long enough: what follows is what this turn is about.
+    fn on_begin(&mut self) {}
     /// A client connected. Its socket belongs to the handler: to be adopted by this ring or
     /// another one, or dropped.
     fn on_accept(&mut self, listener: ListenerId, socket: OwnedFd, peer: SocketAddr);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ClientCore;
 use super::connection::{Read, Waiting};
-use super::receive::SPENT_BYTES_MAX;
+use super::receive::{SPENT_BYTES_MAX, SPENT_ON_WATCH};
 use crate::acl::{Id, READ};
 use crate::btree::Version;
 use crate::collections::FastMap;
@@ -192,10 +192,11 @@ impl ClientCore {
                 rules: &config.rules,
                 verdicts: &verdicts,
             };
-            let mut watches = SlotWatches { table: watches, slot };
+            let mut watches = SlotWatches { table: watches, slot, added: 0 };
             read::answer(version, &context, op, body, &mut watches, &mut connection.output);
             let before = self.spent;
-            self.spent += verdicts.spent();
+            let answer_bytes = connection.output.len() - start;
+            self.spent += answer_bytes + verdicts.spent() + watches.added * SPENT_ON_WATCH;
             if before <= SPENT_BYTES_MAX && self.spent > SPENT_BYTES_MAX {
                 // The turn is over for reads, and the next one begins with others.
                 self.walker = slot;
@@ -225,10 +226,12 @@ pub(super) struct ReadRequest<'a> {
 struct SlotWatches<'a> {
     table: &'a mut WatchTable,
     slot: u32,
+    added: usize,
 }
 
 impl Watches for SlotWatches<'_> {
     fn add(&mut self, modes: Modes, path: &str) {
+        self.added += 1;
         self.table.add(self.slot, path, modes);
     }
 

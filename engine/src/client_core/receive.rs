@@ -19,9 +19,12 @@ use crate::time::Instant;
 // Compat: FourLetterCommands.telnetCloseCmd
 pub const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
-/// What the reads of a turn may take that does not show in their answers: long ACL lists, and
-/// answers that became too long. Some tens of milliseconds.
+/// What the reads of a turn may take: their answers, those that became too long and were thrown
+/// away, and long ACL lists. Some tens of milliseconds.
 pub(super) const SPENT_BYTES_MAX: usize = 32 << 20;
+
+/// What a watch counts for.
+pub(super) const SPENT_ON_WATCH: usize = 512;
 
 /// What became of a frame.
 enum Taken {

@@ -1,5 +1,6 @@
 //! What a connection may have of its core's time, and how much may be on its way to it.
 
+use super::receive::SPENT_ON_WATCH;
 use super::*;
 use crate::jute::Writer;
 use crate::op::OpCode;
@@ -127,6 +128,59 @@ fn reads_that_take_much_and_answer_little_wait_for_another_turn() {
         world.finish_turn();
     }
     assert_eq!((answers, world.core.next_timeout()), (100, None));
+}
+
+#[test]
+fn long_answers_of_many_connections_take_several_turns() {
+    let mut script = Script::new();
+    let data = "d".repeat(1_000_000);
+    assert_eq!(script.run(&format!("create /a {data}")), "/a");
+    let mut world = World::of(script.tree.freeze(), 100);
+    for slot in 0..100 {
+        world.receive(slot, &[(OpCode::GetData, "/a")]);
+    }
+    world.finish_turn();
+    let mut answered = Vec::from_iter(world.sent.drain(..).map(|(slot, _)| slot));
+    while world.core.next_timeout() == Some(Instant::ZERO) {
+        assert_eq!(answered.len() % 34, 0, "34 answers have 32 MiB");
+        answered.append(&mut world.turn());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, Vec::from_iter(0..100));
+}
+
+#[test]
+fn millions_of_watches_are_forgotten_by_and_by() {
+    let mut world = World::new(1);
+    let most = u32::try_from(LEAVING_MAX).unwrap();
+    for number in 0..2 * most + 1 {
+        world.core.watches.add(0, &format!("/{number}"), Modes::DATA);
+    }
+    world.core.step(NOW, Input::Closed(id(0)), &mut Vec::new());
+    for left in [LEAVING_MAX + 1, 1, 0] {
+        world.turn();
+        assert_eq!(world.core.watches.count(), left);
+        assert_eq!(world.core.next_timeout() == Some(Instant::ZERO), left > 0);
+    }
+    world.turn();
+    assert_eq!(world.core.next_timeout(), None);
+}
+
+#[test]
+fn a_watch_counts_for_as_much_as_it_takes() {
+    let mut world = World::new(1);
+    world.receive(0, &[READ]);
+    let read = world.core.spent;
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    let frame = writer.begin_part();
+    writer.i32(1);
+    writer.i32(OpCode::Exists.to_wire());
+    writer.string("/nothing");
+    writer.bool(true);
+    writer.end_part(frame);
+    world.core.step(NOW, Input::Received(id(0), &bytes), &mut Vec::new());
+    assert!(world.core.spent >= read + SPENT_ON_WATCH);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) struct Events {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) now: Instant,
+    /// When the turn began.
+    began: Instant,
     outputs: Vec<Output>,
     /// A batch that was taken from the mailbox and is not published yet.
     ahead: Option<Arc<Batch>>,
@@ -81,6 +83,7 @@ impl Core {
             shared,
             clock,
             now: clock.instant(),
+            began: clock.instant(),
             outputs: Vec::new(),
             ahead: None,
             batch,
@@ -132,7 +135,7 @@ impl Core {
                 ordering.turn(&mut self.events)?;
             }
             self.finish_turn(ordering.as_deref_mut())?;
-            let took = self.events.clock.instant().since(self.events.now);
+            let took = self.events.clock.instant().since(self.events.began);
             self.events.clients.note_turn(took);
             if self.events.stopping && ordering.as_deref().is_none_or(Ordering::is_at_rest) {
                 return Ok(());
@@ -340,6 +343,10 @@ impl Events {
 }
 
 impl Handler for Events {
+    fn on_begin(&mut self) {
+        self.began = self.clock.instant();
+    }
+
     fn on_accept(&mut self, _listener: ListenerId, socket: OwnedFd, peer: SocketAddr) {
         self.accepted.push((socket, peer));
     }

@@ -107,6 +107,9 @@ impl Epoll {
         let asks_kernel = timeout == Some(Duration::ZERO);
         let timeout = bounded(timeout, self.run_timers());
         let has_outcomes = !self.outcomes.is_empty();
+        if has_outcomes {
+            handler.on_begin();
+        }
         self.report_outcomes(handler);
         // Saves a system call per turn of request and answer. Every other turn asks the
         // kernel, so that nobody's answers can keep the rest waiting; and so does one that the
@@ -116,6 +119,9 @@ impl Epoll {
         if !self.has_skipped_wait {
             let is_idle = !has_outcomes && self.ready.is_empty() && timeout != Some(Duration::ZERO);
             self.wait(timeout, is_idle)?;
+        }
+        if !has_outcomes {
+            handler.on_begin();
         }
         if self.shared.park.unpark() {
             handler.on_wake();

@@ -122,6 +122,7 @@ impl Uring {
         let may_wait = timeout != Some(Duration::ZERO) && self.overflow.is_empty();
         let parked = may_wait && self.shared.park.park();
         let entered = if parked { self.enter_and_wait(timeout) } else { self.enter() };
+        handler.on_begin();
         if self.shared.park.unpark() {
             handler.on_wake();
         }

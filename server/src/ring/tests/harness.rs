@@ -24,6 +24,7 @@ pub(super) enum Event {
 
 #[derive(Default)]
 pub(super) struct Record {
+    pub(super) turns: usize,
     pub(super) accepted: VecDeque<OwnedFd>,
     pub(super) received: BTreeMap<Slot, Vec<u8>>,
     pub(super) calls_received: usize,
@@ -57,6 +58,10 @@ impl Record {
 }
 
 impl Handler for Record {
+    fn on_begin(&mut self) {
+        self.turns += 1;
+    }
+
     fn on_accept(&mut self, _listener: ListenerId, socket: OwnedFd, peer: SocketAddr) {
         assert!(peer.ip().is_loopback());
         self.accepted.push_back(socket);

@@ -40,8 +40,10 @@ fn a_turn_that_must_not_wait_hears_what_has_come() {
         client.write_all(b"ping").unwrap();
         bed.send(first, b"answer");
         poll(&mut [PollFd::new(&other_end, PollFlags::IN)], None).unwrap();
+        let turns = bed.record.turns;
         bed.ring.turn(Some(Duration::ZERO), &mut bed.record).unwrap();
         assert_eq!(bed.record.received(second), b"ping");
+        assert_eq!(bed.record.turns, turns + 1, "a turn begins once");
     });
 }
 
