@@ -75,7 +75,7 @@ fn insist<T>(
             Ok(_) => {}
             Err(error) => assert!(disk.crashed(), "{error}"),
         }
-        *disk = disk.crash(random);
+        *disk = if random.percent(20) { disk.kill() } else { disk.crash(random) };
     }
     unreachable!("the last attempt is not stopped")
 }

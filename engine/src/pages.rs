@@ -118,7 +118,7 @@ impl Store {
     /// An empty store, or one that begins with the pages of a file.
     pub(crate) fn new(base: Option<Mapped>) -> Self {
         let used = base.as_ref().map_or(0, |base| base.pages() as usize);
-        let writer = Pages::new(base);
+        let writer = Writer::new(base);
         let holders = Holders::new();
         Self { writer, free: Vec::new(), free_in_file: Vec::new(), holders, used }
     }

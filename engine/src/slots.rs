@@ -64,8 +64,9 @@ impl Slots {
         if !volume.list()?.iter().any(|file| file == name) {
             return Ok(None);
         }
-        // What is read may be in a cache alone.
+        // What is read may be in a cache alone, and so may its name.
         volume.sync_file(name)?;
+        volume.sync_dir()?;
         let mut newest: Option<Self> = None;
         for slot in 0..2 {
             let mut block = [0; BLOCK_BYTES];

@@ -19,6 +19,7 @@
 
 pub mod data_dir;
 pub mod lock;
+pub mod removal;
 #[cfg(test)]
 mod tests;
 mod thread;

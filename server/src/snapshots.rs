@@ -22,6 +22,7 @@ use engine::snapshot::SnapshotWriter;
 use engine::zxid::Zxid;
 
 use crate::cores::Completions;
+use crate::disk::removal;
 use crate::storage::check_snapshot;
 use crate::threads;
 
@@ -244,7 +245,8 @@ impl Worker {
 
     fn remove(&self, found: &[Zxid], plan: &PurgePlan) -> io::Result<SnapshotWritten> {
         for zxid in &plan.snapshots {
-            fs::remove_file(self.directory.join(snapshot_name(*zxid)))?;
+            let path = self.directory.join(snapshot_name(*zxid));
+            removal::remove(&path, || self.go_on().is_ok())?;
         }
         sync_directory(&self.directory)?;
         let zxid = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
@@ -289,7 +291,7 @@ fn write_named(
     });
     if result.is_err() {
         // It counts for nothing, and the next start would remove it; but it takes room.
-        drop(fs::remove_file(&temporary));
+        drop(removal::remove(&temporary, || true));
     }
     result
 }

@@ -27,6 +27,7 @@ use rustix::fs::{Advice, fadvise};
 use crate::disk::data_dir::{
     DIRECTORY_NAME, DataDir, DataDirError, EXPORT_MARK, IMPORT_MARK, StoppedData,
 };
+use crate::disk::removal;
 use crate::disk::volume::Directory;
 use crate::exit::ExitCode;
 
@@ -321,7 +322,7 @@ pub fn check_snapshot(
 }
 
 fn open_file(path: &Path) -> Result<File, Unusable> {
-    File::open(path).map_err(|error| refused(path, "open", &error))
+    removal::open_whole(path).map_err(|error| refused(path, "open", &error))
 }
 
 fn open_checked(

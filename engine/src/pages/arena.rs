@@ -169,19 +169,6 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Pages of which the first are those of `base`, with their only writer.
-    pub(super) fn new(base: Option<Mapped>) -> Writer {
-        let base_pages = base.as_ref().map_or(0, Mapped::pages);
-        let unused = base_pages.next_multiple_of(EXTENT_PAGES);
-        let memory = Arc::new(Memory {
-            extents: (0..EXTENTS_MAX).map(|_| OnceLock::new()).collect(),
-            unused: AtomicU32::new(unused),
-            backed: AtomicU32::new(unused),
-        });
-        let pages = Self { memory, base: base.map(Arc::new) };
-        Writer { pages, current: 1, unused }
-    }
-
     /// A page. The caller got the number by rule 4 of the header.
     ///
     /// Panics when there is no such page, which only a damaged page of a file can ask for.
@@ -259,6 +246,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// The only writer of pages of which the first are those of `base`.
+    pub(super) fn new(base: Option<Mapped>) -> Self {
+        let base_pages = base.as_ref().map_or(0, Mapped::pages);
+        let unused = base_pages.next_multiple_of(EXTENT_PAGES);
+        let memory = Arc::new(Memory {
+            extents: (0..EXTENTS_MAX).map(|_| OnceLock::new()).collect(),
+            unused: AtomicU32::new(unused),
+            backed: AtomicU32::new(unused),
+        });
+        let pages = Pages { memory, base: base.map(Arc::new) };
+        Self { pages, current: 1, unused }
+    }
+
     pub(super) fn pages(&self) -> &Pages {
         &self.pages
     }

@@ -3,9 +3,10 @@
 //! # Why this is sound
 //!
 //! A mapping is a slice of bytes as long as nobody changes the file: ringkeeper writes a snapshot
-//! under a temporary name, and never opens one for writing after it got its final name. If
-//! somebody else truncates it while it is mapped, the kernel ends the process at the next access:
-//! nothing in here can prevent that, but [`super::Loader`] soon leaves the mapping behind.
+//! under a temporary name, and changes none that has got its final name, as long as somebody has a
+//! lock of it: who removes one cuts it shorter step by step. If somebody else truncates it while
+//! it is mapped, the kernel ends the process at the next access: nothing in here can prevent that,
+//! but [`super::Loader`] soon leaves the mapping behind.
 #![expect(unsafe_code, reason = "a mapped file is a slice only if nobody changes the file")]
 
 use std::fs::File;
@@ -33,6 +34,8 @@ pub(crate) fn block_checksum_append(checksum: u32, page: &Page) -> u32 {
 /// A mapped file that begins with pages.
 pub(crate) struct Mapped {
     map: Mmap,
+    /// A lock of the file lasts as long as the mapping.
+    _file: File,
     pages: u32,
     /// Of each block of pages.
     checksums: Vec<u32>,
@@ -45,7 +48,7 @@ impl Mapped {
         let map = unsafe { Mmap::map(file)? };
         // Everything is read once, front to back, to be checked; advice may be refused.
         drop(map.advise(Advice::WillNeed));
-        Ok(Self { map, pages: 0, checksums: Vec::new() })
+        Ok(Self { map, _file: file.try_clone()?, pages: 0, checksums: Vec::new() })
     }
 
     /// Says what the file begins with.

@@ -90,12 +90,13 @@ pub fn retire<V: Volume>(volume: &mut V, segment: SegmentId) -> Result<(), Stora
 /// Makes the result of a scan safe to rely on: what was read is durable, and what nobody was told
 /// of is gone.
 ///
-/// A frame may have been read from a cache alone; so nothing recovered is served, voted with or
-/// acknowledged before this.
+/// A frame may have been read from a cache alone, and a segment's name, too; so nothing recovered
+/// is served, voted with or acknowledged before this.
 pub fn settle<V: Volume>(volume: &mut V, report: &ScanReport) -> Result<(), StorageError> {
     for segment in &report.read {
         volume.sync_file(&segment_name(*segment))?;
     }
+    volume.sync_dir()?;
     for segment in report.stray.iter().rev() {
         retire(volume, *segment)?;
     }

@@ -4,6 +4,7 @@
 //!   <dataDir>/myid                               ZooKeeper's, and its other files
 //!   <dataDir>/ringkeeper/lock                    the process that has it
 //!   <dataDir>/ringkeeper/manifest                which generation counts
+//!   <dataDir>/ringkeeper/log-directory           where the log is, if that is elsewhere
 //!   <dataDir>/ringkeeper/importing               an import or a backup has not finished: its log
 //!   <dataDir>/ringkeeper/exported                a ZooKeeper goes on with the data
 //!   <dataDir>/ringkeeper/door                    where tools ask a running server: see `door`
@@ -26,13 +27,19 @@ use engine::epochs::{Epochs, EpochsFile};
 use engine::manifest::{MANIFEST_NAME, Manifest, generation_name, parse_generation_name};
 
 use super::lock::{Lock, LockError};
+use super::removal;
 use super::volume::Directory;
+use crate::threads;
 
 /// The directory within `dataDir` and `dataLogDir` that is ours.
 pub const DIRECTORY_NAME: &str = "ringkeeper";
 
 /// The file there that says: an import is under way, or was ended before its last step.
 pub const IMPORT_MARK: &str = "importing";
+
+/// The file there that says where the log is, if that is elsewhere. Without it, the directory of
+/// the snapshots would pass for that of a log without transactions.
+pub const LOG_NOTE: &str = "log-directory";
 
 /// The file there that says: the data was handed to a ZooKeeper.
 pub const EXPORT_MARK: &str = "exported";
@@ -49,6 +56,18 @@ pub enum DataDirError {
     /// There is data, where some was to be put.
     #[error("{} holds the data of a ringkeeper already", .0.display())]
     Exists(PathBuf),
+    /// The configuration names no directory for the log, which is in one of its own.
+    #[error(
+        "{}: the log of this data is in {}: name that as dataLogDir again, or acknowledged \
+         transactions are lost; if its files have been moved here, remove this one",
+        .note.display(), .log.display()
+    )]
+    LogElsewhere {
+        /// What says so.
+        note: PathBuf,
+        /// Where the log was last.
+        log: PathBuf,
+    },
 }
 
 /// A data directory that this process has.
@@ -68,6 +87,7 @@ impl DataDir {
     /// When this returns, no write of an earlier process is under way.
     pub fn open(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
         let (mut root, log_root, locks) = take(data, data_log)?;
+        check_log_note(root.path(), log_root.path())?;
         let manifest = match Manifest::open(&mut root)? {
             Some(mut manifest) => {
                 manifest.settle(&mut root)?;
@@ -76,11 +96,12 @@ impl DataDir {
             None => begin(&mut root, &log_root)?,
         };
         let log_root = log_root.path().to_owned();
-        let data_dir = Self { root, log_root, manifest, _locks: locks };
+        let mut data_dir = Self { root, log_root, manifest, _locks: locks };
         // Both belong together, or what looks like another generation is another server's.
         data_dir.snapshots()?;
         let logs = data_dir.logs()?;
         logs.await_writers(&logs.list()?)?;
+        note_log(&mut data_dir.root, &data_dir.log_root)?;
         data_dir.remove_others()?;
         Ok(data_dir)
     }
@@ -113,19 +134,35 @@ impl DataDir {
         Ok((snapshots, Directory::open(&self.log_root.join(&name))?))
     }
 
-    /// Switches to the next generation, all of which is durable. What was before is removed.
+    /// Switches to the next generation, all of which is durable. What was before is removed, by
+    /// and by, or at the next start.
     pub fn switch_to_next(&mut self) -> Result<(), StorageError> {
         self.manifest.switch(&mut self.root, self.manifest.generation() + 1)?;
-        self.remove_others()
+        let others = self.others()?;
+        drop(threads::start("remove", move || {
+            for path in others {
+                if let Err(error) = removal::remove_directory(&path) {
+                    tracing::warn!("{}: what is left is removed later: {error}", path.display());
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    /// The directories of generations that do not count.
+    fn others(&self) -> Result<Vec<PathBuf>, StorageError> {
+        let mut found = generations(self.root.path())?;
+        found.append(&mut generations(&self.log_root)?);
+        found.retain(|(generation, _)| *generation != self.generation());
+        Ok(found.into_iter().map(|(_, path)| path).collect())
     }
 
     fn remove_others(&self) -> Result<(), StorageError> {
-        for root in [self.root.path(), &self.log_root] {
-            for (generation, path) in generations(root)? {
-                if generation != self.generation() {
-                    let removed = std::fs::remove_dir_all(&path);
-                    removed.map_err(|error| failed(&path, "remove directory", &error))?;
-                }
+        for path in self.others()? {
+            match std::fs::remove_dir_all(&path) {
+                // Both roots may be one; or it was on its way out.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|error| failed(&path, "remove directory", &error))?,
             }
         }
         Ok(())
@@ -152,6 +189,7 @@ impl StoppedData {
         if !root.join(MANIFEST_NAME).exists() {
             return Ok(None);
         }
+        check_log_note(&root, &log_root)?;
         let mut locks = Vec::from_iter(Lock::share(&root)?);
         if log_root.is_dir() && !is_same(&root, &log_root) {
             locks.extend(Lock::share(&log_root)?);
@@ -214,6 +252,7 @@ impl NewData {
 
     /// From now on the data counts, all of which is durable.
     pub fn commit(&mut self) -> Result<(), StorageError> {
+        note_log(&mut self.root, self.log_root.path())?;
         Manifest::create(&mut self.root)?;
         self.is_committed = true;
         Ok(())
@@ -230,11 +269,46 @@ impl NewData {
 /// What the mark of unfinished data says, if there is one: where its log was begun. One of an
 /// earlier version says nothing.
 pub fn mark(root: &Path) -> Result<Option<PathBuf>, StorageError> {
-    let path = root.join(IMPORT_MARK);
-    match std::fs::read(&path) {
-        Ok(log) => Ok(Some(PathBuf::from(OsString::from_vec(log)))),
+    noted(&root.join(IMPORT_MARK))
+}
+
+/// The path that a file holds, if there is that file.
+fn noted(note: &Path) -> Result<Option<PathBuf>, StorageError> {
+    match std::fs::read(note) {
+        Ok(path) => Ok(Some(PathBuf::from(OsString::from_vec(path)))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(&path, "read", &error)),
+        Err(error) => Err(failed(note, "read", &error)),
+    }
+}
+
+/// Makes a file that holds a path, or changes it, as a whole.
+fn note(root: &mut Directory, name: &str, text: &Path) -> Result<(), StorageError> {
+    let (path, part) = (root.path().join(name), root.path().join(format!("{name}.tmp")));
+    let written = File::create(&part).and_then(|mut file| {
+        file.write_all(text.as_os_str().as_bytes())?;
+        file.sync_all()
+    });
+    let renamed = written.and_then(|()| std::fs::rename(&part, &path));
+    renamed.map_err(|error| failed(&path, "write", &error))?;
+    root.sync_dir()
+}
+
+/// Writes down where the log is, if that is elsewhere and is not known.
+fn note_log(root: &mut Directory, log_root: &Path) -> Result<(), StorageError> {
+    let log = log_root.canonicalize().map_err(|error| failed(log_root, "find", &error))?;
+    let is_known = noted(&root.path().join(LOG_NOTE))?.is_some_and(|noted| noted == log);
+    if is_known || is_same(root.path(), log_root) {
+        return Ok(());
+    }
+    note(root, LOG_NOTE, &log)
+}
+
+/// The log that was elsewhere is not here now.
+fn check_log_note(root: &Path, log_root: &Path) -> Result<(), DataDirError> {
+    let path = root.join(LOG_NOTE);
+    match noted(&path)? {
+        Some(log) if is_same(root, log_root) => Err(DataDirError::LogElsewhere { note: path, log }),
+        _ => Ok(()),
     }
 }
 
@@ -255,14 +329,7 @@ fn clear(
         refuse_unknown(root, log_root)?;
     }
     if marked != Some(&log) {
-        let (path, part) = (root.path().join(IMPORT_MARK), root.path().join("importing.tmp"));
-        let written = File::create(&part).and_then(|mut file| {
-            file.write_all(log.as_os_str().as_bytes())?;
-            file.sync_all()
-        });
-        let renamed = written.and_then(|()| std::fs::rename(&part, &path));
-        renamed.map_err(|error| failed(&path, "write", &error))?;
-        root.sync_dir()?;
+        note(root, IMPORT_MARK, &log)?;
     }
     for path in [root.path(), log_root.path()] {
         for (_, path) in generations(path)? {
@@ -310,6 +377,7 @@ fn begin(root: &mut Directory, log_root: &Directory) -> Result<Manifest, Storage
         Directory::open(&path.join(&name))?;
     }
     sync_made([root.path(), log_root.path()])?;
+    note_log(root, log_root.path())?;
     Manifest::create(root)
 }
 
@@ -356,134 +424,4 @@ fn failed(path: &Path, action: &'static str, error: &io::Error) -> StorageError 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(directory: &mut Directory, name: &str) {
-        directory.create_zeroed(name, 4096).unwrap();
-    }
-
-    #[test]
-    fn a_first_start_makes_everything_and_a_second_finds_it() {
-        let temporary = tempfile::tempdir().unwrap();
-        let (data, log) = (temporary.path().join("a/b"), temporary.path().join("c"));
-        let first = DataDir::open(&data, &log).unwrap();
-        write(&mut first.logs().unwrap(), "log.1");
-        assert!(matches!(DataDir::open(&data, &log), Err(DataDirError::Lock(_))));
-        drop(first);
-        let second = DataDir::open(&data, &log).unwrap();
-        assert_eq!(second.generation(), 1);
-        assert_eq!(second.logs().unwrap().list().unwrap(), ["log.1"]);
-        assert!(second.snapshots().unwrap().list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_import_that_begins_anew_empties_only_what_it_has_begun() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = |name| temporary.path().join(name);
-        let other = DataDir::open(&path("other"), &path("log")).unwrap();
-        write(&mut other.logs().unwrap(), "log.1");
-        drop(other);
-        assert!(NewData::begin(&path("data"), &path("log")).is_err());
-        assert_eq!(mark(&path("data").join(DIRECTORY_NAME)).unwrap(), None, "nothing is begun");
-        drop(NewData::begin(&path("data"), &path("data")).unwrap());
-        assert!(NewData::begin(&path("data"), &path("log")).is_err());
-        assert!(path("log").join("ringkeeper/generation.1/log.1").exists());
-        for _ in ["first", "again"] {
-            let begun = NewData::begin(&path("data"), &path("new")).unwrap();
-            write(&mut begun.directories().unwrap().1, "log.1");
-        }
-        let mut begun = NewData::begin(&path("data"), &path("new")).unwrap();
-        drop(begun.directories().unwrap());
-        begun.commit().unwrap();
-        begun.finish().unwrap();
-        let served = DataDir::open(&path("data"), &path("new")).unwrap();
-        assert_eq!(served.logs().unwrap().list().unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn a_log_in_use_by_another_server_is_refused() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = |name| temporary.path().join(name);
-        let first = DataDir::open(&path("a"), &path("log")).unwrap();
-        let error = DataDir::open(&path("b"), &path("log")).unwrap_err();
-        assert!(error.to_string().contains("in use"), "{error}");
-        drop(first);
-        DataDir::open(&path("b"), &path("log")).unwrap();
-    }
-
-    #[test]
-    fn an_unfinished_generation_is_removed_and_an_old_one_too() {
-        let temporary = tempfile::tempdir().unwrap();
-        let open = || DataDir::open(temporary.path(), temporary.path()).unwrap();
-        let data_dir = open();
-        write(&mut data_dir.logs().unwrap(), "log.old");
-        let (mut snapshots, _) = data_dir.prepare_next().unwrap();
-        write(&mut snapshots, "log.unfinished");
-        drop(data_dir);
-
-        let mut data_dir = open();
-        assert_eq!(data_dir.logs().unwrap().list().unwrap(), ["log.old"]);
-        let (_, mut logs) = data_dir.prepare_next().unwrap();
-        assert!(logs.list().unwrap().is_empty());
-        write(&mut logs, "log.new");
-        data_dir.switch_to_next().unwrap();
-        drop(data_dir);
-
-        let data_dir = open();
-        assert_eq!(data_dir.generation(), 2);
-        assert_eq!(data_dir.logs().unwrap().list().unwrap(), ["log.new"]);
-        assert!(!temporary.path().join("ringkeeper/generation.1").exists());
-    }
-
-    #[test]
-    fn data_without_a_manifest_is_refused() {
-        let temporary = tempfile::tempdir().unwrap();
-        let open = || DataDir::open(temporary.path(), temporary.path());
-        let data_dir = open().unwrap();
-        let root = temporary.path().join(DIRECTORY_NAME);
-        write(&mut data_dir.logs().unwrap(), "log.1");
-        drop(data_dir);
-        std::fs::remove_file(root.join(MANIFEST_NAME)).unwrap();
-        let error = open().unwrap_err().to_string();
-        assert!(error.contains("which generation") && error.contains("manifest"), "{error}");
-    }
-
-    #[test]
-    fn stopped_data_is_found_and_kept_from_others() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path();
-        assert!(StoppedData::open(path, path).unwrap().is_none());
-        assert!(!path.join(DIRECTORY_NAME).exists(), "nothing is made");
-        let running = DataDir::open(path, path).unwrap();
-        let error = StoppedData::open(path, path).unwrap_err().to_string();
-        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
-        drop(running);
-        let one = StoppedData::open(path, path).unwrap().unwrap();
-        let other = StoppedData::open(path, path).unwrap().unwrap();
-        drop(one);
-        assert!(matches!(DataDir::open(path, path), Err(DataDirError::Lock(_))));
-        drop(other);
-        DataDir::open(path, path).unwrap();
-    }
-
-    #[test]
-    fn directories_are_the_same_whatever_leads_there() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = |name| temporary.path().join(name);
-        assert!(is_same(&path("a"), &path("a")) && !is_same(&path("a"), &path("b")));
-        std::fs::create_dir(path("a")).unwrap();
-        std::os::unix::fs::symlink(path("a"), path("b")).unwrap();
-        assert!(is_same(&path("a"), &path("b")) && !is_same(&path("a"), temporary.path()));
-    }
-
-    #[test]
-    fn a_missing_generation_is_refused() {
-        let temporary = tempfile::tempdir().unwrap();
-        let open = || DataDir::open(temporary.path(), temporary.path());
-        drop(open().unwrap());
-        std::fs::remove_dir(temporary.path().join("ringkeeper/generation.1")).unwrap();
-        let error = open().unwrap_err().to_string();
-        assert!(error.contains("generation.1"), "{error}");
-    }
-}
+mod tests;

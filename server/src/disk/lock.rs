@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "lock";
 /// A pid and a line end; what is longer was not written by us.
 const PID_BYTES_MAX: u64 = 32;
+/// Every pid has so much room, so that each is written over the whole of the last one.
+const PID_CHARACTERS: usize = 10;
 
 /// Holds a data directory as long as it lives.
 #[derive(Debug)]
@@ -58,8 +60,9 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        // For people. It needs room if there is none yet, and a full disk is no reason not to start.
         let pid = std::process::id();
-        file.set_len(0).and_then(|()| writeln!(file, "{pid}")).map_err(failed)?;
+        drop(writeln!(file, "{pid:<PID_CHARACTERS$}"));
         Ok(Self { _file: file })
     }
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use engine::disk::{AlignedBuf, BLOCK_BYTES, StorageError, Volume};
+use rustix::fs::{Advice, fadvise};
 
+use super::removal;
 use crate::threads;
 
 /// How much is written at once when a file is filled.
@@ -81,6 +83,8 @@ impl Directory {
         for name in names {
             let file = self.checked(name, "open", File::open(self.path.join(name)))?;
             self.checked(name, "lock", file.lock())?;
+            // What such a process wrote without direct I/O may be in the cache, and nowhere else.
+            let _ = fadvise(&file, 0, None, Advice::DontNeed);
         }
         Ok(())
     }
@@ -189,11 +193,12 @@ impl Volume for Directory {
     fn remove(&mut self, name: &str) -> Result<(), StorageError> {
         *self.reading.borrow_mut() = None;
         let path = self.path.join(name);
-        let last = File::open(&path);
+        let last = File::options().write(true).open(&path);
         self.checked(name, "remove", fs::remove_file(&path))?;
-        // The blocks of a large file are freed when nobody has it open any more, which takes long
-        // while they are still being written: this thread need not wait for it.
-        drop(threads::start("remove", move || drop(last)));
+        // This thread need not wait until its blocks are free.
+        if let Ok(last) = last {
+            drop(threads::start("remove", move || removal::shrink(&last, || true)));
+        }
         Ok(())
     }
 
