@@ -179,6 +179,18 @@ pub struct Sources {
     pub arguments: Vec<Argument>,
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serving,
+    /// A tool looks for data, and does not need to know who else is in the ensemble.
+    Data,
+}
+
+/// The settings that say where data lies and how it is to be read.
+const DATA_KEYS: [&str; 4] =
+    ["dataDir", "dataLogDir", "extendedTypesEnabled", "emulate353TTLNodes"];
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -222,25 +234,26 @@ impl fmt::Display for Lines<'_> {
 impl Config {
     /// Reads the files that `sources` names and checks everything.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let mut settings = Settings::default();
-        let mut problems = Vec::new();
-        let mut arguments = Settings::default();
-        for argument in &sources.arguments {
-            arguments.add_argument(argument);
-        }
-        if let Some(path) = &sources.file {
-            read_into(&mut settings, path)?;
-        }
-        let dynamic = "dynamicConfigFile";
-        if let Some(file) = arguments.get(dynamic).or_else(|| settings.get(dynamic)) {
-            let file = PathBuf::from(&file.value);
-            problems = members_beside_dynamic_file(&settings);
-            read_into(&mut settings, &file)?;
-            problems.extend(strangers_in_dynamic_file(&settings, &file));
-        }
-        settings.overrule(arguments);
+        let (settings, problems) = sources.read(Purpose::Serving)?;
         let is_trial = sources.file.is_none() && !sources.is_short_form;
         Self::of(&settings, is_trial, problems, read_my_id)
+    }
+
+    /// Reads what says where data lies, and how it is to be read. Other settings that are wrong
+    /// keep nobody from the data: they are as if they were not there. Of the notes, there are
+    /// those about keys that are unknown or come twice.
+    pub fn load_for_data(sources: &Sources) -> Result<Self, ConfigError> {
+        let (settings, _) = sources.read(Purpose::Data)?;
+        let mut checker = Checker::new(&settings, false);
+        let mut config = checker.config();
+        config.server_id = read_my_id(&config.data_dir).ok().flatten();
+        checker.check_whole(&mut config);
+        checker.problems.retain(|problem| DATA_KEYS.contains(&problem.key.as_str()));
+        if !checker.problems.is_empty() {
+            return Err(ConfigError::Invalid(checker.problems, checker.unknown));
+        }
+        config.notes = [&settings.notes[..], &checker.unknown].concat();
+        Ok(config)
     }
 
     /// Checks everything that was read. `problems` are those that were met so far, `read_id` reads
@@ -284,6 +297,32 @@ impl Config {
         for note in &self.notes {
             note.log();
         }
+    }
+}
+
+impl Sources {
+    /// All settings, and what is wrong with the files that they stand in.
+    fn read(&self, purpose: Purpose) -> Result<(Settings, Vec<Problem>), ConfigError> {
+        let (mut settings, mut arguments) = (Settings::default(), Settings::default());
+        let mut problems = Vec::new();
+        for argument in &self.arguments {
+            arguments.add_argument(argument);
+        }
+        if let Some(path) = &self.file {
+            read_into(&mut settings, path)?;
+        }
+        let dynamic = "dynamicConfigFile";
+        if let Some(file) = arguments.get(dynamic).or_else(|| settings.get(dynamic)) {
+            let file = PathBuf::from(&file.value);
+            problems = members_beside_dynamic_file(&settings);
+            let read = read_into(&mut settings, &file);
+            if purpose == Purpose::Serving {
+                read?;
+            }
+            problems.extend(strangers_in_dynamic_file(&settings, &file));
+        }
+        settings.overrule(arguments);
+        Ok((settings, problems))
     }
 }
 

@@ -9,10 +9,12 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
 
 /// Lines that may wait for the writing thread; further ones are dropped.
 const LINES_MAX: usize = 65_536;
+
+/// Words for how much is logged.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// Keeps the log open. Dropping it writes out what still waits.
 #[must_use = "the log closes when this is dropped"]
@@ -25,31 +27,39 @@ pub struct Log {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is not in the right form.
-    #[error(
-        "log level {level:?}: {error}; allowed: error, warn, info, debug, trace, off, \
-         or a list like info,server::ring=debug"
-    )]
+    #[error("log level {level:?}: {reason}")]
     Level {
         /// What was given.
         level: String,
         /// What is wrong with it.
-        error: ParseError,
+        reason: String,
     },
     /// Somebody has opened one before.
     #[error("the log is open already")]
     AlreadyOpen,
 }
 
-/// Checks and takes `level`: a level, or a list of `target=level`.
-fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder()
-        .parse(level)
-        .map_err(|error| LogError::Level { level: level.to_owned(), error })
+/// Whether `level` is a level, or a list of levels and of `target=level`; if not, why.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    let allowed = format!("allowed: {}, or a list like info,server::ring=debug", LEVELS.join(", "));
+    // Any other word is taken for a target, of which all would be logged, and of the rest nothing.
+    let is_known = |part: &&str| {
+        part.contains('=') || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
+    };
+    if let Some(word) = level.split(',').find(|part| !is_known(part)) {
+        return Err(format!("{word:?} is no level; {allowed}"));
+    }
+    EnvFilter::builder().parse(level).map_err(|error| format!("{error}; {allowed}"))
 }
 
 /// Opens the log of the process.
 pub fn init(level: &str) -> Result<Log, LogError> {
-    let filter = filter(level)?;
+    let filter =
+        filter(level).map_err(|reason| LogError::Level { level: level.to_owned(), reason })?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_MAX)
@@ -78,8 +88,10 @@ mod tests {
         for level in ["info", "WARN", "off", "info,server::ring=debug", "server=trace"] {
             check(level, true);
         }
-        for level in ["server::ring=loud", "a=b=c", "info,=="] {
+        for level in ["server::ring=loud", "a=b=c", "info,==", "inof", "info,server::ring", ""] {
             check(level, false);
         }
+        let reason = super::check("warn,inof").unwrap_err();
+        assert!(reason.starts_with("\"inof\" is no level; allowed: error, warn,"), "{reason}");
     }
 }

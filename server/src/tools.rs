@@ -6,6 +6,8 @@ mod export;
 mod handover;
 mod import;
 mod inspect;
+mod owners;
+mod running;
 mod zookeeper;
 
 use std::io::{self, Write};
@@ -89,7 +91,8 @@ pub struct Import {
 
     /// Takes what can be read where something is missing or not as it says it was. A ZooKeeper
     /// would start from most of that, but not from logs without a snapshot (unless it is told
-    /// snapshot.trust.empty=true), nor from epochs that contradict each other.
+    /// snapshot.trust.empty=true), nor from epochs that contradict each other, nor from a damaged
+    /// log. Of that, if it is the last one, all is taken up to the damage.
     #[arg(long)]
     force: bool,
 }
@@ -276,6 +279,8 @@ impl From<CompressionName> for Compression {
 }
 
 impl DataArgs {
+    /// What a tool needs of the configuration. What is odd about it is said on the terminal.
+    #[expect(clippy::print_stderr, reason = "standard output is for the report")]
     fn load(self) -> Result<Config, ConfigError> {
         let mut sources = Sources { file: self.config, ..Sources::default() };
         let places = [
@@ -288,6 +293,10 @@ impl DataArgs {
         for (key, value) in self.define {
             sources.arguments.push(argument(&format!("-D {key}"), &key, value));
         }
-        Config::load(&sources)
+        let config = Config::load_for_data(&sources)?;
+        for note in &config.notes {
+            eprintln!("ringkeeper: {}", note.text);
+        }
+        Ok(config)
     }
 }

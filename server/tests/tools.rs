@@ -4,12 +4,16 @@
 
 #[path = "tools/backup.rs"]
 mod backup;
+#[path = "tools/ensemble.rs"]
+mod ensemble;
 #[path = "tools/export.rs"]
 mod export;
 #[path = "tools/import.rs"]
 mod import;
 #[path = "tools/inspect.rs"]
 mod inspect;
+#[path = "tools/owners.rs"]
+mod owners;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -89,35 +93,12 @@ impl Server {
     }
 
     fn srvr(&self) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(b"srvr").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        srvr_of(&self.address)
     }
 
     /// The data of a znode, as a client with a session reads it.
     fn data(&self, path: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let mut connect = Vec::new();
-        let mut writer = Writer::new(&mut connect);
-        writer.i32(0);
-        writer.i64(0);
-        writer.i32(10_000);
-        writer.i64(0);
-        writer.buf_or_null(Some(&[0; 16]));
-        call(&mut stream, &connect);
-        let mut request = Vec::new();
-        let mut writer = Writer::new(&mut request);
-        // Its xid, getData, and no watch behind the path.
-        writer.i32(1);
-        writer.i32(4);
-        writer.string(path);
-        writer.bytes(&[0]);
-        let reply = call(&mut stream, &request);
-        assert_eq!(reply[12..16], [0; 4], "the error of {path}");
-        let length = u32::from_be_bytes(reply[16..20].try_into().unwrap()) as usize;
-        reply[20..20 + length].to_vec()
+        call_for_data(&self.address, path)
     }
 }
 
@@ -126,6 +107,37 @@ impl Drop for Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+fn srvr_of(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"srvr").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn call_for_data(address: &str, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut connect = Vec::new();
+    let mut writer = Writer::new(&mut connect);
+    writer.i32(0);
+    writer.i64(0);
+    writer.i32(10_000);
+    writer.i64(0);
+    writer.buf_or_null(Some(&[0; 16]));
+    call(&mut stream, &connect);
+    let mut request = Vec::new();
+    let mut writer = Writer::new(&mut request);
+    // Its xid, getData, and no watch behind the path.
+    writer.i32(1);
+    writer.i32(4);
+    writer.string(path);
+    writer.bytes(&[0]);
+    let reply = call(&mut stream, &request);
+    assert_eq!(reply[12..16], [0; 4], "the error of {path}");
+    let length = u32::from_be_bytes(reply[16..20].try_into().unwrap()) as usize;
+    reply[20..20 + length].to_vec()
 }
 
 fn call(stream: &mut TcpStream, packet: &[u8]) -> Vec<u8> {

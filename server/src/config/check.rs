@@ -10,10 +10,11 @@ use engine::session::TimeoutLimits;
 
 use super::effects;
 use super::ensemble::Ensemble;
-use super::keys;
+use super::keys::{self, Effect};
 use super::settings::{Note, Problem, Setting, Settings};
 use super::{Backend, Config, Containers, MemberSettings};
 use crate::four_letter::Whitelist;
+use crate::logging;
 
 /// What a start without a configuration file assumes.
 const TRIAL_DATA_DIR: &str = "./ringkeeper-data";
@@ -65,7 +66,7 @@ impl<'a> Checker<'a> {
         let tick_ms = self.int("tickTime", TICK_MS) as i32;
         let extended_types = self.bool("extendedTypesEnabled", false);
         let data_dir = self.data_dir();
-        let log_level = self.text("ringkeeper.logLevel").unwrap_or("info").to_owned();
+        let log_level = self.log_level();
         Config {
             data_log_dir: self.text("dataLogDir").map_or_else(|| data_dir.clone(), PathBuf::from),
             data_dir,
@@ -115,7 +116,11 @@ impl<'a> Checker<'a> {
                 self.unknown.push(effects::unknown(setting));
                 continue;
             };
-            if let Err(allowed) = key.kind.check(&setting.value) {
+            // What does nothing may also be empty: the note says that it does nothing.
+            let is_idle = matches!(key.effect, Effect::Missing(_) | Effect::Built(_));
+            if let Err(allowed) = key.kind.check(&setting.value)
+                && !(is_idle && setting.value.is_empty())
+            {
                 self.problems.push(setting.problem(format!("must be {allowed}")));
                 continue;
             }
@@ -174,12 +179,16 @@ impl<'a> Checker<'a> {
         self.settings.get(key).map(|setting| setting.value.as_str())
     }
 
-    /// A number; `default` also where the value is no number, which was reported already.
-    pub(super) fn int(&self, key: &str, default: i64) -> i64 {
-        let given = self.settings.get(key).filter(|setting| {
+    /// A setting whose value is of the key's kind; that of any other was reported already.
+    pub(super) fn valid(&self, key: &str) -> Option<&'a Setting> {
+        self.settings.get(key).filter(|setting| {
             keys::find(key).is_some_and(|key| key.kind.check(&setting.value).is_ok())
-        });
-        given.and_then(|setting| keys::number(&setting.value)).unwrap_or(default)
+        })
+    }
+
+    /// A number; `default` also where the value is no number.
+    pub(super) fn int(&self, key: &str, default: i64) -> i64 {
+        self.valid(key).and_then(|setting| keys::number(&setting.value)).unwrap_or(default)
     }
 
     fn ms(&self, key: &str, default: i64) -> Duration {
@@ -188,6 +197,14 @@ impl<'a> Checker<'a> {
 
     fn bool(&self, key: &str, default: bool) -> bool {
         self.text(key).map_or(default, |value| value.eq_ignore_ascii_case("true"))
+    }
+
+    fn log_level(&mut self) -> String {
+        let Some(setting) = self.valid("ringkeeper.logLevel") else { return "info".to_owned() };
+        if let Err(reason) = logging::check(&setting.value) {
+            self.problems.push(setting.problem(reason));
+        }
+        setting.value.clone()
     }
 
     fn data_dir(&mut self) -> PathBuf {

@@ -46,7 +46,7 @@ impl Checker<'_> {
     }
 
     fn listen_host(&mut self) -> Option<IpAddr> {
-        let Some(setting) = self.settings.get("clientPortAddress") else {
+        let Some(setting) = self.valid("clientPortAddress") else {
             return self.is_trial.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         };
         let host = setting.value.as_str();

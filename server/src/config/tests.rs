@@ -221,6 +221,52 @@ fn settings_without_effect_say_so() {
 }
 
 #[test]
+fn what_does_nothing_may_be_empty() {
+    check_note("superUser=", tracing::Level::WARN, "superUser has no effect: SASL is missing here");
+    check_note("watchManagerName=", tracing::Level::INFO, "watchManagerName has no effect");
+    check_refused("dataLogDir=", "FOLDER/zoo.cfg, line 3: dataLogDir=: must be some text");
+    check_refused(
+        "clientPortAddress=",
+        "FOLDER/zoo.cfg, line 3: clientPortAddress=: must be some text",
+    );
+}
+
+#[test]
+fn a_log_level_that_is_none_is_refused() {
+    check_refused(
+        "ringkeeper.logLevel=inof",
+        "FOLDER/zoo.cfg, line 3: ringkeeper.logLevel=inof: \"inof\" is no level; allowed: error, \
+         warn, info, debug, trace, off, or a list like info,server::ring=debug",
+    );
+    check_refused(
+        "ringkeeper.logLevel=",
+        "FOLDER/zoo.cfg, line 3: ringkeeper.logLevel=: must be some text",
+    );
+    assert_eq!(load("clientPort=0\nringkeeper.logLevel=WARN").unwrap().log_level, "WARN");
+}
+
+#[test]
+fn only_settings_of_the_data_keep_a_tool_from_it() {
+    let folder = Folder::new();
+    let load = |text: &str| {
+        let file = Some(folder.write("zoo.cfg", text));
+        Config::load_for_data(&Sources { file, ..Sources::default() })
+    };
+    folder.write("myid", "two");
+    let wrong = "secureClientPort=1\ntickTime=x\nclientPortAddress=\nsslQuorum=true\n\
+                 dynamicConfigFile=/nowhere\nserver.1=a:1:2\nserver.2=b\ncolour=red";
+    let config = load(&format!("dataDir=/d\nextendedTypesEnabled=true\n{wrong}")).unwrap();
+    assert!(config.data_dir == Path::new("/d") && config.extended_types);
+    assert_eq!(config.listen, None, "no port was said");
+    let [note] = &config.notes[..] else { panic!("{:#?}", config.notes) };
+    assert!(note.text.contains("line 10: colour is not a known setting"), "{note:?}");
+    let refused = |text: &str| load(text).unwrap_err().to_string();
+    assert_eq!(refused("clientPort=x"), "configuration: dataDir is not set");
+    let error = refused("dataDir=/d\ndataLogDir=\nextendedTypesEnabled=1");
+    assert_eq!(error.lines().count(), 2, "{error}");
+}
+
+#[test]
 fn authentication_that_cannot_be_enforced_is_refused() {
     check_refused(
         "enforce.auth.enabled=true",

@@ -128,13 +128,19 @@ fn of_opening(opening: OpeningTimes) -> Vec<Metric> {
     list
 }
 
-/// Sizes of the replies of all cores.
+/// In front of each reply is its length, which the core counts as part of it.
+const LENGTH_BYTES: u64 = 4;
+
+/// Sizes of the replies of all cores, without the length in front of them.
+// Compat: NIOServerCnxn.sendResponse
 pub(super) fn response_sizes(cores: &[CoreReport]) -> SizeReport {
     let mut sizes = Sizes::default();
     for core in cores {
         sizes.merge(&core.stats.responses);
     }
-    size_report(sizes)
+    let reply = |bytes: Option<u64>| bytes.map(|bytes| bytes.saturating_sub(LENGTH_BYTES));
+    let Sizes { last, min, max } = sizes;
+    size_report(Sizes { last: reply(last), min: reply(min), max: reply(max) })
 }
 
 pub(super) fn size_report(sizes: Sizes) -> SizeReport {
@@ -220,6 +226,21 @@ mod tests {
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_length_in_front_of_a_reply_is_no_part_of_its_size() {
+        let mut core = CoreReport::default();
+        let sizes = |core: &CoreReport| {
+            let SizeReport { last, min, max } = response_sizes(std::slice::from_ref(core));
+            (last, min, max)
+        };
+        assert_eq!(sizes(&core), (-1, -1, -1));
+        // A reply to a ping: xid, zxid and error; then one with 8 bytes behind that.
+        for bytes in [20, 28] {
+            core.stats.responses.record(bytes);
+        }
+        assert_eq!(sizes(&core), (24, 16, 24));
     }
 
     #[test]

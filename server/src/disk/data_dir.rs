@@ -186,7 +186,8 @@ impl StoppedData {
     /// Finds the data; none if there is none.
     pub fn open(data: &Path, data_log: &Path) -> Result<Option<Self>, DataDirError> {
         let (root, log_root) = (data.join(DIRECTORY_NAME), data_log.join(DIRECTORY_NAME));
-        if !root.join(MANIFEST_NAME).exists() {
+        let manifest = root.join(MANIFEST_NAME);
+        if !manifest.try_exists().map_err(|error| failed(&manifest, "find", &error))? {
             return Ok(None);
         }
         check_log_note(&root, &log_root)?;

@@ -60,7 +60,7 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // For people. It needs room if there is none yet, and a full disk is no reason not to start.
+        // For people. It may need room, and a full disk is no reason not to start.
         let pid = std::process::id();
         drop(writeln!(file, "{pid:<PID_CHARACTERS$}"));
         Ok(Self { _file: file })

@@ -84,7 +84,8 @@ impl Directory {
             let file = self.checked(name, "open", File::open(self.path.join(name)))?;
             self.checked(name, "lock", file.lock())?;
             // What such a process wrote without direct I/O may be in the cache, and nowhere else.
-            let _ = fadvise(&file, 0, None, Advice::DontNeed);
+            let dropped = fadvise(&file, 0, None, Advice::DontNeed);
+            self.checked(name, "read", dropped.map_err(io::Error::from))?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use engine::tree::Tree;
 use engine::txnlog::{plan_segment, segments};
 use engine::zxid::Zxid;
 
+use super::owners;
 use super::zookeeper::SUPERSEDED;
 use crate::config::Config;
 use crate::disk::data_dir::{self, DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
@@ -52,6 +53,9 @@ pub(super) enum BackupError {
         /// Why there was none.
         error: io::Error,
     },
+    /// The copy would be what it is a copy of.
+    #[error("{}: the server has its own data there: choose another directory", .0.display())]
+    Source(PathBuf),
     /// The copy's directory can't be had.
     #[error(transparent)]
     Target(#[from] DataDirError),
@@ -62,6 +66,14 @@ pub(super) enum BackupError {
         .0.display()
     )]
     Import(PathBuf),
+    /// The copy's directory can't be made, or given to who is to have it.
+    #[error("{}: {error}{}", path.display(), owners::remedy(path, error))]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// Writing failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -132,6 +144,9 @@ pub(super) struct BackedUp {
 
 /// Copies the state of the server of `config` below `to`, the `dataDir` of whoever starts from it.
 pub(super) fn run(config: &Config, to: &Path) -> Result<BackedUp, BackupError> {
+    if [&config.data_dir, &config.data_log_dir].iter().any(|own| data_dir::is_same(own, to)) {
+        return Err(BackupError::Source(to.to_owned()));
+    }
     if let Some(finished) = finish_earlier(to)? {
         return Ok(finished);
     }
@@ -185,6 +200,7 @@ fn finish_earlier(to: &Path) -> Result<Option<BackedUp>, BackupError> {
     match storage::open_snapshot(&path) {
         Ok(tree) => {
             let bytes = fs::metadata(&path).map_err(BackupError::Snapshot)?.len();
+            give(&root, to)?;
             target.finish()?;
             Ok(Some(BackedUp { source: Source::Earlier, tree, bytes, target: root }))
         }
@@ -199,6 +215,7 @@ fn copy(
     source: Source,
     write: impl FnOnce(&Path) -> io::Result<u64>,
 ) -> Result<BackedUp, BackupError> {
+    owners::make_directory(to).map_err(at(to))?;
     let mut target = NewData::begin(to, to)?;
     if target.is_committed() {
         return Err(DataDirError::Exists(to.join(DIRECTORY_NAME)).into());
@@ -217,8 +234,20 @@ fn copy(
     let seed = RandomState::new().hash_one(&path);
     segments::begin(&mut log, plan_segment(seed, SEGMENT_FIRST, SEGMENT_BYTES), zxid)?;
     target.commit()?;
+    let root = to.join(DIRECTORY_NAME);
+    give(&root, to)?;
     target.finish()?;
-    Ok(BackedUp { source, tree, bytes, target: to.join(DIRECTORY_NAME) })
+    Ok(BackedUp { source, tree, bytes, target: root })
+}
+
+/// Gives the copy to the owner of the directory that it is in.
+fn give(root: &Path, to: &Path) -> Result<(), BackupError> {
+    owners::give(root, to).map_err(at(root))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |error| BackupError::Directory { path, error }
 }
 
 impl fmt::Display for BackedUp {

@@ -22,6 +22,7 @@ use engine::tree;
 use engine::zookeeper_files::Compression;
 
 use super::handover::{self, HandoverError, Staged, at};
+use super::owners;
 use super::zookeeper::{EpochFiles, NOTICE, ReadError, SUPERSEDED};
 use crate::assembly;
 use crate::config::Config;
@@ -112,7 +113,9 @@ fn elsewhere(config: &Config, request: &Request, to: &Path) -> Result<Exported, 
     let (source, copy) = (config.data_dir.join(MY_ID), to.join(MY_ID));
     if source.is_file() && !copy.exists() {
         fs::copy(&source, &copy).map_err(at(&copy))?;
+        owners::give(&copy, to).map_err(at(&copy))?;
     }
+    staged.give_to_owner_of(to)?;
     Ok(Exported { written: Some(written), target: staged.publish()?, kept: Vec::new() })
 }
 
@@ -147,9 +150,11 @@ fn in_place(config: &Config, request: &Request) -> Result<Exported, ExportError>
         }
         if *folder != config.data_dir && !place.exists() {
             fs::create_dir(&place).map_err(at(&place))?;
+            owners::give(&place, &root).map_err(at(&place))?;
         }
         sync_directory(folder).map_err(at(folder))?;
     }
+    staged.give_to_owner_of(&root)?;
     staged.publish()?;
     // The lock goes with the directory that it is in, so nobody comes in between.
     let exported = finish(&folders, target, Some(written));

@@ -15,6 +15,7 @@ use engine::zookeeper_files::{
     Compression, FileName, SnapshotReader, WriteOptions, write_packed_snapshot,
 };
 
+use super::owners;
 use super::zookeeper::{ACCEPTED_EPOCH, CURRENT_EPOCH};
 use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
@@ -26,7 +27,7 @@ const UNFINISHED: &str = ".version-2.exporting";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandoverError {
     /// A file or directory can't be made.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}{}", path.display(), owners::remedy(path, error))]
     Io {
         /// Which.
         path: PathBuf,
@@ -46,10 +47,21 @@ pub(super) enum HandoverError {
     },
 }
 
+/// A directory that goes with this, unless it has another name by then: what was not finished
+/// must not take room on a disk that may be full.
+#[derive(Debug)]
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
 /// Data that is whole and durable, but not in its place yet.
 #[derive(Debug)]
 pub(super) struct Staged {
-    folder: PathBuf,
+    folder: Unfinished,
     target: PathBuf,
     /// The snapshot's name.
     pub snapshot: String,
@@ -79,7 +91,9 @@ impl Staged {
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(at(&folder))?;
         }
-        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        owners::make_directory(data_dir).map_err(at(data_dir))?;
+        fs::create_dir(&folder).map_err(at(&folder))?;
+        let unfinished = Unfinished(folder.clone());
         let snapshot = FileName::snapshot(version.zxid(), compression);
         let path = folder.join(&snapshot);
         let bytes = write_snapshot(&path, version, compression).map_err(at(&path))?;
@@ -90,12 +104,18 @@ impl Staged {
             write_durably(&path, epoch.0.to_string().as_bytes()).map_err(at(&path))?;
         }
         sync_directory(&folder).map_err(at(&folder))?;
-        Ok(Self { folder, target: data_dir.join(ZOOKEEPER_FOLDER), snapshot, bytes })
+        let target = data_dir.join(ZOOKEEPER_FOLDER);
+        Ok(Self { folder: unfinished, target, snapshot, bytes })
+    }
+
+    /// Gives it to the owner of `model`, whose server is to start from it.
+    pub(super) fn give_to_owner_of(&self, model: &Path) -> Result<(), HandoverError> {
+        owners::give(&self.folder.0, model).map_err(at(&self.folder.0))
     }
 
     /// Puts it in its place, where there is nothing; where it is then.
     pub(super) fn publish(self) -> Result<PathBuf, HandoverError> {
-        match fs::rename(&self.folder, &self.target) {
+        match fs::rename(&self.folder.0, &self.target) {
             Ok(()) => {}
             Err(_) if self.target.symlink_metadata().is_ok() => {
                 return Err(HandoverError::Exists(self.target));

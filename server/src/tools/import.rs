@@ -20,6 +20,7 @@ use engine::manifest::MANIFEST_NAME;
 use engine::tree::Tree;
 use engine::txnlog::{LogConfig, plan_segment, segments};
 
+use super::running::{self, Sign};
 use super::zookeeper::{Found, ReadError, ZooKeeperDir};
 use crate::config::Config;
 use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
@@ -54,7 +55,13 @@ pub(super) enum ImportError {
         "the files change: stop the ZooKeeper first, then import again. Nothing of its data was \
          changed."
     )]
-    Running,
+    Changing,
+    /// Somebody may go on writing.
+    #[error(
+        "{0}: stop the ZooKeeper first, then import again, or what it writes from now on would be \
+         lost. Nothing of its data was changed."
+    )]
+    Running(Sign),
     /// An earlier import has been here.
     #[error("{} is there already: move it away first", .0.display())]
     Superseded(PathBuf),
@@ -98,8 +105,10 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
         if !is_marked {
             return Err(DataDirError::Exists(root).into());
         }
+        refuse_running(&source, config)?;
         return finish(NewData::begin(&config.data_dir, &config.data_log_dir)?, &source, None);
     }
+    refuse_running(&source, config)?;
     if let Some(target) = source.superseded_before() {
         return Err(ImportError::Superseded(target));
     }
@@ -114,7 +123,7 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
         return Err(ImportError::Doubtful(found.doubts));
     }
     if source.shape()? != before {
-        return Err(ImportError::Running);
+        return Err(ImportError::Changing);
     }
     let mut target = NewData::begin(&config.data_dir, &config.data_log_dir)?;
     if target.is_committed() {
@@ -127,10 +136,18 @@ pub(super) fn run(config: &Config, force: bool) -> Result<Imported, ImportError>
     }
     // Writing has taken a while, too.
     if source.shape()? != before {
-        return Err(ImportError::Running);
+        return Err(ImportError::Changing);
     }
+    refuse_running(&source, config)?;
     target.commit()?;
     finish(target, &source, Some(found))
+}
+
+fn refuse_running(source: &ZooKeeperDir, config: &Config) -> Result<(), ImportError> {
+    match running::look(source.folders(), config.listen) {
+        Some(sign) => Err(ImportError::Running(sign)),
+        None => Ok(()),
+    }
 }
 
 fn write(target: &NewData, tree: &mut Tree) -> Result<(), ImportError> {
@@ -147,6 +164,7 @@ fn finish(
     found: Option<Found>,
 ) -> Result<Imported, ImportError> {
     let kept = source.supersede()?;
+    source.give_successors()?;
     target.finish()?;
     Ok(Imported { found, kept })
 }

@@ -25,6 +25,7 @@ use engine::snapshot::format as snapshot_format;
 use engine::txnlog::format::SEGMENT_MAGIC;
 use engine::zookeeper_files::{Compression, LOG_MAGIC, SNAPSHOT_MAGIC};
 
+use super::owners;
 use crate::exit::ExitCode;
 pub(super) use line::Form;
 use line::{Line, Lines};
@@ -44,7 +45,7 @@ pub(super) struct Options {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InspectError {
     /// It cannot be read.
-    #[error("{}, offset {offset}: {error}", path.display())]
+    #[error("{}, offset {offset}: {error}{}", path.display(), owners::remedy(path, error))]
     Read {
         /// The file.
         path: PathBuf,
@@ -64,12 +65,18 @@ pub(super) enum InspectError {
         /// How it begins.
         found: String,
     },
+    /// Reading it might wait for somebody, or never end.
+    #[error("{}: this is no regular file", .0.display())]
+    Irregular(PathBuf),
     /// There is nothing to show.
     #[error("{}: no file of a ringkeeper or a ZooKeeper is in it", .0.display())]
     Nothing(PathBuf),
     /// Something was shown, and some of it is damaged.
     #[error("damage was found in {0} places")]
     Damaged(u64),
+    /// Something was shown, and some could not be read.
+    #[error("{0} files or directories could not be read: the lines `unreadable` say why")]
+    Unreadable(u64),
     /// The lines go nowhere.
     #[error("writing: {0}")]
     Write(io::Error),
@@ -79,8 +86,8 @@ impl InspectError {
     /// What the process tells whoever started it.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Read { .. } | Self::Nothing(_) => ExitCode::DataDir,
-            Self::Foreign { .. } => ExitCode::BadInvocation,
+            Self::Read { .. } | Self::Nothing(_) | Self::Unreadable(_) => ExitCode::DataDir,
+            Self::Foreign { .. } | Self::Irregular(_) => ExitCode::BadInvocation,
             Self::Damaged(_) => ExitCode::Damaged,
             Self::Write(_) => ExitCode::Unexpected,
         }
@@ -110,6 +117,7 @@ pub(super) fn run(path: &Path, options: Options, out: &mut impl Write) -> Result
         // Whoever read it has seen enough.
         Err(InspectError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Ok(()) if lines.damages() > 0 => Err(InspectError::Damaged(lines.damages())),
+        Ok(()) if lines.unreadable() > 0 => Err(InspectError::Unreadable(lines.unreadable())),
         shown => shown,
     }
 }
@@ -125,22 +133,31 @@ fn show_all(
     let mut files = Vec::new();
     collect(path, &mut files)?;
     let mut shown = 0;
-    for path in files {
-        let source = Source::open(&path)?;
-        match show_file(&source, options, lines) {
+    for file in files {
+        let source = file.and_then(|path| Source::open(&path));
+        match source.and_then(|source| show_file(&source, options, lines)) {
+            Ok(()) => shown += 1,
             // In a directory there may be others' files, too.
-            Err(InspectError::Foreign { .. }) => {}
-            result => {
-                result?;
-                shown += 1;
+            Err(InspectError::Foreign { .. } | InspectError::Irregular(_)) => {}
+            Err(InspectError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(InspectError::Read { path, offset, error }) => {
+                let reason = format!("{error}{}", owners::remedy(&path, &error));
+                lines.no_access(&path, offset, &reason)?;
             }
+            Err(error) => return Err(error),
         }
     }
-    if shown == 0 { Err(InspectError::Nothing(path.to_owned())) } else { Ok(()) }
+    match shown {
+        0 if lines.unreadable() == 0 => Err(InspectError::Nothing(path.to_owned())),
+        _ => Ok(()),
+    }
 }
 
-/// The files below a directory, sorted by path.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InspectError> {
+/// The files below a directory, sorted by path; and what could not be listed.
+fn collect(
+    folder: &Path,
+    files: &mut Vec<Result<PathBuf, InspectError>>,
+) -> Result<(), InspectError> {
     let at = |error| InspectError::Read { path: folder.to_owned(), offset: 0, error };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(at)? {
@@ -150,9 +167,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InspectError> 
     paths.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     for (path, kind) in paths {
         if kind.is_dir() {
-            collect(&path, files)?;
+            if let Err(error) = collect(&path, files) {
+                files.push(Err(error));
+            }
         } else if kind.is_file() {
-            files.push(path);
+            files.push(Ok(path));
         }
     }
     Ok(())
@@ -216,6 +235,10 @@ const BLOCK_BYTES: u64 = 4096;
 impl Source {
     fn open(path: &Path) -> Result<Self, InspectError> {
         let at = |error| InspectError::Read { path: path.to_owned(), offset: 0, error };
+        // Opening a pipe would wait for whoever writes to it.
+        if !fs::metadata(path).map_err(at)?.is_file() {
+            return Err(InspectError::Irregular(path.to_owned()));
+        }
         let file = File::open(path).map_err(at)?;
         let length = file.metadata().map_err(at)?.len();
         Ok(Self { path: path.to_owned(), file, length })

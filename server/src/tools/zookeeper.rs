@@ -14,7 +14,8 @@ use engine::zookeeper_files::{
 };
 use engine::zxid::{Epoch, Zxid};
 
-use crate::disk::data_dir::is_same;
+use super::owners;
+use crate::disk::data_dir::{DIRECTORY_NAME, is_same};
 use crate::exit::ExitCode;
 use crate::snapshots::sync_directory;
 use crate::storage::ZOOKEEPER_FOLDER;
@@ -42,7 +43,7 @@ const EDGE_BYTES: u64 = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     /// A file or directory cannot be reached.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}{}", path.display(), owners::remedy(path, error))]
     Io {
         /// Which.
         path: PathBuf,
@@ -67,13 +68,22 @@ pub(super) enum ReadError {
         error: LogError,
     },
     /// A transaction is none.
-    #[error("{}: {error}", path.display())]
+    #[error("{}, offset {offset}: {error}", path.display())]
     Txn {
-        /// Where.
+        /// The log.
         path: PathBuf,
+        /// Where in it.
+        offset: u64,
         /// What is wrong.
         error: RestoreError,
     },
+    /// One of these two, in a log that is not the last.
+    #[error(
+        "{0}. There are logs behind it, so what it has lost would be missing in between: take the \
+         data of another server. To go back to what was before the damage, move the later logs \
+         away, and import with --force."
+    )]
+    Between(Box<Self>),
     /// What the member of an ensemble has promised is not known.
     #[error(
         "{}, offset 0: {found:?} is not an epoch, and without it an epoch might be promised twice. \
@@ -92,9 +102,11 @@ impl ReadError {
     /// What the process tells whoever started it.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Snapshots(_) | Self::Log { .. } | Self::Txn { .. } | Self::Epoch { .. } => {
-                ExitCode::Damaged
-            }
+            Self::Snapshots(_)
+            | Self::Log { .. }
+            | Self::Txn { .. }
+            | Self::Between(_)
+            | Self::Epoch { .. } => ExitCode::Damaged,
             Self::Io { .. } | Self::Nothing(_) | Self::LogsBeside(_) => ExitCode::DataDir,
         }
     }
@@ -137,7 +149,8 @@ impl ZooKeeperDir {
         Self { data, logs, apart }
     }
 
-    fn folders(&self) -> impl Iterator<Item = &Path> {
+    /// Both, or the one that both are.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.data), self.apart.then_some(&self.logs)].into_iter().flatten().map(|p| &**p)
     }
 
@@ -210,13 +223,18 @@ impl ZooKeeperDir {
             None => Restore::from_nothing(mode),
         };
         let mut logs = Vec::new();
+        let mut damage = None;
         let replayed = selection.logs_after(from);
         for (index, (name, _)) in replayed.iter().enumerate() {
             let is_last = index + 1 == replayed.len();
-            notes.extend(replay(&self.logs.join(name), is_last, &mut restore)?);
+            damage = replay(&self.logs.join(name), is_last, &mut restore, &mut notes)?;
             logs.push(name.clone());
         }
         let (tree, report) = restore.finish();
+        doubts.extend(damage.map(|damage| {
+            let last = tree.applied();
+            format!("{damage}: what the log has behind {last}, the last one before, is lost")
+        }));
         doubts.extend(doubts_of(&report));
         if let Some((name, _, _)) = selection.snapshots.first().filter(|s| s.1 > tree.applied()) {
             doubts.push(format!("{name} is damaged, and the logs do not reach as far as it did"));
@@ -281,6 +299,22 @@ impl ZooKeeperDir {
         }
         Ok(moved)
     }
+
+    /// Gives what was made beside the superseded data to its owner, whose server goes on with it.
+    pub(super) fn give_successors(&self) -> Result<(), ReadError> {
+        let kept = self.data.with_file_name(SUPERSEDED);
+        let around = kept.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let around = around.unwrap_or(Path::new("."));
+        let model = if kept.exists() { &kept } else { around };
+        for folder in self.folders() {
+            for path in [folder.with_file_name(DIRECTORY_NAME), folder.to_owned()] {
+                if path.exists() {
+                    owners::give(&path, model).map_err(at(&path))?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The epochs that a ZooKeeper keeps beside its snapshots, if it has been a member of an ensemble.
@@ -341,26 +375,46 @@ fn doubts_of(report: &Report) -> Vec<String> {
     doubts
 }
 
-/// Replays one log; what there is to note.
-fn replay(path: &Path, is_last: bool, restore: &mut Restore) -> Result<Option<String>, ReadError> {
+/// Replays one log. Where the last one is damaged the replay ends, and the damage is what comes
+/// back: nothing is missing in front of it.
+fn replay(
+    path: &Path,
+    is_last: bool,
+    restore: &mut Restore,
+    notes: &mut Vec<String>,
+) -> Result<Option<ReadError>, ReadError> {
     let name = || path.file_name().unwrap_or_default().to_string_lossy();
     let mut reader = LogReader::new(File::open(path).map_err(at(path))?);
-    loop {
+    let damage = loop {
         match reader.next_txn() {
             Ok(Some(txn)) => {
-                let applied = restore.apply(txn);
-                applied.map_err(|error| ReadError::Txn { path: path.to_owned(), error })?;
+                if let Err(error) = restore.apply(txn) {
+                    let (path, offset) = (path.to_owned(), reader.txn_at());
+                    break ReadError::Txn { path, offset, error };
+                }
             }
-            Ok(None) => break,
+            Ok(None) => {
+                let torn = reader.torn_at();
+                let torn = torn.map(|at| format!("{}: the record at {at} was never whole", name()));
+                notes.extend(torn);
+                return Ok(None);
+            }
             // Compat: FileTxnIterator.goToNextLog; part of a header is damage.
             Err(LogError::NoHeader { bytes: 0 }) if is_last => {
-                return Ok(Some(format!("{} is empty", name())));
+                notes.push(format!("{} is empty", name()));
+                return Ok(None);
             }
-            Err(error) => return Err(ReadError::Log { path: path.to_owned(), error }),
+            Err(error) => {
+                let is_damage = !matches!(error, LogError::Io(_));
+                let error = ReadError::Log { path: path.to_owned(), error };
+                if is_damage {
+                    break error;
+                }
+                return Err(error);
+            }
         }
-    }
-    let torn = reader.torn_at();
-    Ok(torn.map(|offset| format!("{}: the record at {offset} was never whole", name())))
+    };
+    if is_last { Ok(Some(damage)) } else { Err(ReadError::Between(Box::new(damage))) }
 }
 
 /// Opens a snapshot; none if it is not worth reading.

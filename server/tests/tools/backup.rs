@@ -49,3 +49,14 @@ fn what_is_not_a_whole_backup_is_not_finished() {
     check_refused(&again(), 6, "an earlier backup that was not finished can't be used");
     assert!(to.join("ringkeeper/importing").exists());
 }
+
+#[test]
+fn the_directory_of_the_data_is_no_place_for_a_copy_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let server = Server::start(data);
+    let backup = || tool("backup", data, &["--to", data.to_str().unwrap()]);
+    check_refused(&backup(), 3, "the server has its own data there: choose another directory");
+    drop(server);
+    check_refused(&backup(), 3, "the server has its own data there: choose another directory");
+}

@@ -177,3 +177,17 @@ fn in_place_does_not_forget_what_the_zookeeper_had_promised() {
     let said = report(&tool("export", data, &["--in-place"]));
     assert!(said.contains("epochs     current 0, accepted 7"), "{said}");
 }
+
+#[test]
+fn what_could_not_be_written_takes_no_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("to"));
+    served(&data);
+    let mut command = Command::new("sh");
+    // No file may have more than some bytes, and whoever writes more is told so.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", BINARY, "export"]);
+    command.arg("--data-dir").arg(&data).args(["-D", "extendedTypesEnabled=true"]);
+    check_refused(&command.arg("--to").arg(&to).output().unwrap(), 3, "File too large");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "nothing is left");
+    report(&tool("export", &data, &["--to", to.to_str().unwrap()]));
+}

@@ -1,10 +1,12 @@
 //! `ringkeeper inspect`: what it shows of files of both kinds, whole and damaged.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use serde_json::Value;
 
 use super::{
@@ -211,6 +213,29 @@ fn what_is_foreign_or_unreadable_is_named() {
             assert_eq!(output.status.code(), Some(6), "{magic:?}");
         }
     }
+}
+
+#[test]
+fn one_file_that_cannot_be_read_does_not_hide_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    check_refused(&inspect(&pipe, &[]), 2, "pipe: this is no regular file");
+    write(folder.path(), "log", LOG_1);
+    // Longer than the kernel takes a path: root cannot read that either.
+    let part = "x".repeat(250);
+    let mut deep = OwnedFd::from(File::open(folder.path()).unwrap());
+    for _ in 0..20 {
+        mkdirat(&deep, &part, Mode::RWXU).unwrap();
+        deep = openat(&deep, &part, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    let found = lines(folder.path(), &[], 3);
+    assert_eq!(of_kind(&found, "txn").len(), 36);
+    let [hidden] = of_kind(&found, "unreadable")[..] else { panic!("{found:?}") };
+    assert!(hidden["path"].as_str().unwrap().ends_with(&part), "{hidden}");
+    assert!(hidden["reason"].as_str().unwrap().starts_with("File name too long"), "{hidden}");
+    write(folder.path(), "damaged", &LOG_1[..10]);
+    check_refused(&inspect(folder.path(), &[]), 6, "damage was found in 1 places");
 }
 
 #[test]

@@ -386,8 +386,8 @@ impl Elector {
             let missing = looking.missing(&self.config);
             tracing::warn!(
                 ?missing,
-                "this server has no data, so it does not vote: it waits for the others, and for \
-                 all of them if none has data; db.autocreate=true makes it vote at once"
+                "this server has no data, so it does not vote: {}",
+                waits_for(&missing)
             );
         }
         self.tell_all(now, out);
@@ -399,4 +399,33 @@ impl Elector {
 // Compat: FastLeaderElection.checkLeader
 fn leads(casts: &BTreeMap<ServerId, Cast>, leader: ServerId) -> bool {
     casts.get(&leader).is_some_and(|cast| cast.state == PeerState::Leading)
+}
+
+/// What a server without data waits for, in words; `missing` have not answered it.
+fn waits_for(missing: &[ServerId]) -> &'static str {
+    match missing {
+        [] => {
+            "other voters have data, but no quorum of voters with data has a leader: start those \
+             that had it, or restore all of them from one backup (docs/operations.md); if one \
+             without data voted, what they had acknowledged could be lost"
+        }
+        _ => {
+            "it waits for the missing ones, which may have some; only in a new ensemble, where no \
+             voter has ever had data, may db.autocreate=true let it begin without them"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_data_is_not_talked_into_losing_that_of_others() {
+        let with_data = waits_for(&[]);
+        assert!(with_data.contains("other voters have data"), "{with_data}");
+        assert!(!with_data.contains("autocreate"), "{with_data}");
+        let silent = waits_for(&[ServerId(2)]);
+        assert!(silent.contains("only in a new ensemble"), "{silent}");
+    }
 }

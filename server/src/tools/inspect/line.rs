@@ -4,6 +4,7 @@
 //! digests) are text, in hexadecimal, as ZooKeeper's own tools show them.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -85,16 +86,22 @@ pub(super) struct Lines<W> {
     form: Form,
     out: W,
     damages: u64,
+    unreadable: u64,
 }
 
 impl<W: Write> Lines<W> {
     pub(super) fn new(form: Form, out: W) -> Self {
-        Self { form, out, damages: 0 }
+        Self { form, out, damages: 0, unreadable: 0 }
     }
 
     /// How often something was damaged.
     pub(super) fn damages(&self) -> u64 {
         self.damages
+    }
+
+    /// How many files and directories could not be read.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     pub(super) fn write(&mut self, line: &Line) -> io::Result<()> {
@@ -108,6 +115,16 @@ impl<W: Write> Lines<W> {
     pub(super) fn damage(&mut self, offset: u64, reason: &str) -> io::Result<()> {
         self.damages += 1;
         let mut line = Line::new("damage");
+        line.number("offset", offset);
+        line.text("reason", reason);
+        self.write(&line)
+    }
+
+    /// Something cannot be read from here on.
+    pub(super) fn no_access(&mut self, path: &Path, offset: u64, reason: &str) -> io::Result<()> {
+        self.unreadable += 1;
+        let mut line = Line::new("unreadable");
+        line.text("path", &path.display().to_string());
         line.number("offset", offset);
         line.text("reason", reason);
         self.write(&line)

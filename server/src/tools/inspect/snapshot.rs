@@ -10,6 +10,7 @@ use engine::tree::{self, AclId, ExportCursor, Owner};
 use super::line::{Line, Lines};
 use super::txn::acl_value;
 use super::{InspectError, Options, Source};
+use crate::disk::removal;
 
 /// Shows a snapshot. The tree of a damaged one is not looked at: its pages can't be relied on.
 pub(super) fn show(
@@ -17,6 +18,10 @@ pub(super) fn show(
     options: Options,
     lines: &mut Lines<impl Write>,
 ) -> Result<(), InspectError> {
+    if removal::keep_whole(&source.file).is_err() {
+        // A server removes it: it has no name any more.
+        return Ok(());
+    }
     let snapshot = match Snapshot::open(&source.file) {
         Ok(snapshot) => snapshot,
         Err(error) => return damage(&error, lines),
