@@ -3,6 +3,8 @@
 //! A thread of its own writes one version at a time, at a moderate rate: the log on the same
 //! device comes first. A snapshot gets its name only when all of it is durable.
 
+mod pace;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::btree::Version;
 use engine::recovery::{
@@ -25,63 +27,10 @@ use crate::cores::Completions;
 use crate::disk::removal;
 use crate::storage::check_snapshot;
 use crate::threads;
+use pace::Pace;
 
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// Bytes per second at which a snapshot is written when there is time: the log, which writes to the
-/// same device, is hardly held up.
-const CALM_RATE: u64 = 256 << 20;
-
-/// Bytes per second at which one is read back when there is time: nothing waits for that but the
-/// room that older ones take.
-const READ_RATE: u64 = 64 << 20;
-
-/// And either at most.
-const RATE_MAX: u64 = 1 << 30;
-
-/// So many times a second, what was written is made durable.
-const SYNCS_PER_SECOND: u64 = 256;
-
-/// How fast a snapshot is written or read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pace {
-    bytes_per_second: u64,
-}
-
-impl Pace {
-    const CALM: Self = Self { bytes_per_second: CALM_RATE };
-    const CALM_READ: Self = Self { bytes_per_second: READ_RATE };
-    const FASTEST: Self = Self { bytes_per_second: RATE_MAX };
-
-    /// After so many bytes, they are made durable: one sync at the end of a large file would hold
-    /// up the log.
-    fn sync_bytes(self) -> usize {
-        (self.bytes_per_second / SYNCS_PER_SECOND) as usize
-    }
-
-    /// How long so many bytes take.
-    fn time_for(self, bytes: u64) -> Duration {
-        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
-    }
-
-    /// When `bytes` were written at last, and that began so long ago. Under load, writing takes at
-    /// most half of the time in which the next snapshot becomes due: what is logged until a
-    /// snapshot is done has to be replayed at a restart.
-    fn write_after(bytes: u64, since: Duration) -> Self {
-        Self::within(since / 2, bytes, Self::CALM)
-    }
-
-    /// And reading back at most a quarter: the next one is written when it is over.
-    fn read_after(bytes: u64, since: Duration) -> Self {
-        Self::within(since / 4, bytes, Self::CALM_READ)
-    }
-
-    fn within(time: Duration, bytes: u64, calm: Self) -> Self {
-        let per_second = bytes as f64 / time.as_secs_f64();
-        Self { bytes_per_second: (per_second as u64).clamp(calm.bytes_per_second, RATE_MAX) }
-    }
-}
 
 /// The thread, as the ordering core sees it. When this has been dropped, nothing is written any
 /// more: a snapshot that is under way fails.
@@ -165,7 +114,8 @@ impl Worker {
             self.read_pace = Pace::read_after(bytes, began - at);
         }
         let mut writer = SnapshotWriter::new(version.clone());
-        let bytes = write_named(&self.directory, zxid, pace, |chunk| {
+        let go_on = || self.go_on().is_ok();
+        let bytes = write_named(&self.directory, zxid, pace, go_on, |chunk| {
             self.go_on()?;
             Ok(writer.fill(chunk, CHUNK_BYTES))
         })?;
@@ -264,23 +214,31 @@ fn is_full(error: &io::Error) -> bool {
 pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     let zxid = version.zxid();
     let mut writer = SnapshotWriter::new(version);
-    write_named(directory, zxid, Pace::CALM, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
+    write_named(directory, zxid, Pace::CALM, || true, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
 }
 
 /// Writes what comes from `source` as the snapshot file of `zxid`, in the same way. Whether it is
 /// one is for the caller to see.
 pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io::Result<u64> {
-    write_named(directory, zxid, Pace::CALM, |chunk| {
-        let limit = CHUNK_BYTES as u64;
-        Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
-    })
+    write_named(
+        directory,
+        zxid,
+        Pace::CALM,
+        || true,
+        |chunk| {
+            let limit = CHUNK_BYTES as u64;
+            Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
+        },
+    )
 }
 
-/// `fill` appends the next chunk, and says whether there is more.
+/// `fill` appends the next chunk, and says whether there is more; `go_on`, whether there is time to
+/// remove with care what was not finished.
 fn write_named(
     directory: &Path,
     zxid: Zxid,
     pace: Pace,
+    go_on: impl Fn() -> bool,
     fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
 ) -> io::Result<u64> {
     let temporary = directory.join(temporary_name(zxid));
@@ -291,7 +249,7 @@ fn write_named(
     });
     if result.is_err() {
         // It counts for nothing, and the next start would remove it; but it takes room.
-        drop(removal::remove(&temporary, || true));
+        drop(removal::remove(&temporary, go_on));
     }
     result
 }
@@ -337,12 +295,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-
-    #[test]
-    fn the_largest_tree_takes_its_time() {
-        assert_eq!(Pace::CALM.time_for(CALM_RATE), Duration::from_secs(1));
-        assert_eq!(Pace::CALM.time_for(1 << 40), Duration::from_secs(4096));
-    }
 
     struct World {
         map: Map,
@@ -396,24 +348,6 @@ mod tests {
         fn found(&self) -> Vec<u64> {
             self.worker.list().unwrap().iter().map(|zxid| zxid.0).collect()
         }
-    }
-
-    #[test]
-    fn a_snapshot_takes_half_of_the_time_until_the_next_one_if_need_be() {
-        let rate = |mib: u64, ms| Pace::write_after(mib << 20, Duration::from_millis(ms));
-        assert_eq!(rate(200, 1000), Pace { bytes_per_second: 400 << 20 });
-        assert_eq!(rate(100, 1000), Pace::CALM, "there is time");
-        assert_eq!(rate(100, 1), Pace::FASTEST);
-        assert_eq!(rate(100, 0), Pace::FASTEST);
-        assert_eq!((Pace::CALM.sync_bytes(), Pace::FASTEST.sync_bytes()), (1 << 20, 4 << 20));
-    }
-
-    #[test]
-    fn it_is_read_back_in_a_quarter_of_that_time_if_need_be() {
-        let rate = |mib: u64, ms| Pace::read_after(mib << 20, Duration::from_millis(ms));
-        assert_eq!(rate(200, 1000), Pace { bytes_per_second: 800 << 20 });
-        assert_eq!(rate(10, 1000), Pace::CALM_READ, "there is time");
-        assert_eq!(rate(100, 0), Pace::FASTEST);
     }
 
     #[test]

@@ -24,7 +24,8 @@
 //! Invariants:
 //!
 //!   * a vote that is counted was cast in this round, or by a server that has decided
-//!   * in one round the votes that a server sends only get better
+//!   * in one round the votes that a server sends only get better, unless it has left a decision:
+//!     whoever hears a worse one takes it for one that looks anew
 //!   * a server without data neither decides for itself nor is counted, unless all are without
 //!
 //! Compat: FastLeaderElection, QuorumCnxManager. Reopening and quick decisions are our own; peers

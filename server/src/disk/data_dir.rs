@@ -87,9 +87,9 @@ impl DataDir {
     /// When this returns, no write of an earlier process is under way.
     pub fn open(data: &Path, data_log: &Path) -> Result<Self, DataDirError> {
         let (mut root, log_root, locks) = take(data, data_log)?;
-        check_log_note(root.path(), log_root.path())?;
         let manifest = match Manifest::open(&mut root)? {
             Some(mut manifest) => {
+                check_log_note(root.path(), log_root.path())?;
                 manifest.settle(&mut root)?;
                 manifest
             }
@@ -101,7 +101,10 @@ impl DataDir {
         data_dir.snapshots()?;
         let logs = data_dir.logs()?;
         logs.await_writers(&logs.list()?)?;
-        note_log(&mut data_dir.root, &data_dir.log_root)?;
+        if let Err(error) = note_log(&mut data_dir.root, &data_dir.log_root) {
+            // On a full disk it is written another time.
+            tracing::warn!("{error}");
+        }
         data_dir.remove_others()?;
         Ok(data_dir)
     }
@@ -294,14 +297,19 @@ fn note(root: &mut Directory, name: &str, text: &Path) -> Result<(), StorageErro
     root.sync_dir()
 }
 
-/// Writes down where the log is, if that is elsewhere and is not known.
+/// Writes down where the log is, if that is elsewhere.
 fn note_log(root: &mut Directory, log_root: &Path) -> Result<(), StorageError> {
     let log = log_root.canonicalize().map_err(|error| failed(log_root, "find", &error))?;
-    let is_known = noted(&root.path().join(LOG_NOTE))?.is_some_and(|noted| noted == log);
-    if is_known || is_same(root.path(), log_root) {
-        return Ok(());
+    match noted(&root.path().join(LOG_NOTE))? {
+        // Of data that never came to count.
+        Some(_) if is_same(root.path(), log_root) => {
+            root.remove(LOG_NOTE)?;
+            root.sync_dir()
+        }
+        None if is_same(root.path(), log_root) => Ok(()),
+        Some(noted) if noted == log => Ok(()),
+        _ => note(root, LOG_NOTE, &log),
     }
-    note(root, LOG_NOTE, &log)
 }
 
 /// The log that was elsewhere is not here now.

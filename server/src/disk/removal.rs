@@ -3,13 +3,19 @@
 //! A file system gives all blocks of a removed file back in one go. ext4 that discards them holds
 //! up everybody's syncs for 0.2 s at a time then, with a snapshot of 1.3 GB five times in a row.
 //! So a file loses its name, and is cut shorter step by step until it is small enough to go at
-//! once. Whoever wants to go on reading one that has no name any more holds a shared lock.
+//! once. Whoever wants to go on reading one that has no name any more holds a shared lock; one that
+//! has another name (a hard link) is left as it is.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::Duration;
+
+use crate::threads;
 
 /// What goes at once.
 const STEP_BYTES: u64 = 8 << 20;
@@ -17,15 +23,38 @@ const STEP_BYTES: u64 = 8 << 20;
 /// Time for others between two steps.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Files that may wait for [`remove_soon`]; further ones go at once.
+const WAITING_MAX: usize = 64;
+
 /// Removes a file. Its name is gone when this returns, and its blocks are, unless `go_on` said no
 /// or somebody reads it: then they go with the last that has it open.
 pub fn remove(path: &Path, go_on: impl Fn() -> bool) -> io::Result<()> {
-    let file = File::options().write(true).open(path);
-    fs::remove_file(path)?;
-    if let Ok(file) = file {
+    if let Some(file) = unlink(path)? {
         shrink(&file, go_on);
     }
     Ok(())
+}
+
+/// The same for who has no time: a thread frees the blocks of one file after the other.
+pub fn remove_soon(path: &Path) -> io::Result<()> {
+    static THREAD: LazyLock<Option<SyncSender<File>>> = LazyLock::new(|| {
+        let (files, inbox) = mpsc::sync_channel::<File>(WAITING_MAX);
+        let work = move || inbox.iter().for_each(|file| shrink(&file, || true));
+        threads::start("remove", work).is_ok().then_some(files)
+    });
+    if let (Some(file), Some(files)) = (unlink(path)?, &*THREAD) {
+        // If too many wait already, this one goes here.
+        drop(files.try_send(file));
+    }
+    Ok(())
+}
+
+/// Takes a file's name away, and hands it over if it can be cut; a symbolic link goes itself.
+fn unlink(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    let file = options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    fs::remove_file(path)?;
+    Ok(file.ok())
 }
 
 /// Removes a directory and the files in it.
@@ -45,10 +74,14 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
     gone(fs::remove_dir(path))
 }
 
-/// Gives the blocks of a file back that has lost its name, unless somebody reads it.
-pub fn shrink(file: &File, go_on: impl Fn() -> bool) {
-    let Ok(metadata) = file.metadata() else { return };
+/// Gives the blocks of a file back that has lost its name, unless it has others or somebody reads
+/// it.
+fn shrink(file: &File, go_on: impl Fn() -> bool) {
     if file.try_lock().is_err() {
+        return;
+    }
+    let Ok(metadata) = file.metadata() else { return };
+    if metadata.nlink() > 0 {
         return;
     }
     let mut bytes = metadata.len();
@@ -61,8 +94,7 @@ pub fn shrink(file: &File, go_on: impl Fn() -> bool) {
     }
 }
 
-/// Opens a file that is not cut short while this handle, a copy of it or a mapping is there. One
-/// that is being removed is not found.
+/// Opens a file that is not cut short while this handle, a copy of it or a mapping is there.
 pub fn open_whole(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     keep_whole(&file)?;
@@ -72,7 +104,10 @@ pub fn open_whole(path: &Path) -> io::Result<File> {
 /// The same for one that is open. Where there are no locks, nothing is cut short either.
 pub fn keep_whole(file: &File) -> io::Result<()> {
     match file.try_lock_shared() {
-        Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::NotFound.into()),
+        Err(fs::TryLockError::WouldBlock) => {
+            let reason = "another process has locked it, or is removing it";
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, reason))
+        }
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(()),
     }
 }
@@ -131,10 +166,23 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_being_removed_is_not_found() {
+    fn what_has_another_name_is_left_as_it_is() {
+        let (folder, path) = file();
+        let other = folder.path().join("other");
+        fs::hard_link(&path, &other).unwrap();
+        remove(&path, || true).unwrap();
+        assert_eq!(other.metadata().unwrap().len(), BYTES);
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        remove(&path, || true).unwrap();
+        assert!(path.symlink_metadata().is_err());
+        assert_eq!(other.metadata().unwrap().len(), BYTES);
+    }
+
+    #[test]
+    fn one_that_is_being_removed_cannot_be_had() {
         let (_folder, path) = file();
         let remover = File::open(&path).unwrap();
         remover.lock().unwrap();
-        assert_eq!(open_whole(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(open_whole(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     }
 }

@@ -10,7 +10,6 @@ use engine::disk::{AlignedBuf, BLOCK_BYTES, StorageError, Volume};
 use rustix::fs::{Advice, fadvise};
 
 use super::removal;
-use crate::threads;
 
 /// How much is written at once when a file is filled.
 const FILL_BYTES: usize = 256 << 10;
@@ -193,14 +192,7 @@ impl Volume for Directory {
 
     fn remove(&mut self, name: &str) -> Result<(), StorageError> {
         *self.reading.borrow_mut() = None;
-        let path = self.path.join(name);
-        let last = File::options().write(true).open(&path);
-        self.checked(name, "remove", fs::remove_file(&path))?;
-        // This thread need not wait until its blocks are free.
-        if let Ok(last) = last {
-            drop(threads::start("remove", move || removal::shrink(&last, || true)));
-        }
-        Ok(())
+        self.checked(name, "remove", removal::remove_soon(&self.path.join(name)))
     }
 
     fn sync_file(&mut self, name: &str) -> Result<(), StorageError> {

@@ -102,17 +102,18 @@ impl Decided {
             return false;
         }
         let (members, decided) = (&config.members, self.decision.vote);
-        let vote = notification.vote().filter(|vote| vote.zxid.is_some());
-        let Some(vote) = vote.filter(|vote| members.weight(vote.leader) > 0) else {
-            return false;
-        };
-        let is_better = vote.round >= decided.round && vote.rank() > decided.rank();
-        let has_left = vote.round != decided.round || vote.rank() < decided.rank();
-        if has_left {
+        let Some(vote) = notification.vote() else { return false };
+        let counts = vote.zxid.is_some() && members.weight(vote.leader) > 0;
+        let is_later = counts && vote.round > decided.round;
+        let is_better = counts && vote.round >= decided.round && vote.rank() > decided.rank();
+        // Also without data, and for nobody that could lead.
+        let is_anew = vote.round < decided.round || vote.rank() < decided.rank();
+        let is_left = sender == decided.leader
+            && (is_later || (is_anew && self.supporters.contains(&sender)));
+        if is_later || is_anew {
             self.supporters.retain(|id| *id != sender);
             self.received.remove(&sender);
         }
-        let is_left = has_left && sender == decided.leader;
         let is_kept =
             is_better || is_left || !members.is_quorum(|id| self.supporters.contains(&id));
         if is_kept {

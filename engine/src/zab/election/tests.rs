@@ -259,6 +259,17 @@ fn a_decision_is_reopened_when_those_who_made_it_leave() {
     let mut world = following_in_round_2();
     world.hear(2, Look, (2, 8, 1, 1));
     assert!(world.elector.reopened(), "the leader has started anew");
+    let mut world = following_in_round_2();
+    world.hear(2, Look, (2, -1, 0, 1));
+    assert!(world.elector.reopened(), "without its data, too");
+
+    // An older word of a leader that was not heard in the round: it may be there all the same.
+    let mut world = looking();
+    let vote = (2, 8, 1, 2);
+    world.hear(1, Look, vote).hear(4, Look, vote).hear(5, Look, vote).pass(200);
+    world.check_decided(Some((Role::Following, vote)));
+    world.hear(2, Look, (2, 8, 1, 1));
+    assert!(!world.elector.reopened());
 
     let mut world = following();
     world.elector.config.fast = false;

@@ -153,3 +153,24 @@ fn a_log_that_is_elsewhere_is_not_forgotten() {
     std::fs::remove_file(ours.join(LOG_NOTE)).unwrap();
     assert_eq!(open("data").unwrap().logs().unwrap().list().unwrap(), ["log.1"]);
 }
+
+#[test]
+fn where_the_log_of_a_first_start_was_to_be_binds_nobody() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = |name| temporary.path().join(name);
+    let ours = path("data").join(DIRECTORY_NAME);
+    let begin = || {
+        drop(Directory::open(&ours).unwrap());
+        std::fs::write(ours.join(LOG_NOTE), "/log").unwrap();
+    };
+    begin();
+    drop(DataDir::open(&path("data"), &path("data")).unwrap());
+    drop(DataDir::open(&path("data"), &path("data")).unwrap());
+    std::fs::remove_dir_all(path("data")).unwrap();
+    begin();
+    let mut target = NewData::begin(&path("data"), &path("data")).unwrap();
+    drop(target.directories().unwrap());
+    target.commit().unwrap();
+    target.finish().unwrap();
+    drop(DataDir::open(&path("data"), &path("data")).unwrap());
+}

@@ -18,9 +18,8 @@ pub(super) fn show(
     options: Options,
     lines: &mut Lines<impl Write>,
 ) -> Result<(), InspectError> {
-    if removal::keep_whole(&source.file).is_err() {
-        // A server removes it: it has no name any more.
-        return Ok(());
+    if let Err(error) = removal::keep_whole(&source.file) {
+        return Ok(lines.no_access(&source.path, 0, &error.to_string())?);
     }
     let snapshot = match Snapshot::open(&source.file) {
         Ok(snapshot) => snapshot,

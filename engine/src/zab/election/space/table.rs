@@ -21,10 +21,10 @@ use super::Reached;
 #[rustfmt::skip]
 const TABLE: &[(&str, &str, &str, [&str; 3])] = &[
     //receiver    sender       vote       older    same     newer
-    ("empty",     "following", "better", [". cd",  ".cd",   ""     ]),
+    ("empty",     "following", "better", [" .cd",  ".cd",   ""     ]),
     ("empty",     "leading",   "better", [" c.d",  ".cd",   " .c"  ]),
     ("empty",     "looking",   "better", [" av",   ".cv d", " .c"  ]),
-    ("empty",     "looking",   "none",   ["",      ".cv",   ""     ]),
+    ("empty",     "looking",   "none",   ["a",     ".cv",   "."    ]),
     ("following", "following", "better", ["",      ".",     ""     ]),
     ("following", "following", "same",   ["",      ".",     ""     ]),
     ("following", "following", "worse",  ["",      ".",     ""     ]),
@@ -32,7 +32,7 @@ const TABLE: &[(&str, &str, &str, [&str; 3])] = &[
     ("following", "leading",   "same",   ["",      ".",     ""     ]),
     ("following", "leading",   "worse",  ["",      ".",     ""     ]),
     ("following", "looking",   "better", ["",      "ao",    ""     ]),
-    ("following", "looking",   "none",   ["",      "a",     "a"    ]),
+    ("following", "looking",   "none",   ["",      "a",     "o a"  ]),
     ("following", "looking",   "same",   ["",      "a",     "o a"  ]),
     ("following", "looking",   "worse",  ["",      "a",     "a"    ]),
     ("following", "stranger",  "none",   [" a",    "a .",   " ."   ]),
@@ -77,7 +77,7 @@ const TABLE: &[(&str, &str, &str, [&str; 3])] = &[
     ("watching",  "leading",   "same",   ["",      ".cd",   ""     ]),
     ("watching",  "looking",   "better", [" a",    "dv",    "v"    ]),
     ("watching",  "looking",   "same",   ["",      "c",     " v"   ]),
-    ("watching",  "looking",   "worse",  [" a",    "c",     "v"    ]),
+    ("watching",  "looking",   "worse",  [" a",    "c .",   "v"    ]),
 ];
 
 /// The table, with or without what takes a wide run.
