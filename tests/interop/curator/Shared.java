@@ -14,7 +14,10 @@ import org.apache.curator.framework.recipes.atomic.DistributedAtomicLong;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicValue;
 import org.apache.curator.framework.recipes.cache.CuratorCache;
 import org.apache.curator.framework.recipes.cache.CuratorCacheListener;
+import org.apache.curator.framework.recipes.cache.PathChildrenCache;
+import org.apache.curator.framework.recipes.cache.TreeCache;
 import org.apache.curator.framework.recipes.queue.DistributedDelayQueue;
+import org.apache.curator.framework.recipes.queue.DistributedIdQueue;
 import org.apache.curator.framework.recipes.queue.DistributedPriorityQueue;
 import org.apache.curator.framework.recipes.queue.DistributedQueue;
 import org.apache.curator.framework.recipes.queue.QueueBuilder;
@@ -37,9 +40,12 @@ final class Shared {
         recipes.put("queue", Shared::queue);
         recipes.put("priority queue", Shared::priorityQueue);
         recipes.put("delay queue", Shared::delayQueue);
+        recipes.put("queue with ids", Shared::idQueue);
         recipes.put("simple queue", Shared::simpleQueue);
         recipes.put("cache", Shared::cache);
         recipes.put("cache of a single node", Shared::nodeCache);
+        recipes.put("cache of children", Shared::childrenCache);
+        recipes.put("cache of a tree", Shared::treeCache);
     }
 
     static void sharedCount(Main.Env env, String path) throws Exception {
@@ -184,6 +190,23 @@ final class Shared {
         }
     }
 
+    static void idQueue(Main.Env env, String path) throws Exception {
+        Queue<String> taken = new ConcurrentLinkedQueue<>();
+        try (DistributedIdQueue<String> in =
+                        QueueBuilder.builder(env.one, null, TEXT, path).buildIdQueue();
+                DistributedIdQueue<String> out =
+                        QueueBuilder.builder(env.other, into(taken), TEXT, path).buildIdQueue()) {
+            in.start();
+            in.put("kept", "k");
+            in.put("removed", "r");
+            in.flushPuts(10, TimeUnit.SECONDS);
+            Main.same(1, in.remove("r"), "items with that id");
+            out.start();
+            Main.eventually(() -> taken.size() == 1, "one item");
+            Main.same("[kept]", taken.toString(), "the other item");
+        }
+    }
+
     static void simpleQueue(Main.Env env, String path) throws Exception {
         SimpleDistributedQueue in = new SimpleDistributedQueue(env.one, path);
         SimpleDistributedQueue out = new SimpleDistributedQueue(env.other, path);
@@ -231,6 +254,40 @@ final class Shared {
             Main.eventually(() -> "z".equals(new String(cache.get(path).get().getData())),
                     "its new data");
             Main.same(1, cache.size(), "nodes in the cache");
+        }
+    }
+
+    @SuppressWarnings("deprecation")
+    static void childrenCache(Main.Env env, String path) throws Exception {
+        BlockingQueue<String> events = new LinkedBlockingQueue<>();
+        env.one.create().creatingParentsIfNeeded().forPath(path + "/old", "0".getBytes());
+        try (PathChildrenCache cache = new PathChildrenCache(env.one, path, true)) {
+            cache.getListenable().addListener((client, event) ->
+                    events.add(event.getType() + " " + event.getData().getPath()));
+            cache.start(PathChildrenCache.StartMode.BUILD_INITIAL_CACHE);
+            Main.same("0", new String(cache.getCurrentData(path + "/old").getData()), "old data");
+            env.other.create().forPath(path + "/new", "1".getBytes());
+            Main.same("CHILD_ADDED " + path + "/new", events.poll(10, TimeUnit.SECONDS),
+                    "an event");
+            env.other.setData().forPath(path + "/new", "2".getBytes());
+            Main.same("CHILD_UPDATED " + path + "/new", events.poll(10, TimeUnit.SECONDS),
+                    "an event");
+            env.other.delete().forPath(path + "/old");
+            Main.same("CHILD_REMOVED " + path + "/old", events.poll(10, TimeUnit.SECONDS),
+                    "an event");
+        }
+    }
+
+    @SuppressWarnings("deprecation")
+    static void treeCache(Main.Env env, String path) throws Exception {
+        env.one.create().creatingParentsIfNeeded().forPath(path + "/a/b", "0".getBytes());
+        try (TreeCache cache = new TreeCache(env.one, path)) {
+            cache.start();
+            Main.eventually(() -> cache.getCurrentData(path + "/a/b") != null, "what was there");
+            env.other.create().forPath(path + "/a/b/c", "1".getBytes());
+            Main.eventually(() -> cache.getCurrentData(path + "/a/b/c") != null, "a new znode");
+            env.other.delete().deletingChildrenIfNeeded().forPath(path + "/a/b");
+            Main.eventually(() -> cache.getCurrentChildren(path + "/a").isEmpty(), "none below");
         }
     }
 }
