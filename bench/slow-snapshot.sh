@@ -2,6 +2,7 @@
 # Resident memory while a snapshot takes a minute, under full write load on a million znodes.
 # usage: slow-snapshot.sh RINGKEEPER RINGKEEPER_BENCH [BYTES_PER_SECOND]
 #
+# Fails if the server's memory more than doubles, or if no snapshot was held up.
 # Snapshots go to a file system of their own, whose device a cgroup slows down; the log does not.
 # Needs root, loop devices and the blkio controller of cgroups v1, and 6 GB of disk.
 set -euo pipefail
@@ -50,12 +51,27 @@ memory() { awk -v field="$1:" '$1 == field { print int($2 / 1024) }' "/proc/$pid
 load --seconds 1 > /dev/null
 # The snapshot that an idle server takes is written at full speed.
 sleep 5
-before=$(memory VmRSS)
+before=$(memory VmRSS) written=$(grep -c 'snapshot written' "$directory/server.log" || true)
 mkdir -p "$group"
 echo "$(lsblk -dno MAJ:MIN "$device" | tr -d ' ') $rate" > "$group/blkio.throttle.write_bps_device"
 for task in /proc/"$pid"/task/*; do
     echo "${task##*/}" > "$group/tasks"
 done
 load --seconds 90
-echo "resident memory: $before MiB before, $(memory VmHWM) MiB at most"
-grep -o 'snapshot written.*' "$directory/server.log" | tail -1
+peak=$(memory VmHWM)
+echo "resident memory: $before MiB before, $peak MiB at most"
+snapshot=$(sed -n 's/.*\(snapshot written.*\)/\1/p' "$directory/server.log" |
+    tail -n +$((written + 1)) | tail -1)
+echo "${snapshot:-no snapshot was written meanwhile}"
+bytes=$(sed -n 's/.* bytes=\([0-9]*\).*/\1/p' <<< "$snapshot")
+took_ms=$(sed -n 's/.* took_ms=\([0-9]*\).*/\1/p' <<< "$snapshot")
+# A tenth less than what the rate makes of it: the kernel may let a burst through.
+least_ms=$((${bytes:-0} * 900 / rate))
+if [ "${took_ms:-0}" -le "$least_ms" ]; then
+    echo "failed: a snapshot at $rate bytes per second takes more than $least_ms ms"
+    exit 1
+fi
+if [ "$peak" -gt $((2 * before)) ]; then
+    echo "failed: the peak is more than twice what it was before"
+    exit 1
+fi

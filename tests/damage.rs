@@ -130,6 +130,11 @@ fn a_later_format_is_refused_with_the_advice_to_upgrade() {
         assert!(!matches!(error.kind, StorageErrorKind::Damaged(_)));
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().contains("newer"), "{error}");
+        assert_eq!(error.file, name);
+        let disk = SharedDisk::new(disk);
+        let mut source = Passing(Vec::new());
+        let recovered = recovery::recover(&mut disk.clone(), &mut disk.clone(), &mut source, 0);
+        assert_eq!(recovered.map(drop), Err(error), "a start says the same");
     }
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use engine::epochs::{EPOCHS_NAME, Epochs, EpochsFile};
-use engine::manifest::{MANIFEST_NAME, Manifest};
-use engine::slots::PAYLOAD_BYTES_MAX;
+use engine::manifest::{MANIFEST_KIND, MANIFEST_NAME, Manifest};
+use engine::slots::{PAYLOAD_BYTES_MAX, Slots};
 use engine::txnlog::format::{FRAME_MAGIC, SEGMENT_MAGIC};
 use engine::zxid::Epoch;
 use tests::sim::disk::SimDisk;
@@ -43,4 +43,12 @@ fn golden_slots_are_read_and_would_be_written() {
     }
     assert_eq!(Manifest::open(&mut golden).unwrap().unwrap().generation(), 7);
     assert_eq!(EpochsFile::open(&mut golden).unwrap().unwrap().epochs(), epochs(last));
+}
+
+#[test]
+fn what_a_later_server_adds_to_the_manifest_is_passed_over() {
+    let mut disk = SimDisk::default();
+    let payload = [&7_u64.to_le_bytes()[..], b"more"].concat();
+    Slots::create(&mut disk, MANIFEST_NAME, MANIFEST_KIND, &payload).unwrap();
+    assert_eq!(Manifest::open(&mut disk).unwrap().unwrap().generation(), 7);
 }

@@ -152,6 +152,9 @@ mod tests {
             assert_eq!(Epochs::decode(&encoded[..7]), None);
         }
         assert_eq!(Epochs::decode(&epochs(3, 7).encode(true)), None);
+        // What a later server has added is passed over.
+        let longer = [epochs(7, 3).encode(true), vec![0xff; 5]].concat();
+        assert_eq!(Epochs::decode(&longer), Some((epochs(7, 3), true)));
     }
 
     #[test]

@@ -105,6 +105,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_system_refuses_has_the_documented_code() {
+        let page = include_str!("../../docs/operations.md");
+        let rows = page.lines().filter(|line| line.contains("io_uring is forbidden"));
+        let rows: Vec<_> = rows.filter(|line| line.starts_with("| 7 |")).collect();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        for error in [
+            RingError::Missing,
+            RingError::Forbidden,
+            RingError::TooOld("a feature"),
+            RingError::Memory,
+            RingError::Descriptors,
+            RingError::Other(io::Error::other("broken")),
+        ] {
+            let error = RunError::from(error);
+            assert_eq!(error.exit_code().number(), 7, "{error}");
+        }
+        assert_eq!(RunError::System(Errno::AGAIN.into()).exit_code().number(), 7);
+    }
+
+    #[test]
     fn each_kind_of_failure_of_a_core_has_its_code() {
         let storage = StorageError::io("log.1".to_owned(), "append", &io::Error::other("broken"));
         let damage = StorageError::damaged("log.1".to_owned(), 4096, Damage::SegmentHeader);

@@ -80,7 +80,7 @@ struct Worker {
 
 impl Worker {
     const fn new(directory: PathBuf, several: usize, ends: Arc<AtomicBool>) -> Self {
-        Self { directory, several, ends, last: None, read_pace: Pace::CALM_READ }
+        Self { directory, several, ends, last: None, read_pace: Pace::CALM }
     }
 
     fn run(mut self, inbox: &Receiver<(Version, Kept)>, done: &Completions) {
@@ -114,8 +114,7 @@ impl Worker {
             self.read_pace = Pace::read_after(bytes, began - at);
         }
         let mut writer = SnapshotWriter::new(version.clone());
-        let go_on = || self.go_on().is_ok();
-        let bytes = write_named(&self.directory, zxid, pace, go_on, |chunk| {
+        let bytes = write_named(&self.directory, zxid, pace, |chunk| {
             self.go_on()?;
             Ok(writer.fill(chunk, CHUNK_BYTES))
         })?;
@@ -133,7 +132,7 @@ impl Worker {
         if !plan.snapshots.is_empty() {
             self.read_back(plan.log_needed_after, self.read_pace)?;
         }
-        self.remove(&found, &plan)
+        self.remove(&found, &plan, removal::remove_soon)
     }
 
     /// Makes room on a full disk: writes a snapshot, if there is room for it, and removes all but
@@ -156,7 +155,7 @@ impl Worker {
         let newest = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
         // Clients wait for the room.
         self.read_back(newest, Pace::FASTEST)?;
-        self.remove(&found, &newest_plan(&found))
+        self.remove(&found, &newest_plan(&found), removal::remove)
     }
 
     /// Makes sure that a start could take this snapshot.
@@ -193,10 +192,14 @@ impl Worker {
         Ok(found)
     }
 
-    fn remove(&self, found: &[Zxid], plan: &PurgePlan) -> io::Result<SnapshotWritten> {
+    fn remove(
+        &self,
+        found: &[Zxid],
+        plan: &PurgePlan,
+        remove: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<SnapshotWritten> {
         for zxid in &plan.snapshots {
-            let path = self.directory.join(snapshot_name(*zxid));
-            removal::remove(&path, || self.go_on().is_ok())?;
+            remove(&self.directory.join(snapshot_name(*zxid)))?;
         }
         sync_directory(&self.directory)?;
         let zxid = found.last().copied().ok_or(io::ErrorKind::NotFound)?;
@@ -214,31 +217,23 @@ fn is_full(error: &io::Error) -> bool {
 pub fn write_snapshot(directory: &Path, version: Version) -> io::Result<u64> {
     let zxid = version.zxid();
     let mut writer = SnapshotWriter::new(version);
-    write_named(directory, zxid, Pace::CALM, || true, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
+    write_named(directory, zxid, Pace::CALM, |chunk| Ok(writer.fill(chunk, CHUNK_BYTES)))
 }
 
 /// Writes what comes from `source` as the snapshot file of `zxid`, in the same way. Whether it is
 /// one is for the caller to see.
 pub fn copy_snapshot(directory: &Path, zxid: Zxid, mut source: impl Read) -> io::Result<u64> {
-    write_named(
-        directory,
-        zxid,
-        Pace::CALM,
-        || true,
-        |chunk| {
-            let limit = CHUNK_BYTES as u64;
-            Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
-        },
-    )
+    write_named(directory, zxid, Pace::CALM, |chunk| {
+        let limit = CHUNK_BYTES as u64;
+        Ok(source.by_ref().take(limit).read_to_end(chunk)? == CHUNK_BYTES)
+    })
 }
 
-/// `fill` appends the next chunk, and says whether there is more; `go_on`, whether there is time to
-/// remove with care what was not finished.
+/// `fill` appends the next chunk, and says whether there is more.
 fn write_named(
     directory: &Path,
     zxid: Zxid,
     pace: Pace,
-    go_on: impl Fn() -> bool,
     fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>,
 ) -> io::Result<u64> {
     let temporary = directory.join(temporary_name(zxid));
@@ -249,7 +244,7 @@ fn write_named(
     });
     if result.is_err() {
         // It counts for nothing, and the next start would remove it; but it takes room.
-        drop(removal::remove(&temporary, go_on));
+        drop(removal::remove_soon(&temporary));
     }
     result
 }

@@ -457,4 +457,24 @@ mod tests {
         let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
         assert!(matches!(checked, Err(Unusable::Damaged(_))), "{checked:?}");
     }
+
+    #[test]
+    fn a_snapshot_of_a_later_format_is_told_from_a_damaged_one() {
+        let unusable = |version, features, page_bytes| {
+            let error = SnapshotError::Unsupported { version, features, page_bytes };
+            unusable(Path::new("snapshot.7"), error)
+        };
+        for (version, features, says) in [
+            (2, 0, "format version 2, this ringkeeper reads up to 1: start a newer one"),
+            (1, 5, "unknown feature bits 0x5: start a newer ringkeeper"),
+        ] {
+            let newer = unusable(version, features, 4096);
+            assert!(matches!(newer, Unusable::Newer(_)), "{newer:?}");
+            assert_eq!(newer.to_string(), says);
+        }
+        for (version, page_bytes) in [(0, 4096), (1, 8192)] {
+            let damaged = unusable(version, 0, page_bytes);
+            assert!(matches!(damaged, Unusable::Damaged(_)), "{damaged:?}");
+        }
+    }
 }

@@ -32,3 +32,9 @@ mod server;
 mod sessions;
 #[path = "integration/start.rs"]
 mod start;
+
+/// Says that a test does not look at anything, and why. With `NO_SKIPS`, that is a failure.
+fn skip(reason: &str) {
+    assert!(std::env::var_os("NO_SKIPS").is_none(), "it is to be looked at, but {reason}");
+    eprintln!("skipped: {reason}");
+}

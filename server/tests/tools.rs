@@ -1,6 +1,6 @@
 //! The tools of the binary, run as a user does, on files that a real ZooKeeper 3.9.3 wrote.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "test code fails and reports so")]
 
 #[path = "tools/backup.rs"]
 mod backup;

@@ -7,7 +7,7 @@ use crate::op::OpCode;
 use crate::order::{Item, Segment};
 use crate::prep::script::Script;
 use crate::records::{ConnectRequest, Modes};
-use crate::tree::{self, Effects, EventType, OwnerMode, Tree, Trigger};
+use crate::tree::{self, AclId, Effects, EventType, OwnerMode, Tree, Trigger};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -66,15 +66,38 @@ impl World {
         self.core.step(NOW, Input::Received(id(slot), &bytes), &mut Vec::new());
     }
 
-    fn finish_turn(&mut self) {
+    /// Ends a turn; nothing that it sends has arrived yet.
+    fn end_turn(&mut self) -> Vec<Output> {
         let mut out = Vec::new();
         self.core.finish_turn(NOW, &mut out);
-        for output in out {
+        out
+    }
+
+    /// What was sent last has arrived.
+    fn arrive(&mut self, slot: u32) {
+        self.core.step(NOW, Input::Sent(id(slot), Vec::new()), &mut Vec::new());
+    }
+
+    /// Ends a turn, and all that it sends arrives.
+    fn finish_turn(&mut self) {
+        for output in self.end_turn() {
             if let Output::Send(id, bytes) = output {
                 self.sent.push((id.slot, bytes));
-                self.core.step(NOW, Input::Sent(id, Vec::new()), &mut Vec::new());
+                self.arrive(id.slot);
             }
         }
+    }
+
+    /// A group of transactions behind the last one, all of which change the data of one znode.
+    fn change(&mut self, path: &str, acl: AclId, times: usize) {
+        let trigger = Trigger { event: EventType::NodeDataChanged, path: 0..path.len(), acl };
+        let effects = Effects { triggers: vec![trigger; times], paths: path.into() };
+        let version = self.core.version.clone();
+        let items = vec![Item { zxid: version.zxid(), triggers: 0..times, reply: None }];
+        let segments = vec![Segment { items, version }];
+        let number = self.core.batch + 1;
+        let batch = Batch { number, segments, effects, replies: Vec::new() };
+        self.core.step(NOW, Input::Batch(Arc::new(batch)), &mut Vec::new());
     }
 
     /// Whom a turn sends to.
@@ -192,15 +215,65 @@ fn a_watcher_is_judged_once_by_a_long_list_however_often_it_triggers() {
     world.core.watches.add(0, "/a", Modes::PERSISTENT);
     let version = script.tree.freeze();
     let acl = tree::znode(&version, "/a").unwrap().acl();
-    let trigger = Trigger { event: EventType::NodeDataChanged, path: 0..2, acl };
-    let effects = Effects { triggers: vec![trigger; 10], paths: "/a".into() };
-    let zxid = version.zxid();
-    let items = vec![Item { zxid, triggers: 0..10, reply: None }];
-    let length = tree::acl(&version, acl).as_bytes().len();
-    let segments = vec![Segment { items, version }];
-    let batch = Batch { number: 1, segments, effects, replies: Vec::new() };
-    world.core.step(NOW, Input::Batch(Arc::new(batch)), &mut Vec::new());
-    assert_eq!(world.core.spent, length);
+    world.change("/a", acl, 10);
+    assert_eq!(world.core.spent, tree::acl(&version, acl).as_bytes().len());
+}
+
+#[test]
+fn a_watcher_that_does_not_read_is_closed_when_too_much_waits_for_it() {
+    let mut world = World::new(2);
+    let [idle, reader] = [0, 1];
+    let path = format!("/{}", "p".repeat(1 << 20));
+    for slot in [idle, reader] {
+        world.core.watches.add(slot, &path, Modes::PERSISTENT);
+    }
+    // The same is sent to both: what has arrived at one still waits for the other.
+    let (mut waits, mut sends_to_idle) = (0, 0);
+    let output_bytes_max = world.core.config.rules.output_bytes_max();
+    while waits <= output_bytes_max {
+        world.change(&path, AclId::OPEN, 1);
+        let mut closed = Vec::new();
+        for output in world.end_turn() {
+            match output {
+                Output::Send(to, bytes) if to.slot == reader => {
+                    waits += bytes.len();
+                    world.arrive(reader);
+                }
+                Output::Send(..) => sends_to_idle += 1,
+                Output::Close(id) => closed.push(id.slot),
+                _ => {}
+            }
+        }
+        let expected = if waits > output_bytes_max { vec![idle] } else { Vec::new() };
+        assert_eq!(closed, expected, "{waits} bytes wait");
+    }
+    assert_eq!(sends_to_idle, 1, "another is made when the first has arrived");
+    // Who reads has had as much, and goes on.
+    world.change(&path, AclId::OPEN, 1);
+    world.finish_turn();
+    let slots: Vec<_> = world.sent.iter().map(|(slot, _)| *slot).collect();
+    assert_eq!(slots, [reader]);
+}
+
+#[test]
+fn reads_behind_much_output_wait_until_that_has_arrived() {
+    const BYTES: usize = 1_000_000;
+    const _: () = assert!(BYTES < OUTPUT_BYTES_HIGH && 2 * BYTES > OUTPUT_BYTES_HIGH);
+    let mut script = Script::new();
+    assert_eq!(script.run(&format!("create /a {}", "d".repeat(BYTES))), "/a");
+    let mut world = World::of(script.tree.freeze(), 2);
+    world.receive(0, &[(OpCode::GetData, "/a"); 5]);
+    for answers in [2, 2, 1] {
+        let outputs = world.end_turn();
+        let [Output::Send(to, bytes)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
+        assert_eq!((to.slot, bytes.len() / BYTES), (0, answers));
+        // However many turns go by; and others do not wait.
+        world.receive(1, &[READ]);
+        assert_eq!(world.turn(), [1]);
+        world.arrive(0);
+    }
+    assert_eq!(world.turn(), []);
+    assert_eq!(world.core.outstanding, 0);
 }
 
 #[test]

@@ -154,6 +154,25 @@ mod tests {
     }
 
     #[test]
+    fn what_this_reader_does_not_know_is_named() {
+        let refused = |at: usize, to: u8| {
+            let mut block = SUPERBLOCK.encode();
+            block[at] = to;
+            let error = Superblock::decode(&block, 0).unwrap_err();
+            assert!(matches!(error, SnapshotError::SuperblockDamaged { .. }), "{error}");
+            let checksum = crc32c::crc32c(&block[..CHECKSUM_AT]);
+            block[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+            Superblock::decode(&block, 0).unwrap_err().to_string()
+        };
+        let features =
+            |features| format!("format version 1, features {features}, pages of 4096 bytes");
+        assert_eq!(refused(FEATURES_AT, 5), features("0x5"));
+        assert_eq!(refused(FEATURES_AT + 7, 0x80), features("0x8000000000000000"));
+        let page_bytes = refused(PAGE_BYTES_AT + 1, 0x20);
+        assert_eq!(page_bytes, "format version 1, features 0x0, pages of 8192 bytes");
+    }
+
+    #[test]
     fn the_table_is_padded() {
         let layout =
             |blocks, table, superblock, length| Layout { blocks, table, superblock, length };

@@ -406,12 +406,28 @@ mod tests {
         }
     }
 
+    const SEGMENT: SegmentHeader =
+        SegmentHeader { incarnation: 1, segment: SegmentId(2), segment_bytes: 1 << 20 };
+
+    #[test]
+    fn what_this_reader_does_not_know_is_named() {
+        let decoded = |at: usize, to: u8| {
+            let mut block = SEGMENT.encode();
+            block[at] = to;
+            let checksum = crc32c::crc32c(&block[SEGMENT_CHECKED_FROM..SEGMENT_HEADER_BYTES]);
+            put_u32(&mut block, 8, checksum);
+            SegmentHeader::decode(&block)
+        };
+        assert_eq!(decoded(12, 2), Err(BadSegment::Version(2)));
+        assert_eq!(decoded(16, 5), Err(BadSegment::Features(5)));
+        assert_eq!(decoded(23, 0x80), Err(BadSegment::Features(1 << 63)));
+        assert_eq!(decoded(24, 7), Ok(SegmentHeader { incarnation: 7, ..SEGMENT }));
+    }
+
     #[test]
     fn every_flipped_bit_of_a_segment_header_is_noticed() {
-        let header =
-            SegmentHeader { incarnation: 1, segment: SegmentId(2), segment_bytes: 1 << 20 };
-        let whole = header.encode();
-        assert_eq!(SegmentHeader::decode(&whole), Ok(header));
+        let whole = SEGMENT.encode();
+        assert_eq!(SegmentHeader::decode(&whole), Ok(SEGMENT));
         for bit in 0..SEGMENT_HEADER_BYTES * 8 {
             let mut block = whole.clone();
             block[bit / 8] ^= 1 << (bit % 8);

@@ -220,3 +220,47 @@ impl Shared {
         self.mailbox(core).interest.lower();
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use engine::tree::{OwnerMode, Tree};
+
+    use super::*;
+    use crate::four_letter::Whitelist;
+    use crate::four_letter::report::{ConfigReport, EnvironmentReport};
+    use crate::ring::{Backend, Config, Ring};
+    use crate::storage::OpeningTimes;
+
+    /// What cores share that have just been started with this version.
+    pub(crate) fn shared(mailboxes: Vec<Mailbox>, version: Version) -> Shared {
+        let facts = Facts {
+            whitelist: Whitelist::default(),
+            config: ConfigReport::default(),
+            environment: EnvironmentReport::default(),
+            opening: OpeningTimes::default(),
+            trace_mask: AtomicU64::new(0),
+        };
+        let limits = Limits { per_address: 0, total: 0, descriptors: 10 };
+        Shared::new(mailboxes, Published { batch: 0, version }, limits, facts)
+    }
+
+    #[test]
+    fn the_next_connection_is_for_the_core_with_the_fewest_and_of_several_for_the_first() {
+        let ring = Ring::new(Backend::Epoll, &Config::default()).unwrap();
+        let mailboxes = (0..3).map(|_| Mailbox::new(ring.waker())).collect();
+        let shared = shared(mailboxes, Tree::new(OwnerMode::Plain).freeze());
+        for (connections, least) in [
+            ([0, 0, 0], 0),
+            ([1, 0, 0], 1),
+            ([2, 2, 1], 2),
+            ([3, 1, 1], 1),
+            ([1, 9, 1], 0),
+            ([4, 4, 4], 0),
+        ] {
+            for (mailbox, count) in shared.mailboxes.iter().zip(connections) {
+                mailbox.connections.store(count, Ordering::Relaxed);
+            }
+            assert_eq!(shared.least_loaded(), CoreId(least), "{connections:?}");
+        }
+    }
+}

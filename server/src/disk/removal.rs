@@ -26,11 +26,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Files that may wait for [`remove_soon`]; further ones go at once.
 const WAITING_MAX: usize = 64;
 
-/// Removes a file. Its name is gone when this returns, and its blocks are, unless `go_on` said no
-/// or somebody reads it: then they go with the last that has it open.
-pub fn remove(path: &Path, go_on: impl Fn() -> bool) -> io::Result<()> {
+/// Removes a file. Its name is gone when this returns, and its blocks are, unless somebody reads
+/// it: then they go with the last that has it open.
+pub fn remove(path: &Path) -> io::Result<()> {
     if let Some(file) = unlink(path)? {
-        shrink(&file, go_on);
+        shrink(&file);
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub fn remove(path: &Path, go_on: impl Fn() -> bool) -> io::Result<()> {
 pub fn remove_soon(path: &Path) -> io::Result<()> {
     static THREAD: LazyLock<Option<SyncSender<File>>> = LazyLock::new(|| {
         let (files, inbox) = mpsc::sync_channel::<File>(WAITING_MAX);
-        let work = move || inbox.iter().for_each(|file| shrink(&file, || true));
+        let work = move || inbox.iter().for_each(|file| shrink(&file));
         threads::start("remove", work).is_ok().then_some(files)
     });
     if let (Some(file), Some(files)) = (unlink(path)?, &*THREAD) {
@@ -69,14 +69,14 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
         entries => entries?,
     };
     for entry in entries {
-        gone(remove(&entry?.path(), || true))?;
+        gone(remove(&entry?.path()))?;
     }
     gone(fs::remove_dir(path))
 }
 
 /// Gives the blocks of a file back that has lost its name, unless it has others or somebody reads
 /// it.
-fn shrink(file: &File, go_on: impl Fn() -> bool) {
+fn shrink(file: &File) {
     if file.try_lock().is_err() {
         return;
     }
@@ -85,7 +85,7 @@ fn shrink(file: &File, go_on: impl Fn() -> bool) {
         return;
     }
     let mut bytes = metadata.len();
-    while bytes > STEP_BYTES && go_on() {
+    while bytes > STEP_BYTES {
         bytes -= STEP_BYTES;
         if file.set_len(bytes).is_err() {
             return;
@@ -132,13 +132,13 @@ mod tests {
     fn a_large_file_goes_in_steps_and_whoever_reads_it_keeps_it() {
         let (_folder, path) = file();
         let witness = File::open(&path).unwrap();
-        remove(&path, || true).unwrap();
+        remove(&path).unwrap();
         assert!(!path.exists());
         assert_eq!(witness.metadata().unwrap().len(), STEP_BYTES);
 
         let (_folder, path) = file();
         let mut reader = open_whole(&path).unwrap();
-        remove(&path, || true).unwrap();
+        remove(&path).unwrap();
         assert!(!path.exists());
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).unwrap();
@@ -157,23 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_does_not_wait_for_it() {
-        let (_folder, path) = file();
-        let witness = File::open(&path).unwrap();
-        remove(&path, || false).unwrap();
-        assert!(!path.exists());
-        assert_eq!(witness.metadata().unwrap().len(), BYTES);
-    }
-
-    #[test]
     fn what_has_another_name_is_left_as_it_is() {
         let (folder, path) = file();
         let other = folder.path().join("other");
         fs::hard_link(&path, &other).unwrap();
-        remove(&path, || true).unwrap();
+        remove(&path).unwrap();
         assert_eq!(other.metadata().unwrap().len(), BYTES);
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        remove(&path, || true).unwrap();
+        remove(&path).unwrap();
         assert!(path.symlink_metadata().is_err());
         assert_eq!(other.metadata().unwrap().len(), BYTES);
     }

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use engine::disk::{AlignedBuf, BLOCK_BYTES, StorageError, Volume};
-use rustix::fs::{Advice, fadvise};
 
 use super::removal;
 
@@ -82,9 +81,6 @@ impl Directory {
         for name in names {
             let file = self.checked(name, "open", File::open(self.path.join(name)))?;
             self.checked(name, "lock", file.lock())?;
-            // What such a process wrote without direct I/O may be in the cache, and nowhere else.
-            let dropped = fadvise(&file, 0, None, Advice::DontNeed);
-            self.checked(name, "read", dropped.map_err(io::Error::from))?;
         }
         Ok(())
     }

@@ -2,19 +2,12 @@
 
 use std::time::Duration;
 
-/// Bytes per second at which a snapshot is written when there is time: the log, which writes to the
-/// same device, is hardly held up.
+/// Bytes per second at which a snapshot is written or read when there is time: the log, which
+/// writes to the same device, is hardly held up.
 const CALM_RATE: u64 = 256 << 20;
 
-/// Bytes per second at which one is read back when there is time: nothing waits for that but the
-/// room that older ones take.
-const READ_RATE: u64 = 64 << 20;
-
-/// And either at most.
+/// And at most.
 const RATE_MAX: u64 = 1 << 30;
-
-/// Reading one back takes this long at most: while the disk is full, clients may wait for its end.
-const READ_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// So many times a second, what was written is made durable.
 const SYNCS_PER_SECOND: u64 = 256;
@@ -27,7 +20,6 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) const CALM: Self = Self { bytes_per_second: CALM_RATE };
-    pub(super) const CALM_READ: Self = Self { bytes_per_second: READ_RATE };
     pub(super) const FASTEST: Self = Self { bytes_per_second: RATE_MAX };
 
     /// After so many bytes, they are made durable: one sync at the end of a large file would hold
@@ -45,17 +37,17 @@ impl Pace {
     /// most half of the time in which the next snapshot becomes due: what is logged until a
     /// snapshot is done has to be replayed at a restart.
     pub(super) fn write_after(bytes: u64, since: Duration) -> Self {
-        Self::within(since / 2, bytes, Self::CALM)
+        Self::within(since / 2, bytes)
     }
 
     /// And reading back at most a quarter: the next one is written when it is over.
     pub(super) fn read_after(bytes: u64, since: Duration) -> Self {
-        Self::within((since / 4).min(READ_TIME_MAX), bytes, Self::CALM_READ)
+        Self::within(since / 4, bytes)
     }
 
-    fn within(time: Duration, bytes: u64, calm: Self) -> Self {
+    fn within(time: Duration, bytes: u64) -> Self {
         let per_second = bytes as f64 / time.as_secs_f64();
-        Self { bytes_per_second: (per_second as u64).clamp(calm.bytes_per_second, RATE_MAX) }
+        Self { bytes_per_second: (per_second as u64).clamp(CALM_RATE, RATE_MAX) }
     }
 }
 
@@ -83,8 +75,7 @@ mod tests {
     fn it_is_read_back_in_a_quarter_of_that_time_if_need_be() {
         let rate = |mib: u64, ms| Pace::read_after(mib << 20, Duration::from_millis(ms));
         assert_eq!(rate(200, 1000), Pace { bytes_per_second: 800 << 20 });
-        assert_eq!(rate(10, 1000), Pace::CALM_READ, "there is time");
-        assert_eq!(rate(20_000, 1_000_000_000), Pace { bytes_per_second: 1000 << 20 });
+        assert_eq!(rate(50, 1000), Pace::CALM, "there is time");
         assert_eq!(rate(100, 0), Pace::FASTEST);
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use engine::jute::Reader;
 use engine::op::OpCode;
 use engine::records::multi::MultiOp;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::{
@@ -177,7 +178,7 @@ fn live(server: Server, writers: &mut [Writer], session: Option<Session>, name: 
         }
     });
     let (code, log) = server.wait();
-    assert_eq!(code, -1, "{log}");
+    assert_eq!(code, 128 + Signal::KILL.as_raw(), "{log}");
     keeper.session
 }
 

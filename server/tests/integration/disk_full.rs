@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::client::PERSISTENT;
 use super::server::{DEADLINE, Setup};
+use super::skip;
 
 /// The segment that is written, two ahead, and four in reserve.
 const SEGMENTS: usize = 7;
@@ -28,7 +29,7 @@ impl SmallDisk {
         command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
         let mounted = command.output().is_ok_and(|output| output.status.success());
         if !mounted {
-            eprintln!("skipped: may not mount a small file system");
+            skip("a small file system may not be mounted");
         }
         mounted.then(|| Self(folder))
     }

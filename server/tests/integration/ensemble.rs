@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::op::OpCode;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::{Client, EPHEMERAL, PERSISTENT, new_node, new_session};
@@ -368,6 +369,25 @@ fn a_server_that_has_lost_its_quorum_stops_with_writes_under_way() {
         ensemble.kill(*other);
     }
     ensemble.servers[leader].take().unwrap().terminate();
+}
+
+#[test]
+fn a_second_signal_ends_a_server_whose_stop_waits_for_a_quorum() {
+    for (first, second, code) in
+        [(Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)]
+    {
+        let mut ensemble = Ensemble::start_with("epoll", 3, 3, &["syncLimit=400"]);
+        let leader = ensemble.leader();
+        let mut client = ensemble.server(leader).client();
+        log_alone(&ensemble, leader, &mut client);
+        let mut server = ensemble.servers[leader].take().unwrap();
+        server.signal(first);
+        // Before that has been heard, they would be one.
+        server.wait_for("asked to stop");
+        server.signal(second);
+        let (ended, log) = server.wait();
+        assert_eq!(ended, code, "{log}");
+    }
 }
 
 /// The leader logs a znode `/tail`; the others get the proposal, and do not look at it.

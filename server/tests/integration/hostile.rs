@@ -1,7 +1,8 @@
 //! Clients that err or mean harm: none of them costs anyone else a thing.
 
 use std::io::{Read, Write};
-use std::time::Instant;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use engine::error_code::ErrorCode;
 use engine::ids::Xid;
@@ -17,6 +18,10 @@ fn is_dropped(server: &Server, bytes: &[u8]) -> bool {
     let mut stream = server.stream();
     // The server may close before it has all of it.
     drop(stream.write_all(bytes));
+    is_closed_without_a_word(stream)
+}
+
+fn is_closed_without_a_word(mut stream: TcpStream) -> bool {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Ok(_) => answer.is_empty(),
@@ -211,6 +216,29 @@ fn a_connection_that_is_not_read_ends_with_its_session() {
             assert!(Instant::now() < deadline, "the connection is never closed");
         }
         assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn connections_that_ask_for_no_session_are_closed_in_time_and_counted() {
+    const TIMEOUT_MS: u64 = 500;
+    for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
+        let folder = TempDir::new().unwrap();
+        let setup = Setup::new(backend, cores, folder.path()).with("4lw.commands.whitelist=mntr");
+        let server = setup.with(&format!("nio.sessionlessCnxnTimeout={TIMEOUT_MS}")).start();
+        let mut bystander = server.client();
+        let began = Instant::now();
+        let silent = server.stream();
+        let mut half = server.stream();
+        let mut request = Vec::new();
+        new_session().write(&mut request);
+        half.write_all(&request[..request.len() / 2]).unwrap();
+        for stream in [silent, half] {
+            assert!(is_closed_without_a_word(stream));
+            assert!(began.elapsed() >= Duration::from_millis(TIMEOUT_MS), "before its time");
+        }
+        assert_eq!(server.metric("zk_sessionless_connections_expired"), 2);
+        assert_eq!(bystander.create("/alive", b"", PERSISTENT).err, 0, "it has a session");
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
+use engine::acl::{ALL, Acl, AclBytes, Id};
 use engine::error_code::ErrorCode;
 use engine::jute::Writer;
 use engine::op::OpCode;
-use engine::records::{AUTH_XID, PING_XID, multi::MultiOp};
+use engine::records::{AUTH_XID, NewNodeRequest, PING_XID, multi::MultiOp};
 use tempfile::TempDir;
 
 use super::client::{
@@ -258,6 +259,25 @@ fn check_stalled(backend: &'static str) {
 fn writes_that_nobody_commits_fill_the_limit_and_reads_of_others_go_on() {
     for backend in ["io_uring", "epoll"] {
         check_stalled(backend);
+    }
+}
+
+#[test]
+fn acls_are_not_checked_where_they_are_to_be_skipped() {
+    let folder = TempDir::new().unwrap();
+    let setup = Setup::new("epoll", 1, folder.path());
+    let server = setup.start();
+    let nobody = AclBytes::encode(&[Acl { perms: ALL, id: Id::new("digest", "nobody:x") }]);
+    let node = NewNodeRequest { acl: nobody, ..new_node("/private", b"secret", PERSISTENT) };
+    let mut client = server.client();
+    assert_eq!(client.call(OpCode::Create, |writer| node.write(writer)).err, 0);
+    let refused = Err(ErrorCode::NoAuth.to_wire());
+    assert_eq!(client.data("/private"), refused);
+    server.terminate();
+    for (skips, expected) in [("yes", Ok(b"secret".to_vec())), ("no", refused)] {
+        let server = setup.clone().with(&format!("skipACL={skips}")).start();
+        assert_eq!(server.client().data("/private"), expected, "skipACL={skips}");
+        server.terminate();
     }
 }
 

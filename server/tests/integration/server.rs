@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -128,7 +129,8 @@ impl Server {
         }
     }
 
-    /// Waits for the end of the process: its exit code, -1 after a signal, and the whole log.
+    /// Waits for the end of the process: the code that a shell has for it, 128 more than its number
+    /// if a signal ended it, and the whole log.
     pub(crate) fn wait(mut self) -> (i32, String) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -140,14 +142,24 @@ impl Server {
             }
         }
         let status = self.child.wait().unwrap();
-        (status.code().unwrap_or(-1), std::mem::take(&mut self.seen).join("\n"))
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        (code.unwrap(), std::mem::take(&mut self.seen).join("\n"))
     }
 
     /// SIGTERM, and the end that must follow from it.
     pub(crate) fn terminate(self) {
-        send_signal(self.pid(), Signal::TERM);
+        self.stop_by(Signal::TERM);
+    }
+
+    /// A signal that asks it to stop, and the end that must follow from it.
+    pub(crate) fn stop_by(self, signal: Signal) {
+        self.signal(signal);
         let (code, log) = self.wait();
         assert_eq!(code, 0, "{log}");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send_signal(self.pid(), signal);
     }
 
     /// `kill -9`, from any thread.
@@ -158,7 +170,7 @@ impl Server {
 
     /// Stops the process where it is: it does nothing more before it is killed or goes on.
     pub(crate) fn freeze(&self) {
-        send_signal(self.pid(), Signal::STOP);
+        self.signal(Signal::STOP);
         let is_frozen = |task: &Path| {
             let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
             stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
@@ -172,7 +184,7 @@ impl Server {
 
     /// Lets a process go on that was stopped.
     pub(crate) fn thaw(&self) {
-        send_signal(self.pid(), Signal::CONT);
+        self.signal(Signal::CONT);
     }
 
     /// The names of its threads.

@@ -1,9 +1,12 @@
 //! Starting and stopping: what the exit code says, what is refused, and what damage does.
 
 use std::fs;
+use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use engine::op::OpCode;
+use rustix::io::Errno;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::{Client, PERSISTENT, new_node};
@@ -61,16 +64,44 @@ fn damage(file: &Path, offset: usize) {
 }
 
 #[test]
-fn a_stop_by_sigterm_keeps_everything_and_exits_with_0() {
+fn a_stop_by_either_signal_keeps_everything_and_exits_with_0() {
+    for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
+        for signal in [Signal::TERM, Signal::INT] {
+            let folder = TempDir::new().unwrap();
+            let setup = Setup::new(backend, cores, folder.path());
+            let server = setup.start();
+            fill(&server);
+            server.stop_by(signal);
+            let server = setup.start();
+            check_filled(&mut server.client());
+            server.stop_by(signal);
+        }
+    }
+}
+
+/// Whether this machine has the loopback address of IPv6.
+fn has_ipv6() -> bool {
+    match TcpListener::bind("[::1]:0").map_err(|error| Errno::from_io_error(&error)) {
+        Ok(_) => true,
+        Err(Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)) => false,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn an_address_of_ipv6_is_served() {
+    if !has_ipv6() {
+        return eprintln!("skipped: this machine has no ::1");
+    }
     for (backend, cores) in [("io_uring", 2), ("epoll", 1)] {
         let folder = TempDir::new().unwrap();
-        let setup = Setup::new(backend, cores, folder.path());
-        let server = setup.start();
-        fill(&server);
-        server.terminate();
-        let server = setup.start();
-        check_filled(&mut server.client());
-        server.terminate();
+        let setup = Setup::new(backend, cores, folder.path()).with("clientPortAddress=::1");
+        let server = setup.with("4lw.commands.whitelist=ruok").start();
+        assert_eq!(server.address.ip(), Ipv6Addr::LOCALHOST);
+        assert_eq!(server.word("ruok"), "imok");
+        let mut client = server.client();
+        assert_eq!(client.create("/a", b"12345", PERSISTENT).err, 0);
+        assert_eq!(client.data("/a"), Ok(b"12345".to_vec()));
     }
 }
 

@@ -11,7 +11,12 @@ use super::{KEPT, LOG_1, SNAPSHOT_0, put, report, tool};
 const SERVICE: (u32, u32) = (41_234, 41_235);
 
 fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        assert!(std::env::var_os("NO_SKIPS").is_none(), "it is to be looked at, by root");
+        eprintln!("skipped: only root may give files to others");
+    }
+    is_root
 }
 
 fn owner(path: &Path) -> (u32, u32) {

@@ -1,7 +1,5 @@
 //! What a core makes of its mailbox.
 
-use std::sync::atomic::AtomicU64;
-
 use engine::auth::AuthRules;
 use engine::client_core;
 use engine::ids::SessionId;
@@ -14,14 +12,10 @@ use engine::session::TimeoutLimits;
 use engine::tree::{Effects, OwnerMode, Tree};
 use engine::zxid::Zxid;
 
-use super::super::admission::Limits;
-use super::super::mailbox::{Mailbox, Published};
-use super::super::report::Facts;
+use super::super::mailbox::Mailbox;
+use super::super::mailbox::tests::shared;
 use super::*;
-use crate::four_letter::Whitelist;
-use crate::four_letter::report::{ConfigReport, EnvironmentReport};
 use crate::ring::{Backend, Config};
-use crate::storage::OpeningTimes;
 
 const CORE: CoreId = CoreId(0);
 const PEER: ConnectionId = ConnectionId { core: CORE, slot: 0, generation: 0 };
@@ -45,17 +39,7 @@ impl World {
             outstanding_max: 1000,
             sessionless_timeout: Duration::from_secs(10),
         };
-        let facts = Facts {
-            whitelist: Whitelist::default(),
-            config: ConfigReport::default(),
-            environment: EnvironmentReport::default(),
-            opening: OpeningTimes::default(),
-            trace_mask: AtomicU64::new(0),
-        };
-        let limits = Limits { per_address: 0, total: 0, descriptors: 10 };
-        let published = Published { batch: 0, version: version.clone() };
-        let mailboxes = vec![Mailbox::new(ring.waker())];
-        let shared = Arc::new(Shared::new(mailboxes, published, limits, facts));
+        let shared = Arc::new(shared(vec![Mailbox::new(ring.waker())], version.clone()));
         let clients = ClientCore::new(CORE, Arc::new(config), version, 0);
         let core = Core::new(CORE, ring, (clients, 0), shared, Clock::start());
         let mut world = Self { core, tree, batches: 0 };
