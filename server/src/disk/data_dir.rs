@@ -299,17 +299,17 @@ fn note(root: &mut Directory, name: &str, text: &Path) -> Result<(), StorageErro
 
 /// Writes down where the log is, if that is elsewhere.
 fn note_log(root: &mut Directory, log_root: &Path) -> Result<(), StorageError> {
-    let log = log_root.canonicalize().map_err(|error| failed(log_root, "find", &error))?;
-    match noted(&root.path().join(LOG_NOTE))? {
-        // Of data that never came to count.
-        Some(_) if is_same(root.path(), log_root) => {
-            root.remove(LOG_NOTE)?;
-            root.sync_dir()
+    let known = noted(&root.path().join(LOG_NOTE))?;
+    if is_same(root.path(), log_root) {
+        if known.is_none() {
+            return Ok(());
         }
-        None if is_same(root.path(), log_root) => Ok(()),
-        Some(noted) if noted == log => Ok(()),
-        _ => note(root, LOG_NOTE, &log),
+        // Of data that never came to count.
+        root.remove(LOG_NOTE)?;
+        return root.sync_dir();
     }
+    let log = log_root.canonicalize().map_err(|error| failed(log_root, "find", &error))?;
+    if known.as_ref() == Some(&log) { Ok(()) } else { note(root, LOG_NOTE, &log) }
 }
 
 /// The log that was elsewhere is not here now.

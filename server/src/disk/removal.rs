@@ -59,19 +59,17 @@ fn unlink(path: &Path) -> io::Result<Option<File>> {
 
 /// Removes a directory and the files in it.
 pub fn remove_directory(path: &Path) -> io::Result<()> {
-    let gone = |result: io::Result<()>| match result {
-        // Both roots may be one; or somebody else was quicker.
+    let remove_all = || {
+        for entry in fs::read_dir(path)? {
+            remove(&entry?.path())?;
+        }
+        fs::remove_dir(path)
+    };
+    match remove_all() {
+        // Both roots may be one; or somebody else is quicker, and removes the rest, too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
-    };
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        gone(remove(&entry?.path()))?;
     }
-    gone(fs::remove_dir(path))
 }
 
 /// Gives the blocks of a file back that has lost its name, unless it has others or somebody reads

@@ -13,6 +13,18 @@ use super::removal;
 /// How much is written at once when a file is filled.
 const FILL_BYTES: usize = 256 << 10;
 
+/// The directories that are missing for `path` to be one, outermost first, each with the one
+/// around it.
+pub fn missing(path: &Path) -> Vec<(&Path, &Path)> {
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
+    let named = missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty());
+    let within = named.map(|path| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (path, parent.unwrap_or(Path::new(".")))
+    });
+    within.collect()
+}
+
 /// Called after each piece of a file that is being filled; false gives up.
 pub type Pace = Box<dyn FnMut(usize) -> bool + Send>;
 
@@ -27,14 +39,11 @@ impl Directory {
     /// Opens a directory, which is made if need be; then it is there after a loss of power too.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let directory = Self { path: path.to_owned(), reading: RefCell::new(None), pace: None };
-        let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
-        for path in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
+        for (path, parent) in missing(path) {
             fs::create_dir(path).map_err(|error| {
                 StorageError::io(path.display().to_string(), "make directory", &error)
             })?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = File::open(parent.unwrap_or(Path::new(".")));
-            let synced = parent.and_then(|parent| parent.sync_all());
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
             directory.checked("..", "sync directory", synced)?;
         }
         Ok(directory)

@@ -17,15 +17,13 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use rustix::process::geteuid;
 
+use crate::disk::volume::missing;
 use crate::snapshots::sync_directory;
 
 /// Makes a directory and those above it that are missing, each for the owner of the one around it.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
-    for path in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
+    for (path, parent) in missing(path) {
         fs::create_dir(path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
         give(path, parent)?;
         sync_directory(parent)?;
     }
