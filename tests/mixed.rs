@@ -3,15 +3,18 @@
 
 use engine::error_code::ErrorCode;
 use engine::ids::{SessionId, Xid};
+use engine::jute::Writer;
+use engine::op::OpCode;
 use engine::time::WallTime;
 use engine::tree;
 use engine::txn::{Txn, TxnError, TxnHeader, codec};
 use engine::txnlog::format::{FRAME_HEADER_BYTES, FRAMES_START, TXN_LENGTH_BYTES};
 use engine::zab::packet::PacketKind::{Ack, AckEpoch, Commit, Diff, LeaderInfo, NewLeader};
-use engine::zab::packet::PacketKind::{Ping, Proposal, UpToDate};
+use engine::zab::packet::Packet;
+use engine::zab::packet::PacketKind::{Ping, Proposal, Request, UpToDate};
 use engine::zxid::{Epoch, Zxid};
 use tests::sim::ensemble::store::{GROUP_BYTES, SEGMENT_BYTES};
-use tests::sim::script::{A, B, C, Client, D, Ensemble, Kind, Settings};
+use tests::sim::script::{A, B, C, Client, D, Ensemble, Kind, Settings, create_body};
 
 /// A transaction that has a segment of the log to itself.
 const TXN_BYTES_MAX: usize =
@@ -29,7 +32,11 @@ fn error_txn(zxid: Zxid) -> Vec<u8> {
 
 /// C leads A; the puppet B has been sent NEWLEADER.
 fn b_is_synchronized() -> (Ensemble, Client, usize) {
-    let mut e = Ensemble::led_by_c();
+    b_is_synchronized_in(Settings::of(3))
+}
+
+fn b_is_synchronized_in(settings: Settings) -> (Ensemble, Client, usize) {
+    let mut e = Ensemble::with(settings).stand();
     let client = e.connect(C);
     e.write(client, "/x");
     e.crash(B);
@@ -324,4 +331,31 @@ fn a_leader_whose_proposal_is_too_long_is_given_up() {
     let mut e = a_follows_a_puppet();
     propose(&mut e, 1, TXN_BYTES_MAX + 1);
     e.run_until("it is given up", |e| !e.sent(A, C, Kind::Closed).is_empty());
+}
+
+/// Has the follower B ask C to create a znode for a session that C does not know; whether it is
+/// there then.
+fn is_created(local_sessions: bool, server: i64, flags: i32) -> bool {
+    let settings = Settings { local_sessions, ..Settings::of(3) };
+    let (mut e, client, link) = b_is_synchronized_in(settings);
+    acknowledge_leader(&mut e, link);
+    let mut data = Vec::new();
+    let mut writer = Writer::new(&mut data);
+    writer.i64(server << 56 | 1);
+    writer.i32(1);
+    writer.i32(OpCode::Create.to_wire());
+    data.extend(create_body("/local", b"", flags));
+    e.puppet_says_as_learner(link, &Packet { kind: Request, zxid: -1, data, ids: vec![] });
+    e.write(client, "/later");
+    e.all_agree();
+    e.has(C, "/local")
+}
+
+#[test]
+fn a_session_that_only_its_server_knows_may_write_where_there_are_such_sessions() {
+    let [of_b, of_c] = [2, 3];
+    assert!(is_created(true, of_b, 0));
+    assert!(!is_created(false, of_b, 0), "sessions are global, so it has expired");
+    assert!(!is_created(true, of_c, 0), "the leader knows its own");
+    assert!(!is_created(true, of_b, 1), "nobody would delete the ephemeral znode");
 }

@@ -16,6 +16,8 @@ pub struct Rules {
     pub enforce_quota: bool,
     /// The reconfig request is not refused out of hand (`reconfigEnabled`).
     pub reconfig_enabled: bool,
+    /// Servers of the ensemble may have sessions that no other knows (`localSessionsEnabled`).
+    pub local_sessions: bool,
     /// Largest packet of a client (`jute.maxbuffer`); a transaction may have twice as much.
     pub packet_bytes_max: usize,
 }
@@ -54,6 +56,7 @@ impl Default for Rules {
             extended_types: false,
             enforce_quota: false,
             reconfig_enabled: false,
+            local_sessions: false,
             packet_bytes_max: PACKET_BYTES_MAX_DEFAULT,
         }
     }

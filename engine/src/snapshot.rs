@@ -8,6 +8,7 @@ mod writer;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use thiserror::Error;
 
@@ -21,9 +22,9 @@ use format::{Layout, SUPERBLOCK_BYTES, Superblock};
 /// Why a snapshot file is not usable.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// The file could not be mapped.
-    #[error("the file could not be mapped")]
-    Map(#[from] io::Error),
+    /// The file could not be read or mapped.
+    #[error("the file could not be read: {0}")]
+    Io(#[from] io::Error),
     /// The file does not end with a superblock: it was not written to its end, or is no snapshot.
     #[error("no superblock at offset {offset}")]
     NoSuperblock {
@@ -94,7 +95,7 @@ impl SnapshotError {
             | Self::ChecksumsDamaged { offset, .. }
             | Self::BlockDamaged { offset, .. } => *offset,
             Self::Length { length, .. } => length.saturating_sub(SUPERBLOCK_BYTES as u64),
-            Self::Map(_) | Self::Unsupported { .. } | Self::Page(_) => 0,
+            Self::Io(_) | Self::Unsupported { .. } | Self::Page(_) => 0,
         }
     }
 }
@@ -110,18 +111,10 @@ impl Snapshot {
     ///
     /// The file must not be changed by anybody as long as it is mapped.
     pub fn open(file: &File) -> Result<Self, SnapshotError> {
-        let mut mapped = Mapped::map(file)?;
-        let superblock = read_superblock(mapped.bytes())?;
-        let layout = Layout::of(superblock.pages);
-        let table = &mapped.bytes()[layout.table..layout.superblock];
-        let found = crc32c::crc32c(table);
-        if found != superblock.table_checksum {
-            let (offset, said) = (layout.table as u64, superblock.table_checksum);
-            return Err(SnapshotError::ChecksumsDamaged { offset, said, found });
-        }
-        let words = table.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
-        let checksums = words.take(layout.blocks as usize).collect();
-        mapped.set_pages(superblock.pages, checksums);
+        let length = file.metadata()?.len();
+        let (superblock, checksums) =
+            read_end(length, |bytes, offset| file.read_exact_at(bytes, offset))?;
+        let mapped = Mapped::map(file, superblock.pages, checksums)?;
         Ok(Self { mapped, superblock })
     }
 
@@ -185,14 +178,61 @@ impl Snapshot {
     }
 }
 
-fn read_superblock(bytes: &[u8]) -> Result<Superblock, SnapshotError> {
-    let length = bytes.len() as u64;
+/// What stands behind the pages: the superblock, and the checksums of all blocks. It is read, not
+/// touched through a mapping: a bad disk is then an error and not a signal.
+fn read_end(
+    length: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<()>,
+) -> Result<(Superblock, Vec<u32>), SnapshotError> {
     let offset = length.saturating_sub(SUPERBLOCK_BYTES as u64);
-    let block = bytes.last_chunk().ok_or(SnapshotError::NoSuperblock { offset })?;
-    let superblock = Superblock::decode(block, offset)?;
-    let Superblock { pages, root, .. } = superblock;
-    if Layout::of(pages).length != length || root >= pages {
+    let mut block = [0; SUPERBLOCK_BYTES];
+    if length < SUPERBLOCK_BYTES as u64 {
+        return Err(SnapshotError::NoSuperblock { offset });
+    }
+    read(&mut block, offset)?;
+    let superblock = Superblock::decode(&block, offset)?;
+    let Superblock { pages, root, table_checksum: said, .. } = superblock;
+    let layout = Layout::of(pages);
+    if layout.length != length || root >= pages {
         return Err(SnapshotError::Length { pages, root, length });
     }
-    Ok(superblock)
+    let mut table = vec![0; layout.superblock - layout.table];
+    let offset = layout.table as u64;
+    read(&mut table, offset)?;
+    let found = crc32c::crc32c(&table);
+    if found != said {
+        return Err(SnapshotError::ChecksumsDamaged { offset, said, found });
+    }
+    let words = table.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    Ok((superblock, words.take(layout.blocks as usize).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btree::Map;
+
+    #[test]
+    fn a_bad_sector_behind_the_pages_is_an_error_and_no_signal() {
+        let mut writer = SnapshotWriter::new(Map::new().freeze(Zxid(1)));
+        let mut file = Vec::new();
+        while writer.fill(&mut file, PAGE_BYTES) {}
+        let read_end_but = |bad: Option<usize>| {
+            read_end(file.len() as u64, |bytes, offset| {
+                let offset = offset as usize;
+                if bad.is_some_and(|bad| (offset..offset + bytes.len()).contains(&bad)) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                bytes.copy_from_slice(&file[offset..offset + bytes.len()]);
+                Ok(())
+            })
+        };
+        let (superblock, checksums) = read_end_but(None).unwrap();
+        assert_eq!((superblock.zxid, checksums.len()), (Zxid(1), 1));
+        let layout = Layout::of(superblock.pages);
+        for bad in [layout.table, layout.superblock] {
+            let error = read_end_but(Some(bad)).unwrap_err();
+            assert!(matches!(error, SnapshotError::Io(_)), "{error}");
+        }
+    }
 }

@@ -217,6 +217,7 @@ fn rules(config: &Config) -> Rules {
         extended_types: config.extended_types,
         enforce_quota: config.enforce_quota,
         reconfig_enabled: false,
+        local_sessions: config.local_sessions,
         packet_bytes_max: config.packet_bytes_max,
     }
 }

@@ -69,6 +69,8 @@ pub struct Config {
     pub containers: Containers,
     /// Whether hard quotas are enforced.
     pub enforce_quota: bool,
+    /// Whether other servers of the ensemble may have sessions of their own.
+    pub local_sessions: bool,
     /// Whether ACLs are not checked.
     pub skip_acl: bool,
     /// How clients authenticate.

@@ -123,13 +123,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes what is not needed as long as there is room, if the oldest snapshot that stays is
-    /// good: with the log behind it, it is enough, whatever becomes of the newer ones. Each is read
-    /// back once, when its turn comes; the newest stays in the cache, where a restart wants it.
+    /// Removes what is not needed as long as there is room, older snapshots and the log before the
+    /// oldest that stays, if that one is good: with the log behind it, it is enough, whatever
+    /// becomes of the newer ones. Each is read back once, when its turn comes; the newest stays in
+    /// the cache, where a restart wants it.
     fn purge(&self) -> io::Result<SnapshotWritten> {
         let found = self.list()?;
         let plan = purge_plan(&found, self.several);
-        if !plan.snapshots.is_empty() {
+        if plan.log_needed_after != Zxid::ZERO {
             self.read_back(plan.log_needed_after, self.read_pace)?;
         }
         self.remove(&found, &plan, removal::remove_soon)
@@ -416,5 +417,18 @@ mod tests {
         let written = world.worker.purge().unwrap();
         assert_eq!((written.zxid, written.log_needed_after), (Zxid(5), Zxid(3)));
         assert_eq!(world.found(), [3, 4, 5]);
+    }
+
+    #[test]
+    fn the_log_before_the_first_snapshots_stays_until_one_of_them_was_good() {
+        let mut world = World::new();
+        world.write(&[1, 2]);
+        assert_eq!(world.worker.purge().unwrap().log_needed_after, Zxid::ZERO);
+        world.write(&[3]);
+        world.damage(1);
+        assert!(world.worker.purge().is_err());
+        assert_eq!(world.found(), [2, 3]);
+        world.write(&[4]);
+        assert_eq!(world.worker.purge().unwrap().log_needed_after, Zxid(2));
     }
 }

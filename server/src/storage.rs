@@ -365,7 +365,7 @@ impl Files {
 
 fn unusable(path: &Path, error: SnapshotError) -> Unusable {
     match error {
-        SnapshotError::Map(error) => refused(path, "map", &error),
+        SnapshotError::Io(error) => refused(path, "read", &error),
         SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
             Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
         }

@@ -32,7 +32,7 @@ use server::Server;
 
 use crate::sim::ensemble::store::GROUP_BYTES;
 
-pub use client::Client;
+pub use client::{Client, create_body};
 pub use links::Kind;
 
 /// The first server; ids count from 1, and among equals the largest leads.
@@ -73,6 +73,8 @@ pub struct Settings {
     pub group_bytes: usize,
     /// How long connections outlive the loss of a leader.
     pub grace: Duration,
+    /// Whether servers may have sessions that no other knows.
+    pub local_sessions: bool,
 }
 
 /// Servers, what is on its way between them, and what they were seen to do.
@@ -116,6 +118,7 @@ impl Settings {
             rollover_counter: 1 << 30,
             group_bytes: GROUP_BYTES,
             grace: Duration::from_secs(1),
+            local_sessions: false,
         }
     }
 

@@ -42,30 +42,20 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// Maps a file.
-    pub(crate) fn map(file: &File) -> io::Result<Self> {
+    /// Maps a file that begins with so many pages, and has these checksums of their blocks.
+    pub(crate) fn map(file: &File, pages: u32, checksums: Vec<u32>) -> io::Result<Self> {
         // SAFETY: the file is not changed while it is mapped; see the header.
         let map = unsafe { Mmap::map(file)? };
+        assert!(pages as usize * PAGE_BYTES <= map.len());
+        assert_eq!(checksums.len(), pages.div_ceil(BLOCK_PAGES) as usize);
         // Everything is read once, front to back, to be checked; advice may be refused.
         drop(map.advise(Advice::WillNeed));
-        Ok(Self { map, _file: file.try_clone()?, pages: 0, checksums: Vec::new() })
-    }
-
-    /// Says what the file begins with.
-    pub(crate) fn set_pages(&mut self, pages: u32, checksums: Vec<u32>) {
-        assert!(pages as usize * PAGE_BYTES <= self.map.len());
-        assert_eq!(checksums.len(), pages.div_ceil(BLOCK_PAGES) as usize);
-        (self.pages, self.checksums) = (pages, checksums);
+        Ok(Self { map, _file: file.try_clone()?, pages, checksums })
     }
 
     /// How many pages the file begins with.
     pub(crate) fn pages(&self) -> u32 {
         self.pages
-    }
-
-    /// The whole file.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
     }
 
     /// One of the pages.

@@ -50,6 +50,10 @@ pub(super) fn prepare<'a>(
     let NewNodeRequest { path, data, acl, flags, ttl_ms } = request;
     let mode = Mode::from_flags(flags).ok_or(ErrorCode::BadArguments)?;
     let ttl_ms = check_ttl(context, mode, ttl_ms)?;
+    let may_be_local = context.rules.local_sessions;
+    if mode.ephemeral && may_be_local && tree::session(tree.view(), context.session).is_none() {
+        return Err(ErrorCode::SessionExpired);
+    }
     let mut path = path.ok_or(ErrorCode::MarshallingError)?;
     let parent_path = parent(&path)?;
     let acl = fixup(context.rules, context.ids, acl)?;

@@ -45,11 +45,15 @@ impl SessionIds {
     /// Takes note of an id that is in use or was: what comes next is larger, if it is one of this
     /// server's.
     pub fn observe(&mut self, session: SessionId) {
-        let bits = session.0.cast_unsigned();
-        let number = bits & NUMBER_MASK;
-        if bits >> SERVER_SHIFT == u64::from(self.server) && number >= self.next {
+        let number = session.0.cast_unsigned() & NUMBER_MASK;
+        if self.is_own(session) && number >= self.next {
             self.next = (number + 1) & NUMBER_MASK;
         }
+    }
+
+    /// Whether an id is one of this server's.
+    pub fn is_own(&self, session: SessionId) -> bool {
+        session.0.cast_unsigned() >> SERVER_SHIFT == u64::from(self.server)
     }
 
     /// The next id, which is none of those that `is_taken` knows.

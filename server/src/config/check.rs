@@ -77,7 +77,7 @@ impl<'a> Checker<'a> {
             timeouts: self.timeouts(tick_ms),
             client_cnxns_max: positive(self.int("maxClientCnxns", CLIENT_CNXNS_MAX)),
             cnxns_max: positive(self.int("maxCnxns", 0)),
-            outstanding_max: self.int("globalOutstandingLimit", OUTSTANDING_MAX) as u32,
+            outstanding_max: self.int("globalOutstandingLimit", OUTSTANDING_MAX).max(0) as u32,
             packet_bytes_max: self
                 .int("jute.maxbuffer", engine::limits::PACKET_BYTES_MAX_DEFAULT as i64)
                 as usize,
@@ -88,6 +88,7 @@ impl<'a> Checker<'a> {
             emulate_353_ttl: self.bool("emulate353TTLNodes", false),
             containers: self.containers(),
             enforce_quota: self.bool("enforceQuota", false),
+            local_sessions: self.bool("localSessionsEnabled", false),
             skip_acl: self.text("skipACL") == Some("yes"),
             auth: self.auth(),
             whitelist: self.whitelist(),

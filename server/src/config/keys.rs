@@ -118,7 +118,7 @@ const LIMITS: Effect = Effect::Missing("the limit on large requests in flight");
 const RESTORE: Effect = Effect::Missing("the snapshot and restore commands");
 const EMPTY: Effect =
     Effect::Built("missing data is an empty tree only where there is no trace of data");
-const LOCAL_SESSIONS: Effect = Effect::Otherwise(FALSE, "every session is global here");
+const LOCAL_SESSIONS: Effect = Effect::Otherwise(FALSE, "the sessions of this server are global");
 const READ_ONLY: Effect = Effect::Otherwise(
     FALSE,
     "there is no read-only mode here: without a quorum nobody is served; this only allows the \
@@ -197,7 +197,7 @@ pub const KEYS: &[Key] = keys! {
         "maxCnxns": INT,
         "minSessionTimeout": INT,
         "maxSessionTimeout": INT,
-        "globalOutstandingLimit": COUNT,
+        "globalOutstandingLimit": INT,
         "jute.maxbuffer": Kind::Int(1_024, PACKET_BYTES_MOST as i64),
         "nio.sessionlessCnxnTimeout": Kind::Int(1, i32::MAX as i64),
         "snapCount": INT,

@@ -236,7 +236,8 @@ impl Ensemble {
     }
 }
 
-fn create_body(path: &str, data: &[u8], flags: i32) -> Vec<u8> {
+/// A request to create a znode that anybody may do anything with.
+pub fn create_body(path: &str, data: &[u8], flags: i32) -> Vec<u8> {
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
     writer.string(path);

@@ -444,7 +444,11 @@ fn replica_config(index: usize, settings: &Settings) -> replica::Config {
     replica::Config {
         server_id: index as u8 + 1,
         tick_ms: TICK.as_millis() as u32,
-        rules: Rules { packet_bytes_max: PACKET_BYTES_MAX, ..Rules::default() },
+        rules: Rules {
+            packet_bytes_max: PACKET_BYTES_MAX,
+            local_sessions: settings.local_sessions,
+            ..Rules::default()
+        },
         snapshot_txns: settings.snapshot_txns,
         history_bytes: settings.history_bytes,
         log_share: settings.asks_for_log.then_some(f64::INFINITY),
