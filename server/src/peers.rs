@@ -349,7 +349,7 @@ impl Peers {
                 }
             }
             let id = self.accepted.enter(plane);
-            match Link::open(&self.epoll, id, socket) {
+            match Link::open(&self.epoll, id, socket, self.silence(plane)) {
                 Ok(link) => {
                     self.links.insert(id, link);
                     self.events.push_back(Happened::Accepted(id, plane));
@@ -384,6 +384,16 @@ fn is_accepted(id: LinkId) -> bool {
 
 /// Attempts to connect.
 impl Peers {
+    /// How long what is sent on a link may go unacknowledged. Votes must not wait for a lost
+    /// packet's next turn once a cut cable is mended: a new link is there sooner. Learners and
+    /// leaders hear each other all the time, and may be slow to read.
+    fn silence(&self, plane: Plane) -> Option<Duration> {
+        match plane {
+            Plane::Election => Some(self.plan.connect_timeout),
+            Plane::Learner => None,
+        }
+    }
+
     fn dial(&mut self, now: Instant, id: LinkId, peer: ServerId, plane: Plane) {
         assert!(!is_accepted(id), "a link that is dialled has an even number");
         let addresses = self.plan.members.get(&peer).map_or(&[][..], Vec::as_slice);
@@ -393,7 +403,8 @@ impl Peers {
         };
         let hosts = addresses.iter().map(|at| (at.host.clone(), port(at))).collect();
         let deadline = now.after(self.plan.connect_timeout);
-        let before = self.links.insert(id, Link::dialling(Dial::new(deadline)));
+        let dial = Dial::new(deadline, self.silence(plane));
+        let before = self.links.insert(id, Link::dialling(dial));
         assert!(before.is_none(), "{id:?} was dialled before");
         if let Some(addresses) = self.resolver.resolve(peer, id, hosts) {
             self.on_resolved(id, addresses, now);

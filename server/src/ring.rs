@@ -40,7 +40,7 @@ pub(crate) use park::Park;
 pub use park::Waker;
 pub use slots::Slot;
 pub(crate) use socket::{
-    AcceptError, begin_connect, finish_connect, prepare_connection, shutdown_write,
+    AcceptError, begin_connect, finish_connect, limit_silence, prepare_connection, shutdown_write,
 };
 pub use socket::{bind, bind_when_free};
 pub(crate) use timers::ACCEPT_PAUSE;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use engine::ids::LinkId;
 use engine::time::Instant;
@@ -18,6 +19,8 @@ use crate::ring;
 pub(super) struct Dial {
     /// When all of it is over.
     deadline: Instant,
+    /// How long what is sent may go unacknowledged, if there is a limit.
+    silence: Option<Duration>,
     /// When the attempt under way is.
     attempt_until: Instant,
     rest: VecDeque<SocketAddr>,
@@ -28,9 +31,10 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    pub(super) fn new(deadline: Instant) -> Self {
+    pub(super) fn new(deadline: Instant, silence: Option<Duration>) -> Self {
         Self {
             deadline,
+            silence,
             attempt_until: deadline,
             rest: VecDeque::new(),
             socket: None,
@@ -63,9 +67,7 @@ impl Dial {
         }
         while let Some(address) = self.rest.pop_front() {
             let share = self.deadline.since(now) / (self.rest.len() as u32 + 1);
-            let begun = ring::begin_connect(address)
-                .and_then(|socket| watch(epoll, &socket, id, Interest::ALL).map(|()| socket));
-            match begun {
+            match self.connect(epoll, id, address) {
                 Ok(socket) => {
                     self.attempt_until = now.after(share);
                     self.socket = Some(socket);
@@ -75,6 +77,15 @@ impl Dial {
             }
         }
         Err(failed(self))
+    }
+
+    fn connect(&self, epoll: &OwnedFd, id: LinkId, address: SocketAddr) -> io::Result<OwnedFd> {
+        let socket = ring::begin_connect(address)?;
+        if let Some(limit) = self.silence {
+            ring::limit_silence(&socket, limit)?;
+        }
+        watch(epoll, &socket, id, Interest::ALL)?;
+        Ok(socket)
     }
 
     /// The kernel knows how the attempt ended: the socket, if it is connected.

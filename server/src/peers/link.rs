@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use engine::ids::LinkId;
 use engine::time::Instant;
@@ -26,7 +27,7 @@ const JOINED_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Link {
     phase: Phase,
     /// While dialling, the attempt has its own.
-    socket: Option<OwnedFd>,
+    pub(super) socket: Option<OwnedFd>,
     out: Out,
     /// The machine takes nothing now: what comes stays in the socket.
     is_paused: bool,
@@ -82,8 +83,16 @@ impl Link {
     }
 
     /// A link that somebody else has opened.
-    pub(super) fn open(epoll: &OwnedFd, id: LinkId, socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn open(
+        epoll: &OwnedFd,
+        id: LinkId,
+        socket: OwnedFd,
+        silence: Option<Duration>,
+    ) -> io::Result<Self> {
         ring::prepare_connection(&socket)?;
+        if let Some(limit) = silence {
+            ring::limit_silence(&socket, limit)?;
+        }
         watch(epoll, &socket, id, Interest::INPUT)?;
         Ok(Self::new(Phase::Open, Some(socket)))
     }

@@ -79,6 +79,13 @@ pub(crate) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Ends the connection if what is sent is not acknowledged in time. Otherwise it lasts for minutes,
+/// and so do the pauses between the kernel's attempts to send it again.
+pub(crate) fn limit_silence(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
+    let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(socket, limit_ms)?)
+}
+
 /// Who is at the other end; `None` if the connection is gone already.
 pub(super) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
     let address = net::getpeername(socket).ok()??;

@@ -174,3 +174,23 @@ fn a_thousand_dials_leave_nothing_behind() {
         assert_eq!(bed.peers.links_count(), 0);
     });
 }
+
+#[test]
+fn what_is_sent_for_elections_must_be_acknowledged_in_time() {
+    let limit_ms = |bed: &Bed, link| {
+        let socket = bed.peers.links[&link].socket.as_ref().unwrap();
+        rustix::net::sockopt::tcp_user_timeout(socket).unwrap()
+    };
+    on_both(|backend| {
+        let (_listener, there) = listen();
+        let mut bed = Bed::new(backend, &[at(there)]);
+        let (_stream, accepted) = bed.accepted();
+        for (link, plane) in [(LINK, Plane::Election), (LinkId(4), Plane::Learner)] {
+            bed.execute(LinkOp::Dial { link, peer: PEER, plane });
+            bed.until("the link", |bed| bed.told.contains(&Told::Connected(link)));
+        }
+        assert_eq!(limit_ms(&bed, accepted), 5_000, "as long as connecting may take");
+        assert_eq!(limit_ms(&bed, LINK), 5_000);
+        assert_eq!(limit_ms(&bed, LinkId(4)), 0, "learners may be slow");
+    });
+}
