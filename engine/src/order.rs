@@ -182,11 +182,6 @@ impl Batch {
         &self.segments.last().expect("a batch has a segment").version
     }
 
-    /// Whether any item triggers watches.
-    pub fn has_triggers(&self) -> bool {
-        !self.effects.triggers.is_empty()
-    }
-
     /// Whether any reply goes to a connection of `core`.
     pub fn has_replies_for(&self, core: CoreId) -> bool {
         let mut items = self.segments.iter().flat_map(|segment| &segment.items);

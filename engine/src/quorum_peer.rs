@@ -276,11 +276,6 @@ impl QuorumPeer {
         &self.replica
     }
 
-    /// The replica, to be told what recovery has found.
-    pub fn replica_mut(&mut self) -> &mut Replica {
-        &mut self.replica
-    }
-
     /// What clients get now.
     pub fn service(&self) -> Service {
         self.member.as_ref().map_or(Service::Serving, |member| member.service)

@@ -27,7 +27,7 @@ use crate::zab::history::{History, Run};
 use crate::zxid::Zxid;
 
 /// Good snapshots that are kept, at least.
-pub const SNAPSHOTS_KEPT_MIN: usize = 2;
+const SNAPSHOTS_KEPT_MIN: usize = 2;
 
 /// How much of what is read makes one run of the history, bytes.
 const RUN_BYTES: usize = 64 << 10;
