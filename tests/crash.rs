@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use engine::disk::{BLOCK_BYTES, StorageError, Volume};
+use engine::disk::{BLOCK_BYTES, SegmentId, StorageError, Volume};
 use engine::epochs::{EPOCHS_NAME, Epochs, EpochsFile};
 use engine::manifest::{MANIFEST_NAME, Manifest};
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
@@ -435,7 +435,7 @@ impl Member {
         disk.sync_file(&temporary)?;
         disk.rename(&temporary, &snapshot_name(zxid))?;
         disk.sync_dir()?;
-        segments::begin(disk, plan_segment(seed, 1.into(), SEGMENT_BYTES), zxid)?;
+        segments::begin(disk, plan_segment(seed, SegmentId::FIRST, SEGMENT_BYTES), zxid)?;
         if too_early { Ok(()) } else { manifest.switch(&mut self.root, 2) }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use engine::disk::{Damage, StorageError, StorageErrorKind, Volume};
+use engine::disk::{Damage, SegmentId, StorageError, StorageErrorKind, Volume};
 use engine::recovery::{self, Source, Unusable, snapshot_name};
 use engine::tree::{OwnerMode, Tree};
 use engine::txnlog::format::{
@@ -201,7 +201,7 @@ fn a_cut_is_made_only_behind_a_transaction_that_there_is() {
 fn a_log_that_begins_with_a_snapshot_does_not_reach_back_further() {
     let mut disk = SimDisk::default();
     let base = Zxid(0x5_0000_0003);
-    segments::begin(&mut disk, plan_segment(1, 1.into(), SEGMENT_BYTES), base).unwrap();
+    segments::begin(&mut disk, plan_segment(1, SegmentId::FIRST, SEGMENT_BYTES), base).unwrap();
     let report = scan(&disk, base, &mut Collect::default()).unwrap();
     assert_eq!((report.end.zxid, report.begins), (base, Some(base)));
     let gap = Damage::Gap { found: base, needed: Zxid(7) };
@@ -364,7 +364,7 @@ fn mutate(disk: &mut SimDisk, name: &str, random: &mut Random) {
 fn a_frame_with_a_right_checksum_and_wrong_content_is_refused() {
     let check = |change: &dyn Fn(&mut FrameHeader, &mut Vec<u8>)| {
         let mut disk = SimDisk::default();
-        let plan = plan_segment(1, 1.into(), SEGMENT_BYTES);
+        let plan = plan_segment(1, SegmentId::FIRST, SEGMENT_BYTES);
         segments::prepare(&mut disk, plan).unwrap();
         let mut body = Vec::new();
         push_txn(&mut body, &create(Zxid(1), b"x"));

@@ -1,6 +1,6 @@
 //! A disk without room holds up what needs some, and loses nothing.
 
-use engine::disk::Volume;
+use engine::disk::{SegmentId, Volume};
 use engine::txnlog::format::segment_name;
 use engine::txnlog::{LogConfig, LogEnd, plan_segment, segments};
 use tests::sim::disk::SimDisk;
@@ -12,7 +12,7 @@ fn a_full_disk_holds_up_appends_and_loses_nothing() {
     let mut random = Random::new(1);
     let (mut disk, mut model) = (SimDisk::default(), LogModel::default());
     disk.capacity = Some(3 * SEGMENT_BYTES + 1000);
-    let end = LogEnd { next_segment: 1.into(), ..LogEnd::default() };
+    let end = LogEnd { next_segment: SegmentId::FIRST, ..LogEnd::default() };
     let config = LogConfig::with_segments(SEGMENT_BYTES);
     let mut writer = LogWriter::open(config, end, None);
     for _ in 0..200 {
@@ -33,9 +33,9 @@ fn a_full_disk_holds_up_appends_and_loses_nothing() {
 #[test]
 fn a_file_whose_sync_found_no_room_is_never_used() {
     let mut disk = SimDisk::default();
-    let plan = |segment: u64| plan_segment(9, segment.into(), SEGMENT_BYTES);
+    let plan = |segment| plan_segment(9, SegmentId(segment), SEGMENT_BYTES);
     segments::prepare(&mut disk, plan(1)).unwrap();
-    segments::retire(&mut disk, 1.into()).unwrap();
+    segments::retire(&mut disk, SegmentId::FIRST).unwrap();
     for _ in ["the spare", "a new file"] {
         disk.is_full_at_sync = true;
         let error = segments::prepare(&mut disk, plan(2)).unwrap_err();

@@ -92,7 +92,7 @@ impl Sink for Ignore {
 
 /// Writes the log behind the snapshot.
 fn write_log(directory: &mut Directory, state: &mut State) {
-    let plan = plan_segment(7, SegmentId(1), SEGMENT_BYTES);
+    let plan = plan_segment(7, SegmentId::FIRST, SEGMENT_BYTES);
     segments::begin(directory, plan, Zxid(state.zxid)).expect("room in /tmp");
     let end = scan(directory, Zxid(state.zxid), &mut Ignore).expect("it was just begun").end;
     let mut ops = Vec::new();
@@ -129,7 +129,7 @@ fn write_data(folder: &Path, state: &mut State, with_log: bool) {
     if with_log {
         write_log(&mut log, state);
     } else {
-        let plan = plan_segment(7, SegmentId(1), 1 << 20);
+        let plan = plan_segment(7, SegmentId::FIRST, 1 << 20);
         segments::begin(&mut log, plan, Zxid(state.zxid)).expect("room in /tmp");
     }
     data.commit().and_then(|()| data.finish()).expect("all of it is there");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 
+use crate::failover::stages::LEADING;
 use crate::ports::Ports;
 use crate::relay::Relays;
 use crate::server::{Server, Template, Variables};
@@ -23,8 +24,6 @@ const WORD_WAIT: Duration = Duration::from_secs(1);
 const LEADER_WAIT: Duration = Duration::from_secs(10);
 /// and the pause between two questions.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
-/// What a ringkeeper logs when it has its quorum.
-const LEADING: &str = ": leading epoch=";
 
 /// Servers that belong together.
 #[derive(Debug)]

@@ -32,6 +32,11 @@ pub const BLOCK_BYTES: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
+impl SegmentId {
+    /// The first segment of a log.
+    pub const FIRST: Self = Self(1);
+}
+
 /// What a machine wants from the disk.
 #[derive(Debug)]
 pub enum DiskOp {
@@ -114,12 +119,6 @@ pub trait Volume {
 
     /// Makes durable which files there are, and their names.
     fn sync_dir(&mut self) -> Result<(), StorageError>;
-}
-
-impl From<u64> for SegmentId {
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
 }
 
 impl fmt::Display for SegmentId {

@@ -32,9 +32,6 @@ use crate::snapshots::{self, Snapshots};
 use crate::storage::Files;
 use crate::threads;
 
-/// The first segment of a new log.
-const SEGMENT_FIRST: SegmentId = SegmentId(1);
-
 /// Why the data could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -186,7 +183,7 @@ impl MemberData {
         let zxid = version.zxid();
         let (mut snapshots, mut logs) = self.data_dir.prepare_next()?;
         snapshots::write_snapshot(snapshots.path(), version)?;
-        let plan = plan_segment(seed(&snapshots), SEGMENT_FIRST, self.segment_bytes);
+        let plan = plan_segment(seed(&snapshots), SegmentId::FIRST, self.segment_bytes);
         segments::begin(&mut logs, plan, zxid)?;
         // What counts from now on has been read as any later start will read it.
         let recovered = self.recover(&mut snapshots, &mut logs)?;

@@ -13,8 +13,8 @@ use time::format_description::well_known::Rfc3339;
 const LOST: &str = "looking for a leader";
 /// A server knows for whom a quorum has voted.
 const DECIDED: &str = ": decided ";
-/// A server leads.
-const LEADING: &str = ": leading epoch=";
+/// A server leads: it has its quorum.
+pub const LEADING: &str = ": leading epoch=";
 
 /// The parts of a leader change, milliseconds; they add up to the first write's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -1,7 +1,6 @@
 //! When operations are due: at once (closed loop), or at a fixed rate (open loop).
 
-/// Nanoseconds of a second.
-const SECOND_NS: u64 = 1_000_000_000;
+use super::window::SECOND_NS;
 
 /// The due times of an open loop: one every `1 / rate` seconds from `start_ns` on.
 ///

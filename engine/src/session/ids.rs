@@ -15,15 +15,13 @@
 //!     bits of milliseconds); around that moment the question to the caller protects
 
 use crate::ids::SessionId;
+use crate::tree::CONTAINER_OWNER;
 
 /// Where the server's id stands in a session id.
 const SERVER_SHIFT: u32 = 56;
 
 /// The bits below the server's id.
 const NUMBER_MASK: u64 = (1 << SERVER_SHIFT) - 1;
-
-/// The owner that marks a container, which therefore no session may have.
-const CONTAINER_OWNER: SessionId = SessionId(i64::MIN);
 
 /// Gives out session ids for one server.
 #[derive(Clone, Debug)]
@@ -62,7 +60,8 @@ impl SessionIds {
             let bits = u64::from(self.server) << SERVER_SHIFT | self.next;
             let session = SessionId(bits.cast_signed());
             self.next = (self.next + 1) & NUMBER_MASK;
-            let reserved = session == SessionId::NONE || session == CONTAINER_OWNER;
+            // Who owned a znode with the latter would make a container of it.
+            let reserved = session == SessionId::NONE || session.0 == CONTAINER_OWNER;
             if !reserved && !is_taken(session) {
                 return session;
             }

@@ -14,7 +14,7 @@ struct Driver {
 
 impl Driver {
     fn new(config: LogConfig) -> Self {
-        Self::open(config, LogEnd { next_segment: SegmentId(1), ..LogEnd::default() })
+        Self::open(config, LogEnd { next_segment: SegmentId::FIRST, ..LogEnd::default() })
     }
 
     fn open(config: LogConfig, end: LogEnd) -> Self {
@@ -144,12 +144,12 @@ fn rolls_to_the_next_segment_and_keeps_the_reserve() {
 
 #[test]
 fn segments_that_have_become_too_short_are_given_up() {
-    let short = SegmentPlan { segment: SegmentId(1), incarnation: 7, bytes: 4 * FRAMES_START };
+    let short = SegmentPlan { segment: SegmentId::FIRST, incarnation: 7, bytes: 4 * FRAMES_START };
     let next = SegmentPlan { segment: SegmentId(2), ..short };
     let end = LogEnd { ready: vec![short, next], next_segment: SegmentId(3), ..LogEnd::default() };
     let mut driver = Driver::open(small(), end);
     driver.check("retire 1, retire 2, prepare 3");
-    driver.done(DiskDone::Retired(SegmentId(1)));
+    driver.done(DiskDone::Retired(SegmentId::FIRST));
     driver.prepared(3);
     assert!(!driver.log.rest(), "a segment is still there");
     driver.check("prepare 4");

@@ -34,9 +34,7 @@ use crate::exit::ExitCode;
 use crate::storage::{self, OpenError, Stopped, ZOOKEEPER_FOLDER};
 use crate::{assembly, door, snapshots};
 
-/// The first segment of the copy's log.
-const SEGMENT_FIRST: SegmentId = SegmentId(1);
-/// Its length: short, for a copy that may never be used.
+/// The length of the copy's first segment: short, for a copy that may never be used.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// Why there is no backup.
@@ -232,7 +230,7 @@ fn copy(
         }
     };
     let seed = RandomState::new().hash_one(&path);
-    segments::begin(&mut log, plan_segment(seed, SEGMENT_FIRST, SEGMENT_BYTES), zxid)?;
+    segments::begin(&mut log, plan_segment(seed, SegmentId::FIRST, SEGMENT_BYTES), zxid)?;
     target.commit()?;
     let root = to.join(DIRECTORY_NAME);
     give(&root, to)?;

@@ -27,9 +27,6 @@ use crate::disk::data_dir::{DIRECTORY_NAME, DataDirError, IMPORT_MARK, NewData};
 use crate::exit::ExitCode;
 use crate::{assembly, snapshots};
 
-/// The first segment of a log.
-const SEGMENT_FIRST: SegmentId = SegmentId(1);
-
 /// Why data was not taken over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
@@ -154,7 +151,7 @@ fn write(target: &NewData, tree: &mut Tree) -> Result<(), ImportError> {
     let (snapshots, mut log) = target.directories()?;
     snapshots::write_snapshot(snapshots.path(), tree.freeze()).map_err(ImportError::Snapshot)?;
     let seed = RandomState::new().hash_one(snapshots.path());
-    let plan = plan_segment(seed, SEGMENT_FIRST, LogConfig::default().segment_bytes);
+    let plan = plan_segment(seed, SegmentId::FIRST, LogConfig::default().segment_bytes);
     Ok(segments::begin(&mut log, plan, tree.applied())?)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use engine::btree::Version;
-use engine::disk::{Damage, DiskDone, DiskOp, StorageError, Volume};
+use engine::disk::{Damage, DiskDone, DiskOp, SegmentId, StorageError, Volume};
 use engine::epochs::{Epochs, EpochsFile};
 use engine::manifest::{MANIFEST_NAME, Manifest};
 use engine::recovery::{self, Recovered, Source, Unusable, snapshot_name, temporary_name};
@@ -257,7 +257,7 @@ impl Store {
         let room = self.is_full.then_some(0);
         (generation.snapshots.capacity, generation.log.capacity) = (room, room);
         write_snapshot(&mut generation.snapshots, version)?;
-        let plan = plan_segment(seed, engine::disk::SegmentId(1), SEGMENT_BYTES);
+        let plan = plan_segment(seed, SegmentId::FIRST, SEGMENT_BYTES);
         segments::begin(&mut generation.log, plan, version.zxid())?;
         let report = scan::scan(&generation.log, version.zxid(), &mut Nothing)?;
         self.generations.insert(number, generation);

@@ -312,7 +312,7 @@ mod tests {
     const OPTIONS: Options = Options { form: Form::Text, data: false, summary: true };
     const HEADER: SegmentHeader = SegmentHeader {
         incarnation: 7,
-        segment: SegmentId(1),
+        segment: SegmentId::FIRST,
         segment_bytes: FRAMES_START + 3 * BLOCK_BYTES as u64,
     };
 
