@@ -117,16 +117,17 @@ impl ClientCore {
         self.stats.longest_turn = self.stats.longest_turn.max(took);
     }
 
-    /// Forgets what was counted (`srst`), or what was counted per connection (`crst`).
+    /// Forgets what was counted for the core (`srst`).
     // Compat: ServerStats.reset leaves the failed authentications.
-    pub fn reset_stats(&mut self, per_connection: bool) {
-        if per_connection {
-            for connection in self.connections.iter_mut().flatten() {
-                connection.stats = ConnectionStats::after_reset();
-            }
-        } else {
-            let auth_failed = self.stats.auth_failed;
-            self.stats = CoreStats { auth_failed, ..CoreStats::default() };
+    pub fn reset_stats(&mut self) {
+        let auth_failed = self.stats.auth_failed;
+        self.stats = CoreStats { auth_failed, ..CoreStats::default() };
+    }
+
+    /// Forgets what was counted for each connection (`crst`).
+    pub fn reset_connection_stats(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            connection.stats = ConnectionStats::after_reset();
         }
     }
 

@@ -343,7 +343,7 @@ fn a_reset_leaves_the_failed_authentications() {
         (stats.auth_failed, stats.packets_received)
     };
     assert_eq!(counted(&world), (1, 1));
-    world.core.reset_stats(false);
+    world.core.reset_stats();
     assert_eq!(counted(&world), (1, 0));
 }
 

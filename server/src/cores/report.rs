@@ -198,7 +198,10 @@ fn reset(events: &mut Events, ordering: Option<&mut Ordering>, collector: &Arc<C
             ordering.reset_stats();
         }
     }
-    events.clients.reset_stats(collector.word == Word::Crst);
+    match collector.word {
+        Word::Crst => events.clients.reset_connection_stats(),
+        _ => events.clients.reset_stats(),
+    }
 }
 
 fn compose(word: Word, published: &Published<'_>, parts: &Parts) -> String {
