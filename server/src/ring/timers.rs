@@ -34,19 +34,16 @@ impl Lingering {
         self.queue.pop_front_if(|_| is_crowded).map(|(_, slot)| slot)
     }
 
-    /// Forgets the front while `is_gone`, so that the ring need not wake for those.
-    pub(super) fn trim(&mut self, is_gone: impl Fn(Slot) -> bool) {
-        while self.queue.front().is_some_and(|(_, slot)| is_gone(*slot)) {
-            self.queue.pop_front();
-        }
-    }
-
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.queue.front().map(|(deadline, _)| *deadline)
     }
 
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Slot> {
-        self.queue.pop_front_if(|(deadline, _)| *deadline <= now).map(|(_, slot)| slot)
+    /// Takes the oldest if its time is over. Those in front that are gone are forgotten, so that
+    /// the ring need not wake for them; the clock is read only if one is left.
+    pub(super) fn pop_due(&mut self, is_gone: impl Fn(Slot) -> bool) -> Option<Slot> {
+        while self.queue.pop_front_if(|(_, slot)| is_gone(*slot)).is_some() {}
+        let due = self.queue.pop_front_if(|(deadline, _)| *deadline <= Instant::now());
+        due.map(|(_, slot)| slot)
     }
 }
 

@@ -165,13 +165,8 @@ impl Uring {
 
     /// Does what is due of our own and says when there will be more to do.
     fn run_timers(&mut self) -> Option<Instant> {
-        let connections = &self.connections;
-        self.lingering.trim(|slot| connections.get(slot).is_none());
-        if self.lingering.next_deadline().is_some() {
-            let now = Instant::now();
-            while let Some(slot) = self.lingering.pop_due(now) {
-                self.close(slot);
-            }
+        while let Some(slot) = self.lingering.pop_due(|slot| self.connections.get(slot).is_none()) {
+            self.close(slot);
         }
         let resume = self.resume_listeners();
         [resume, self.lingering.next_deadline()].into_iter().flatten().min()
