@@ -11,7 +11,8 @@ use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::records::{
-    ConnectRequest, MultiHeader, NewNodeRequest, PathWatch, ReplyHeader, multi::MultiOp,
+    ConnectRequest, MultiHeader, NewNodeRequest, PathWatch, ReplyHeader, RequestHeader,
+    multi::MultiOp, write_request,
 };
 use engine::rules::{OUTPUT_BYTES_MAX, Rules};
 use engine::time::WallTime;
@@ -103,12 +104,7 @@ fn connect(server: &mut Server) -> ConnectionId {
 
 fn request(op: OpCode, body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes);
-    let frame = writer.begin_part();
-    writer.i32(1);
-    writer.i32(op.to_wire());
-    body(&mut writer);
-    writer.end_part(frame);
+    write_request(&mut bytes, RequestHeader { xid: Xid(1), op: op.to_wire() }, body);
     bytes
 }
 

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
-use engine::records::{ConnectRequest, ConnectResponse, ReplyHeader, WatchEvent};
+use engine::records::{
+    ConnectRequest, ConnectResponse, NOTIFICATION_XID, ReplyHeader, RequestHeader, WatchEvent,
+    write_request,
+};
 use engine::replica::ROLLOVER_COUNTER;
 use engine::time::WallTime;
 use engine::tree::{Effects, OwnerMode, Tree};
@@ -66,12 +69,8 @@ impl World {
         for (op, body) in requests {
             client.next_xid += 1;
             client.sent.push_back((client.next_xid, *op));
-            let mut writer = Writer::new(&mut bytes);
-            let frame = writer.begin_part();
-            writer.i32(client.next_xid);
-            writer.i32(op.to_wire());
-            writer.bytes(body);
-            writer.end_part(frame);
+            let header = RequestHeader { xid: Xid(client.next_xid), op: op.to_wire() };
+            write_request(&mut bytes, header, |writer| writer.bytes(body));
         }
         self.server.receive(id, &bytes);
         self.hear();
@@ -116,7 +115,7 @@ impl Client {
         }
         let mut reader = Reader::new(frame);
         let header = ReplyHeader::read(&mut reader).unwrap();
-        if header.xid == Xid(-1) {
+        if header.xid == NOTIFICATION_XID {
             let event = WatchEvent::read(&mut reader).unwrap();
             self.heard.push(Heard::Event { zxid: header.zxid, path: event.path.into_owned() });
             return;

@@ -4,8 +4,10 @@
 //! A reply is looked at where it was received; what does not decode is an error, never a panic.
 
 use engine::error_code::ErrorCode;
+use engine::ids::Xid;
 use engine::jute::{DecodeError, Reader, Writer};
 use engine::op::OpCode;
+use engine::records::{RequestHeader, write_request};
 use engine::stat::WIRE_STAT_BYTES;
 
 /// Bytes of a reply's header: xid, zxid, error.
@@ -115,12 +117,7 @@ impl Welcome {
 
 /// Appends one request's frame; `body` appends its record.
 pub fn request(out: &mut Vec<u8>, xid: i32, op: OpCode, body: impl FnOnce(&mut Writer<'_>)) {
-    let mut writer = Writer::new(out);
-    let part = writer.begin_part();
-    writer.i32(xid);
-    writer.i32(op.to_wire());
-    body(&mut writer);
-    writer.end_part(part);
+    write_request(out, RequestHeader { xid: Xid(xid), op: op.to_wire() }, body);
 }
 
 /// The ACL list that gives everything to everyone.

@@ -164,11 +164,12 @@ pub fn write_sync_reply(out: &mut Vec<u8>, xid: Xid, zxid: Zxid, path: Option<&s
     writer.end_part(frame);
 }
 
-/// Appends the frame of a request without a body of its own, as clients send a ping.
-pub fn write_bare_request(out: &mut Vec<u8>, header: RequestHeader) {
+/// Appends the frame of a request; `body` appends its record.
+pub fn write_request(out: &mut Vec<u8>, header: RequestHeader, body: impl FnOnce(&mut Writer<'_>)) {
     let mut writer = Writer::new(out);
     let frame = writer.begin_part();
     header.write(&mut writer);
+    body(&mut writer);
     writer.end_part(frame);
 }
 
@@ -179,7 +180,8 @@ mod tests {
     #[test]
     fn a_ping_and_its_reply_are_as_on_a_real_wire() {
         let mut out = Vec::new();
-        write_bare_request(&mut out, RequestHeader { xid: PING_XID, op: OpCode::Ping.to_wire() });
+        let ping = RequestHeader { xid: PING_XID, op: OpCode::Ping.to_wire() };
+        write_request(&mut out, ping, |_| {});
         assert_eq!(out, [0, 0, 0, 8, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11]);
         out.clear();
         write_bare_reply(&mut out, PING_XID, 7, 0);

@@ -1,8 +1,8 @@
 //! What clients send, through the whole of a server of one core.
 
-use engine::ids::ConnectionId;
-use engine::jute::{Reader, Writer};
-use engine::records::{ConnectRequest, ReplyHeader};
+use engine::ids::{ConnectionId, Xid};
+use engine::jute::Reader;
+use engine::records::{ConnectRequest, ReplyHeader, RequestHeader, write_request};
 
 use super::input::Input;
 use crate::sim::cores::Server;
@@ -37,12 +37,9 @@ pub(super) fn requests(input: &[u8]) {
         let client = clients[usize::from(kind & 1)];
         xid += 1;
         let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes);
-        let frame = writer.begin_part();
-        writer.i32(xid);
-        writer.i32(OPS.get(usize::from(op)).copied().unwrap_or_else(|| i32::from(op)));
-        writer.bytes(input.piece());
-        writer.end_part(frame);
+        let op = OPS.get(usize::from(op)).copied().unwrap_or_else(|| i32::from(op));
+        let header = RequestHeader { xid: Xid(xid), op };
+        write_request(&mut bytes, header, |writer| writer.bytes(input.piece()));
         server.receive(client, &bytes);
         if kind & 2 == 0 {
             server.settle();

@@ -2,11 +2,13 @@
 
 use super::receive::SPENT_ON_WATCH;
 use super::*;
-use crate::jute::Writer;
+use crate::ids::Xid;
 use crate::op::OpCode;
 use crate::order::{Item, Segment};
 use crate::prep::script::Script;
-use crate::records::{ConnectRequest, Modes};
+use crate::records::{
+    AUTH_XID, AuthPacket, ConnectRequest, Modes, PathWatch, RequestHeader, write_request,
+};
 use crate::tree::{self, AclId, Effects, EventType, OwnerMode, Tree, Trigger};
 
 const NOW: Instant = Instant::ZERO;
@@ -19,6 +21,11 @@ struct World {
 
 fn id(slot: u32) -> ConnectionId {
     ConnectionId { core: CoreId(0), slot, generation: 1 }
+}
+
+fn write_path_watch(out: &mut Vec<u8>, op: OpCode, path: &str, watch: bool) {
+    let header = RequestHeader { xid: Xid(1), op: op.to_wire() };
+    write_request(out, header, |writer| PathWatch { path: path.into(), watch }.write(writer));
 }
 
 impl World {
@@ -55,13 +62,7 @@ impl World {
     fn receive(&mut self, slot: u32, requests: &[(OpCode, &str)]) {
         let mut bytes = Vec::new();
         for (op, path) in requests {
-            let mut writer = Writer::new(&mut bytes);
-            let frame = writer.begin_part();
-            writer.i32(1);
-            writer.i32(op.to_wire());
-            writer.string(path);
-            writer.bool(false);
-            writer.end_part(frame);
+            write_path_watch(&mut bytes, *op, path, false);
         }
         self.core.step(NOW, Input::Received(id(slot), &bytes), &mut Vec::new());
     }
@@ -195,13 +196,7 @@ fn a_watch_counts_for_as_much_as_it_takes() {
     world.receive(0, &[READ]);
     let read = world.core.spent;
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes);
-    let frame = writer.begin_part();
-    writer.i32(1);
-    writer.i32(OpCode::Exists.to_wire());
-    writer.string("/nothing");
-    writer.bool(true);
-    writer.end_part(frame);
+    write_path_watch(&mut bytes, OpCode::Exists, "/nothing", true);
     world.core.step(NOW, Input::Received(id(0), &bytes), &mut Vec::new());
     assert!(world.core.spent >= read + SPENT_ON_WATCH);
 }
@@ -329,14 +324,9 @@ fn the_answer_to_a_word_may_be_long() {
 fn a_reset_leaves_the_failed_authentications() {
     let mut world = World::new(1);
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes);
-    let frame = writer.begin_part();
-    writer.i32(-4);
-    writer.i32(OpCode::Auth.to_wire());
-    writer.i32(0);
-    writer.string("no such scheme");
-    writer.buf_or_null(Some(b"me"));
-    writer.end_part(frame);
+    let packet = AuthPacket { scheme: Some("no such scheme".into()), auth: Some(b"me") };
+    let header = RequestHeader { xid: AUTH_XID, op: OpCode::Auth.to_wire() };
+    write_request(&mut bytes, header, |writer| packet.write(writer));
     world.core.step(NOW, Input::Received(id(0), &bytes), &mut Vec::new());
     let counted = |world: &World| {
         let stats = world.core.report(false).stats;

@@ -180,7 +180,7 @@ mod tests {
     use crate::acl::{ALL, Acl, Id};
     use crate::ids::Xid;
     use crate::op::OpCode;
-    use crate::records::RequestHeader;
+    use crate::records::{RequestHeader, write_request};
 
     #[test]
     fn a_create_is_as_on_a_real_wire() {
@@ -192,11 +192,8 @@ mod tests {
             ttl_ms: None,
         };
         let mut out = Vec::new();
-        let mut writer = Writer::new(&mut out);
-        let frame = writer.begin_part();
-        RequestHeader { xid: Xid(1), op: OpCode::Create.to_wire() }.write(&mut writer);
-        create.write(&mut writer);
-        writer.end_part(frame);
+        let header = RequestHeader { xid: Xid(1), op: OpCode::Create.to_wire() };
+        write_request(&mut out, header, |writer| create.write(writer));
         let mut wire = vec![0, 0, 0, 0x32, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, b'/', b'p'];
         wire.extend([0, 0, 0, 1, b'x', 0, 0, 0, 1, 0, 0, 0, 0x1f]);
         wire.extend(b"\0\0\0\x05world\0\0\0\x06anyone\0\0\0\0");

@@ -12,7 +12,7 @@ use engine::op::OpCode;
 use engine::records::{
     AUTH_XID, AuthPacket, ConnectRequest, ConnectResponse, MultiHeader, NOTIFICATION_XID,
     NewNodeRequest, PING_XID, PathWatch, ReplyHeader, RequestHeader, SetData, VersionedPath,
-    WatchEvent, multi::MultiOp,
+    WatchEvent, multi::MultiOp, write_request,
 };
 
 use super::server::DEADLINE;
@@ -104,11 +104,7 @@ impl Client {
     }
 
     pub(crate) fn put_as(&mut self, xid: Xid, op: i32, body: impl FnOnce(&mut Writer<'_>)) {
-        let mut writer = Writer::new(&mut self.output);
-        let frame = writer.begin_part();
-        RequestHeader { xid, op }.write(&mut writer);
-        body(&mut writer);
-        writer.end_part(frame);
+        write_request(&mut self.output, RequestHeader { xid, op }, body);
     }
 
     pub(crate) fn put_ping(&mut self) {

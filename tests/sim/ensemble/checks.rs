@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::btree::Version;
 use engine::error_code::ErrorCode;
-use engine::ids::SessionId;
+use engine::ids::{SessionId, Xid};
 use engine::jute::Reader;
 use engine::order::Batch;
 use engine::tree::{self, EventType, Owner};
@@ -32,7 +32,7 @@ use super::requests::{Kind, dir_path, key_path};
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Its number.
-    pub xid: i32,
+    pub xid: Xid,
     /// What it asks.
     pub kind: Kind,
     /// When it was sent.
@@ -199,7 +199,7 @@ impl Checks {
     /// A request leaves.
     pub fn ask(
         &mut self,
-        xid: i32,
+        xid: Xid,
         kind: Kind,
         at: u64,
         proves: bool,

@@ -1,13 +1,10 @@
 //! What simulated clients ask for, and how it looks on the wire.
 
+use engine::ids::Xid;
 use engine::jute::Writer;
 use engine::op::OpCode;
 use engine::records::multi::MultiHeader;
-
-/// The number that SetWatches has in place of one of its own.
-pub const SET_WATCHES_XID: i32 = -8;
-/// The number that pings have.
-pub const PING_XID: i32 = -2;
+use engine::records::{PING_XID, RequestHeader, SET_WATCHES_XID, write_request};
 
 /// Directories whose children come and go.
 pub const DIRS: usize = 2;
@@ -139,23 +136,19 @@ impl Kind {
     }
 
     /// The number that the request has.
-    pub fn xid(&self, next: i32) -> i32 {
+    pub fn xid(&self, next: i32) -> Xid {
         match self {
             Self::Ping => PING_XID,
             Self::SetWatches(..) => SET_WATCHES_XID,
-            _ => next,
+            _ => Xid(next),
         }
     }
 
     /// The whole request.
-    pub fn encode(&self, xid: i32) -> Vec<u8> {
+    pub fn encode(&self, xid: Xid) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes);
-        let frame = writer.begin_part();
-        writer.i32(xid);
-        writer.i32(self.op().to_wire());
-        self.write_body(&mut writer);
-        writer.end_part(frame);
+        let header = RequestHeader { xid, op: self.op().to_wire() };
+        write_request(&mut bytes, header, |writer| self.write_body(writer));
         bytes
     }
 

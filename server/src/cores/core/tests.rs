@@ -2,11 +2,10 @@
 
 use engine::auth::AuthRules;
 use engine::client_core;
-use engine::ids::SessionId;
-use engine::jute::Writer;
+use engine::ids::{SessionId, Xid};
 use engine::op::OpCode;
 use engine::order::{Item, Reply, ReplyKind, Segment, Service};
-use engine::records::ConnectRequest;
+use engine::records::{ConnectRequest, PathWatch, RequestHeader, write_request};
 use engine::rules::Rules;
 use engine::session::TimeoutLimits;
 use engine::tree::{Effects, OwnerMode, Tree};
@@ -98,13 +97,9 @@ fn a_parked_client_is_told_of_no_state_that_was_published_later() {
         }
         world.publish(None);
         let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes);
-        let frame = writer.begin_part();
-        writer.i32(1);
-        writer.i32(OpCode::Exists.to_wire());
-        writer.string("/zookeeper");
-        writer.bool(false);
-        writer.end_part(frame);
+        let header = RequestHeader { xid: Xid(1), op: OpCode::Exists.to_wire() };
+        let exists = PathWatch { path: "/zookeeper".into(), watch: false };
+        write_request(&mut bytes, header, |writer| exists.write(writer));
         world.receive(&bytes);
         world.sends()
     };

@@ -1,8 +1,7 @@
 //! What a client hears: answers in the order of its requests, and events in front of them.
 
-use engine::ids::Xid;
 use engine::jute::Reader;
-use engine::records::{MultiHeader, ReplyHeader, WatchEvent};
+use engine::records::{MultiHeader, NOTIFICATION_XID, ReplyHeader, WatchEvent};
 use engine::tree::EventType;
 
 use super::{Client, World};
@@ -30,7 +29,7 @@ impl World {
         let host = (attachment.host, attachment.life);
         let zxid = u64::try_from(header.zxid).unwrap_or(0);
         self.checks.tell(host, zxid);
-        if header.xid == Xid(-1) {
+        if header.xid == NOTIFICATION_XID {
             let event = WatchEvent::read(&mut reader).expect("an event");
             self.tell(|| format!("client {index}: event {event:?} {zxid:#x}"));
             return self.clients[index].on_event(event.kind, &event.path, zxid);
@@ -41,7 +40,7 @@ impl World {
         });
         let client = &mut self.clients[index];
         let asked = client.sent.pop_front().expect("a reply to nothing");
-        assert_eq!(header.xid.0, asked.xid, "replies come in the order of requests");
+        assert_eq!(header.xid, asked.xid, "replies come in the order of requests");
         client.alive_at = client.alive_at.max(asked.at);
         client.answers += 1;
         *self.stats.answers.entry(asked.kind.name()).or_default() += 1;
