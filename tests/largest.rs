@@ -11,8 +11,8 @@ use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::records::{
-    ConnectRequest, MultiHeader, NewNodeRequest, PathWatch, ReplyHeader, RequestHeader,
-    multi::MultiOp, write_request,
+    MultiHeader, NewNodeRequest, PathWatch, ReplyHeader, RequestHeader, multi::MultiOp,
+    write_request,
 };
 use engine::rules::{OUTPUT_BYTES_MAX, Rules};
 use engine::time::WallTime;
@@ -92,16 +92,6 @@ fn containers_with_large_names_may_go_all_at_once() {
     assert_eq!(server.counters().znode_count, before);
 }
 
-/// A client with a session.
-fn connect(server: &mut Server) -> ConnectionId {
-    let id = server.connect(0);
-    let mut frame = Vec::new();
-    ConnectRequest::new_session(10_000).write(&mut frame);
-    server.receive(id, &frame);
-    server.settle();
-    id
-}
-
 fn request(op: OpCode, body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_request(&mut bytes, RequestHeader { xid: Xid(1), op: op.to_wire() }, body);
@@ -136,7 +126,7 @@ fn the_largest_packet_that_the_configuration_allows_is_written() {
         let rules = Rules { packet_bytes_max, ..Rules::default() };
         let tree = Tree::new(OwnerMode::Plain);
         let mut server = Server::with_rules(1, 1, tree, rules);
-        let client = connect(&mut server);
+        let client = server.connect_with_session(0);
         let before = server.counters().znode_count;
         server.receive(client, &create("/largest", packet_bytes_max));
         server.settle();
@@ -161,7 +151,7 @@ fn a_list_of_children_beyond_what_a_connection_may_have_on_its_way_is_refused() 
         planter.apply(1, &Txn::Create { with_stat: false, node, ephemeral: false });
     }
     let mut server = Server::with_tree(1, 1, planter.0);
-    let client = connect(&mut server);
+    let client = server.connect_with_session(0);
     for (op, watch) in [(OpCode::GetChildren, true), (OpCode::GetChildren2, false)] {
         let record = PathWatch { path: "/".into(), watch };
         server.receive(client, &request(op, |writer| record.write(writer)));
@@ -187,7 +177,7 @@ fn a_list_of_children_beyond_what_a_connection_may_have_on_its_way_is_refused() 
 #[test]
 fn a_connection_has_so_many_identities_and_no_more() {
     let mut server = Server::new(1, 1);
-    let client = connect(&mut server);
+    let client = server.connect_with_session(0);
     let add = |server: &mut Server, number: usize| {
         let packet = request(OpCode::Auth, |writer| {
             writer.i32(0);
@@ -211,7 +201,7 @@ fn a_connection_has_so_many_identities_and_no_more() {
 #[test]
 fn an_answer_without_bound_is_an_error() {
     let mut server = Server::new(1, 1);
-    let client = connect(&mut server);
+    let client = server.connect_with_session(0);
     server.receive(client, &create("/largest", 0xf_ffff));
     server.settle();
     let reads = |count: usize| {

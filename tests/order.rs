@@ -6,8 +6,7 @@ use engine::ids::{ConnectionId, SessionId, Xid};
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
 use engine::records::{
-    ConnectRequest, ConnectResponse, NOTIFICATION_XID, ReplyHeader, RequestHeader, WatchEvent,
-    write_request,
+    ConnectResponse, NOTIFICATION_XID, ReplyHeader, RequestHeader, WatchEvent, write_request,
 };
 use engine::replica::ROLLOVER_COUNTER;
 use engine::time::WallTime;
@@ -51,12 +50,8 @@ impl World {
 
     /// A client with a session, connected to `core`.
     fn client(&mut self, core: u16) -> ConnectionId {
-        let id = self.server.connect(core);
+        let id = self.server.connect_with_session(core);
         self.clients.insert(id, Client::default());
-        let mut frame = Vec::new();
-        ConnectRequest::new_session(10_000).write(&mut frame);
-        self.server.receive(id, &frame);
-        self.server.settle();
         self.hear();
         assert_ne!(self.clients[&id].session, SessionId::NONE);
         id

@@ -11,6 +11,7 @@ use engine::client_core::{self, ClientCore};
 use engine::disk::{DiskDone, DiskOp};
 use engine::ids::{ConnectionId, CoreId};
 use engine::order::{Batch, Submission};
+use engine::records::ConnectRequest;
 use engine::replica::{self, Now, Replica};
 use engine::rules::Rules;
 use engine::session::TimeoutLimits;
@@ -158,6 +159,16 @@ impl Server {
         let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
         let accepted = client_core::Input::Accepted(id, peer);
         target.clients.step(instant, accepted, &mut target.outputs);
+        id
+    }
+
+    /// Connects a client that opens a session, and lets everything happen until it has one.
+    pub fn connect_with_session(&mut self, core: u16) -> ConnectionId {
+        let id = self.connect(core);
+        let mut frame = Vec::new();
+        ConnectRequest::new_session(10_000).write(&mut frame);
+        self.receive(id, &frame);
+        self.settle();
         id
     }
 

@@ -2,7 +2,7 @@
 
 use engine::ids::{ConnectionId, Xid};
 use engine::jute::Reader;
-use engine::records::{ConnectRequest, ReplyHeader, RequestHeader, write_request};
+use engine::records::{ReplyHeader, RequestHeader, write_request};
 
 use super::input::Input;
 use crate::sim::cores::Server;
@@ -29,7 +29,7 @@ pub(super) fn connect(input: &[u8]) {
 /// Requests of two sessions: each piece of the input is the body of one.
 pub(super) fn requests(input: &[u8]) {
     let mut server = Server::new(0, 1);
-    let clients = [open(&mut server), open(&mut server)];
+    let clients = [0, 0].map(|core| server.connect_with_session(core));
     let mut input = Input(input);
     let mut xid = 0;
     while !input.is_empty() && server.closed.is_empty() {
@@ -48,15 +48,6 @@ pub(super) fn requests(input: &[u8]) {
     server.settle();
     clients.iter().for_each(|client| check_frames(&server, *client));
     server.check_tree();
-}
-
-fn open(server: &mut Server) -> ConnectionId {
-    let id = server.connect(0);
-    let mut frame = Vec::new();
-    ConnectRequest::new_session(10_000).write(&mut frame);
-    server.receive(id, &frame);
-    server.settle();
-    id
 }
 
 /// What a connection was sent is the answer to its ConnectRequest and whole replies.
