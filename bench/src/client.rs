@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use engine::error_code::ErrorCode;
+use engine::ids::Xid;
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
+use engine::records::{NOTIFICATION_XID, ReplyHeader};
 
-use crate::wire::{self, Handshake, REPLY_BYTES_MAX, ReplyHeader, Welcome};
+use crate::wire::{self, Handshake, REPLY_BYTES_MAX, Welcome};
 
 /// How long one reply may take.
 const REPLY_WAIT: Duration = Duration::from_secs(60);
@@ -100,9 +102,10 @@ impl Client {
         body: impl FnOnce(&mut Writer<'_>),
     ) -> anyhow::Result<Reply> {
         self.next_xid += 1;
-        wire::request(&mut self.out, self.next_xid, op, body);
+        let xid = Xid(self.next_xid);
+        wire::request(&mut self.out, xid, op, body);
         self.send()?;
-        let (header, range) = self.reply(self.next_xid)?;
+        let (header, range) = self.reply(xid)?;
         Ok(Reply { header, body: self.inbox[range].to_vec() })
     }
 
@@ -123,7 +126,7 @@ impl Client {
     pub fn pipeline(
         &mut self,
         count: u64,
-        mut encode: impl FnMut(u64, i32, &mut Vec<u8>),
+        mut encode: impl FnMut(u64, Xid, &mut Vec<u8>),
         mut judge: impl FnMut(u64, ReplyHeader, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let first_xid = self.next_xid.wrapping_add(1);
@@ -131,14 +134,14 @@ impl Client {
         let (mut sent, mut answered) = (0, 0);
         while answered < count {
             while sent < count && sent - answered < PIPELINE_DEPTH as u64 {
-                encode(sent, xid_of(sent), &mut self.out);
+                encode(sent, Xid(xid_of(sent)), &mut self.out);
                 sent += 1;
             }
             self.send()?;
             // A batch at a time, so that sends and receives stay large.
             let until = if sent == count { count } else { answered + PIPELINE_DEPTH as u64 / 2 };
             while answered < until {
-                let (header, range) = self.reply(xid_of(answered))?;
+                let (header, range) = self.reply(Xid(xid_of(answered)))?;
                 judge(answered, header, &self.inbox[range])?;
                 answered += 1;
             }
@@ -216,15 +219,15 @@ impl Client {
     }
 
     /// The reply to `xid`: its header, and where its body lies in the inbox.
-    fn reply(&mut self, xid: i32) -> anyhow::Result<(ReplyHeader, std::ops::Range<usize>)> {
+    fn reply(&mut self, xid: Xid) -> anyhow::Result<(ReplyHeader, std::ops::Range<usize>)> {
         loop {
             let range = self.frame()?;
             let (header, body) =
-                ReplyHeader::split(&self.inbox[range.clone()]).context("a reply is too short")?;
-            if header.xid == wire::XID_EVENT {
+                wire::split_reply(&self.inbox[range.clone()]).context("a reply is too short")?;
+            if header.xid == NOTIFICATION_XID {
                 continue;
             }
-            ensure!(header.xid == xid, "reply {} where {xid} is next", header.xid);
+            ensure!(header.xid == xid, "reply {} where {} is next", header.xid.0, xid.0);
             return Ok((header, range.end - body.len()..range.end));
         }
     }

@@ -7,7 +7,9 @@ use std::ops::RangeFrom;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use engine::ids::Xid;
 use engine::op::OpCode;
+use engine::records::PING_XID;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::connection::{Connection, Loss, State};
@@ -152,7 +154,7 @@ impl Crowd {
 
     /// Sends a ping on every connection.
     pub fn ping_all(&mut self) {
-        self.send_all(0.., |out| wire::request(out, wire::XID_PING, OpCode::Ping, |_| {}));
+        self.send_all(0.., |out| wire::request(out, PING_XID, OpCode::Ping, |_| {}));
     }
 
     /// How many are up.
@@ -162,7 +164,7 @@ impl Crowd {
 
     /// Closes all sessions, and waits for the server to close the connections.
     pub fn close(mut self) -> anyhow::Result<()> {
-        self.send_all(0.., |out| wire::request(out, 0, OpCode::CloseSession, |_| {}));
+        self.send_all(0.., |out| wire::request(out, Xid(0), OpCode::CloseSession, |_| {}));
         let deadline = Instant::now() + SESSION_WAIT;
         while self.up_count() > 0 && Instant::now() < deadline {
             self.wait(Duration::from_millis(100), &mut |_, _, _| {})?;

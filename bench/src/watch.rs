@@ -10,8 +10,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use engine::ids::Xid;
 use engine::jute::Reader;
 use engine::op::OpCode;
+use engine::records::{NOTIFICATION_XID, ReplyHeader, WatchEvent};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -23,7 +25,7 @@ use crate::load::report::Latency;
 use crate::load::setup;
 use crate::progress::Progress;
 use crate::recorder::{Violation, Violations, histogram};
-use crate::wire::{self, ReplyHeader};
+use crate::wire;
 
 /// How long may pass between two looks at the time.
 const LOOK_WAIT: Duration = Duration::from_millis(100);
@@ -32,9 +34,9 @@ const DATA_CHANGED: i32 = 3;
 /// The connection that sets; the watchers' follow.
 const SETTER: usize = 0;
 /// The xid of what it sends,
-const SET_XID: i32 = 2;
+const SET_XID: Xid = Xid(2);
 /// and of what arms a watcher.
-const ARM_XID: i32 = 1;
+const ARM_XID: Xid = Xid(1);
 
 /// The arguments of `watch`.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -183,14 +185,14 @@ fn arm(
         crowd.wait(LOOK_WAIT, &mut |index, happening, _| match happening {
             Happening::Up => {}
             Happening::Lost(loss) => lost = Some((index, loss)),
-            Happening::Frame(frame) => match ReplyHeader::split(frame) {
+            Happening::Frame(frame) => match wire::split_reply(frame) {
                 Some((header, _))
                     if header.xid == ARM_XID && header.err == 0 && !round.armed[index] =>
                 {
                     round.armed[index] = true;
                     round.armed_count += 1;
                 }
-                Some((header, _)) if header.xid == wire::XID_EVENT => {
+                Some((header, _)) if header.xid == NOTIFICATION_XID => {
                     report.violations.add(Violation::StaleEvent, || {
                         format!("watcher {index} was told again, {:#x}", header.zxid)
                     });
@@ -255,7 +257,7 @@ fn set_and_gather(
 impl Round {
     /// Takes what came for the setter; whether it is the reply.
     fn take_reply(&mut self, frame: &[u8], report: &mut WatchReport) -> bool {
-        match ReplyHeader::split(frame) {
+        match wire::split_reply(frame) {
             Some((header, _)) if header.xid == SET_XID && self.set.is_none() => {
                 self.set = Some(header);
                 true
@@ -298,12 +300,9 @@ impl Round {
 
 /// The zxid of an event, if it says that the data of `path` changed.
 fn event_zxid(frame: &[u8], path: &str) -> Option<i64> {
-    let (header, body) = ReplyHeader::split(frame)?;
-    let mut reader = Reader::new(body);
-    let kind = reader.i32().ok()?;
-    let _state = reader.i32().ok()?;
-    let about = reader.buf().ok()??;
-    let fits = header.xid == wire::XID_EVENT && kind == DATA_CHANGED && about == path.as_bytes();
+    let (header, body) = wire::split_reply(frame)?;
+    let event = WatchEvent::read(&mut Reader::new(body)).ok()?;
+    let fits = header.xid == NOTIFICATION_XID && event.kind == DATA_CHANGED && event.path == path;
     fits.then_some(header.zxid)
 }
 

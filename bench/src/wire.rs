@@ -1,50 +1,26 @@
-//! The client protocol as the load generator needs it: frames out of templates, replies by hand.
+//! The client protocol as the load generator needs it: headers and greetings as the engine's
+//! records, bodies field by field, so that nothing is allocated for them.
 //!
-//! A request is appended to a connection's output with its xid patched in; nothing is allocated.
-//! A reply is looked at where it was received; what does not decode is an error, never a panic.
+//! A request is appended to a connection's output. A reply is looked at where it was received;
+//! what does not decode is an error, never a panic.
 
 use engine::error_code::ErrorCode;
-use engine::ids::Xid;
+use engine::ids::{SessionId, Xid};
 use engine::jute::{DecodeError, Reader, Writer};
 use engine::op::OpCode;
-use engine::records::{RequestHeader, write_request};
+use engine::records::{ConnectRequest, ConnectResponse, ReplyHeader, RequestHeader, write_request};
 use engine::stat::WIRE_STAT_BYTES;
 
-/// Bytes of a reply's header: xid, zxid, error.
-pub const REPLY_HEADER_BYTES: usize = 16;
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
 /// The longest reply that is believed: larger lengths are a lie or another protocol.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
-/// The xid of a watch event.
-pub const XID_EVENT: i32 = -1;
-/// The xid of a ping and of its answer.
-pub const XID_PING: i32 = -2;
 
-/// What precedes the body of every reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplyHeader {
-    /// The request's number.
-    pub xid: i32,
-    /// The zxid of the write, or the last one that the server had applied.
-    pub zxid: i64,
-    /// 0 or an error code.
-    pub err: i32,
-}
-
-impl ReplyHeader {
-    /// Takes the header off a reply's frame (without its length); gives the body too.
-    pub fn split(frame: &[u8]) -> Option<(Self, &[u8])> {
-        let (header, body) = frame.split_first_chunk::<REPLY_HEADER_BYTES>()?;
-        let [x0, x1, x2, x3, z @ .., e0, e1, e2, e3] = header;
-        let zxid: [u8; 8] = (*z.first_chunk::<8>()?).to_owned();
-        let header = Self {
-            xid: i32::from_be_bytes([*x0, *x1, *x2, *x3]),
-            zxid: i64::from_be_bytes(zxid),
-            err: i32::from_be_bytes([*e0, *e1, *e2, *e3]),
-        };
-        Some((header, body))
-    }
+/// Takes the header off a reply's frame (without its length); gives the body too.
+pub fn split_reply(frame: &[u8]) -> Option<(ReplyHeader, &[u8])> {
+    let mut reader = Reader::new(frame);
+    let header = ReplyHeader::read(&mut reader).ok()?;
+    Some((header, reader.rest()))
 }
 
 /// What one connection asks for at its first frame.
@@ -63,15 +39,13 @@ pub struct Handshake {
 impl Handshake {
     /// Appends the ConnectRequest's frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut writer = Writer::new(out);
-        let part = writer.begin_part();
-        writer.i32(0);
-        writer.i64(self.last_zxid);
-        writer.i32(self.timeout_ms);
-        writer.i64(self.session);
-        writer.buf(&self.password);
-        writer.bool(false);
-        writer.end_part(part);
+        let request = ConnectRequest {
+            last_zxid_seen: self.last_zxid,
+            session: SessionId(self.session),
+            password: &self.password,
+            ..ConnectRequest::new_session(self.timeout_ms)
+        };
+        request.write(out);
     }
 }
 
@@ -89,35 +63,29 @@ pub struct Welcome {
 impl Welcome {
     /// Appends the ConnectResponse's frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut writer = Writer::new(out);
-        let part = writer.begin_part();
-        writer.i32(0);
-        writer.i32(self.timeout_ms);
-        writer.i64(self.session);
-        writer.buf(&self.password);
-        writer.bool(false);
-        writer.end_part(part);
+        let response = ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: self.timeout_ms,
+            session: SessionId(self.session),
+            password: &self.password,
+            read_only: Some(false),
+        };
+        response.write(out);
     }
 
     /// Decodes a ConnectResponse.
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(frame);
-        reader.i32()?;
-        let timeout_ms = reader.i32()?;
-        let session = reader.i64()?;
-        let bytes = reader.buf()?.ok_or(DecodeError::Null("passwd"))?;
-        let mut password = [0; 16];
-        if bytes.len() > password.len() {
-            return Err(DecodeError::BadValue { what: "passwd", value: bytes.len() as i64 });
-        }
-        password[..bytes.len()].copy_from_slice(bytes);
-        Ok(Self { timeout_ms, session, password })
+        let ConnectResponse { timeout_ms, session, password, .. } = ConnectResponse::decode(frame)?;
+        let value = password.len() as i64;
+        let wrong_length = |_| DecodeError::BadValue { what: "length of passwd", value };
+        let password = password.try_into().map_err(wrong_length)?;
+        Ok(Self { timeout_ms, session: session.0, password })
     }
 }
 
 /// Appends one request's frame; `body` appends its record.
-pub fn request(out: &mut Vec<u8>, xid: i32, op: OpCode, body: impl FnOnce(&mut Writer<'_>)) {
-    write_request(out, RequestHeader { xid: Xid(xid), op: op.to_wire() }, body);
+pub fn request(out: &mut Vec<u8>, xid: Xid, op: OpCode, body: impl FnOnce(&mut Writer<'_>)) {
+    write_request(out, RequestHeader { xid, op: op.to_wire() }, body);
 }
 
 /// The ACL list that gives everything to everyone.
@@ -210,10 +178,10 @@ mod tests {
     #[test]
     fn a_reply_header_splits_off_its_frame() {
         let frame = [0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0xff, 0x9b, 9];
-        let (header, body) = ReplyHeader::split(&frame).unwrap();
-        assert_eq!(header, ReplyHeader { xid: 7, zxid: 0x1_0000_0002, err: -101 });
+        let (header, body) = split_reply(&frame).unwrap();
+        assert_eq!(header, ReplyHeader { xid: Xid(7), zxid: 0x1_0000_0002, err: -101 });
         assert_eq!(body, [9]);
-        assert!(ReplyHeader::split(&frame[..15]).is_none());
+        assert!(split_reply(&frame[..15]).is_none());
     }
 
     #[test]

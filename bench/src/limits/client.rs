@@ -12,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::ensure;
+use engine::ids::Xid;
 use engine::jute::Writer;
+use engine::records::begin_reply;
 use engine::stat::{Stat, WireStat};
 use serde::Serialize;
 
@@ -180,10 +182,7 @@ fn key(record: &[u8]) -> u64 {
 fn reply() -> Vec<u8> {
     let mut frame = Vec::new();
     let mut writer = Writer::new(&mut frame);
-    let part = writer.begin_part();
-    writer.i32(0);
-    writer.i64(1);
-    writer.i32(0);
+    let part = begin_reply(&mut writer, Xid(0), 1, 0);
     writer.buf(&[0; VALUE_BYTES]);
     let stat = Stat::default();
     WireStat { stat, data_length: VALUE_BYTES as i32, num_children: 0 }.encode(&mut writer);

@@ -12,13 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use engine::jute::Writer;
+use engine::records::WatchEvent;
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types};
 
 use super::{Group, LimitsReport, repeat};
 use crate::crowd::{self, Crowd, Happening};
-use crate::wire::{self, LENGTH_BYTES, Welcome};
+use crate::wire::{LENGTH_BYTES, Welcome};
 
 /// How long a round may take.
 const ROUND_WAIT: Duration = Duration::from_secs(10);
@@ -102,15 +102,7 @@ fn greet(mut stream: TcpStream) -> anyhow::Result<TcpStream> {
 /// The event of a znode that was set.
 fn event() -> Vec<u8> {
     let mut out = Vec::new();
-    let mut writer = Writer::new(&mut out);
-    let part = writer.begin_part();
-    writer.i32(wire::XID_EVENT);
-    writer.i64(1);
-    writer.i32(0);
-    writer.i32(3);
-    writer.i32(3);
-    writer.string("/bench-watch");
-    writer.end_part(part);
+    WatchEvent { kind: 3, path: "/bench-watch".into() }.write_notification(1, &mut out);
     out
 }
 

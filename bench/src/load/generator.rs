@@ -3,6 +3,7 @@
 //! A value begins with the number of its key, so that another znode's content is noticed; the
 //! rest is noise that does not compress.
 
+use engine::ids::Xid;
 use engine::op::OpCode;
 use engine::stat::WIRE_STAT_BYTES;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -77,7 +78,7 @@ impl Generator {
     }
 
     /// Appends the request of an operation.
-    pub fn encode(&mut self, operation: Operation, connection: u64, xid: i32, out: &mut Vec<u8>) {
+    pub fn encode(&mut self, operation: Operation, connection: u64, xid: Xid, out: &mut Vec<u8>) {
         let Operation { kind, key } = operation;
         self.find_path(operation, connection);
         let stamp = self.noise.len().min(STAMP_BYTES);
@@ -108,7 +109,7 @@ impl Generator {
         }
     }
 
-    fn encode_multi(&mut self, first: u64, xid: i32, out: &mut Vec<u8>) {
+    fn encode_multi(&mut self, first: u64, xid: Xid, out: &mut Vec<u8>) {
         wire::request(out, xid, OpCode::Multi, |writer| {
             for step in 0..u64::from(self.multi_ops) {
                 let key = (first + step) % self.keys.count.max(1);

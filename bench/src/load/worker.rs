@@ -9,7 +9,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use engine::ids::Xid;
 use engine::op::OpCode;
+use engine::records::{NOTIFICATION_XID, PING_XID};
 
 use super::created::Created;
 use super::generator::{Generator, Operation};
@@ -20,7 +22,7 @@ use crate::connection::{Connection, Frames, Loss, State};
 use crate::cpu;
 use crate::poller::{Poller, Ready};
 use crate::recorder::{BINS, Interval, Violation};
-use crate::wire::{self, ReplyHeader};
+use crate::wire;
 
 /// How long all connections may take to come up at the start.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
@@ -43,7 +45,7 @@ pub struct End {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     operation: Operation,
-    xid: i32,
+    xid: Xid,
     due_ns: u64,
 }
 
@@ -230,7 +232,7 @@ impl Worker {
             let slot = &mut self.slots[index];
             if slot.connection.state == State::Up && now.saturating_sub(slot.sent_ns) > quiet_ns {
                 let out = &mut slot.connection.out;
-                wire::request(out, wire::XID_PING, OpCode::Ping, |_| {});
+                wire::request(out, PING_XID, OpCode::Ping, |_| {});
                 slot.sent_ns = now;
                 self.flush(index, now);
             }
@@ -302,14 +304,14 @@ impl Worker {
     fn on_reply(&mut self, index: usize, frame: &[u8], now: u64) -> Result<(), Loss> {
         let slot = &mut self.slots[index];
         let tally = &mut self.interval.tally;
-        let Some((header, body)) = ReplyHeader::split(frame) else {
+        let Some((header, body)) = wire::split_reply(frame) else {
             self.note(Violation::Garbage, "a reply shorter than its header");
             return Err(Loss::Garbage);
         };
-        if header.xid == wire::XID_PING {
+        if header.xid == PING_XID {
             return Ok(());
         }
-        if header.xid == wire::XID_EVENT {
+        if header.xid == NOTIFICATION_XID {
             self.note(Violation::UninvitedEvent, "an event, and no watch was set");
             return Ok(());
         }
@@ -319,7 +321,7 @@ impl Worker {
         };
         if pending.xid != header.xid {
             tally.violations.add(Violation::WrongXid, || {
-                format!("{} where {} is next", header.xid, pending.xid)
+                format!("{} where {} is next", header.xid.0, pending.xid.0)
             });
             slot.pending.push_front(pending);
             return Err(Loss::Garbage);
@@ -406,7 +408,7 @@ impl Worker {
         let slot = &mut self.slots[index];
         let operation = self.generator.draw(slot.last, &mut slot.created);
         slot.next_xid = if slot.next_xid == i32::MAX { 1 } else { slot.next_xid + 1 };
-        let (xid, out) = (slot.next_xid, &mut slot.connection.out);
+        let (xid, out) = (Xid(slot.next_xid), &mut slot.connection.out);
         self.generator.encode(operation, slot.number, xid, out);
         slot.last = Some(operation);
         slot.sent_ns = now;
@@ -467,7 +469,7 @@ impl Worker {
     fn close_all(&mut self, buf: &mut Vec<u8>) -> anyhow::Result<()> {
         for slot in &mut self.slots {
             if slot.connection.state == State::Up {
-                wire::request(&mut slot.connection.out, 0, OpCode::CloseSession, |_| {});
+                wire::request(&mut slot.connection.out, Xid(0), OpCode::CloseSession, |_| {});
                 if slot.connection.flush().is_err() {
                     slot.connection.hang_up();
                 }

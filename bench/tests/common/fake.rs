@@ -14,6 +14,7 @@ use std::time::Duration;
 use bench::wire::Welcome;
 use engine::jute::{Reader, Writer};
 use engine::op::OpCode;
+use engine::records::WatchEvent;
 use engine::stat::{Stat, WireStat};
 
 /// What the fake server does wrong, after a number of honest replies.
@@ -160,15 +161,7 @@ fn tell(watchers: &mut Vec<TcpStream>, event: &[u8], lie: Lie) -> Option<()> {
 
 fn event(zxid: i64, path: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut writer = Writer::new(&mut out);
-    let part = writer.begin_part();
-    writer.i32(-1);
-    writer.i64(zxid);
-    writer.i32(0);
-    writer.i32(3);
-    writer.i32(3);
-    writer.string(path);
-    writer.end_part(part);
+    WatchEvent { kind: 3, path: path.into() }.write_notification(zxid, &mut out);
     out
 }
 
