@@ -23,7 +23,7 @@ use format::{Layout, SUPERBLOCK_BYTES, Superblock};
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// The file could not be read or mapped.
-    #[error("the file could not be read: {0}")]
+    #[error("the file could not be read")]
     Io(#[from] io::Error),
     /// The file does not end with a superblock: it was not written to its end, or is no snapshot.
     #[error("no superblock at offset {offset}")]

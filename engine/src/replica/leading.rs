@@ -51,10 +51,13 @@ impl Replica {
         }
         let author = Author { session, xid: request.xid, ids };
         let close = request.op == OpCode::CloseSession.to_wire();
-        let may_be_local = self.config.rules.local_sessions && self.sessions.may_be_local(session);
+        let may_be_local = self.config.rules.local_sessions && !self.sessions.is_own(session);
         let checked = self.sessions.check(session, learner);
         match checked {
-            Err(_) if may_be_local && !close => self.order_write(now, &author, request.op, body),
+            // Compat: LeaderSessionTracker.checkSession - its server may have it for itself.
+            Err(ErrorCode::SessionExpired) if may_be_local && !close => {
+                self.order_write(now, &author, request.op, body);
+            }
             Err(code) => self.order_refusal(now, &author, code),
             Ok(()) if close => {
                 self.sessions.remove(session);

@@ -280,11 +280,9 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether no session is open that has this id, and its server may have one that is local.
-    ///
-    // Compat: LeaderSessionTracker.checkSession
-    pub(super) fn may_be_local(&self, session: SessionId) -> bool {
-        !self.open.contains_key(&session) && !self.ids.is_own(session)
+    /// Whether this server gives out ids like this one.
+    pub(super) fn is_own(&self, session: SessionId) -> bool {
+        self.ids.is_own(session)
     }
 
     /// Notes the answer of one core. With the last one, the sessions that have expired.

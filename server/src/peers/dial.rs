@@ -81,9 +81,7 @@ impl Dial {
 
     fn connect(&self, epoll: &OwnedFd, id: LinkId, address: SocketAddr) -> io::Result<OwnedFd> {
         let socket = ring::begin_connect(address)?;
-        if let Some(limit) = self.silence {
-            ring::limit_silence(&socket, limit)?;
-        }
+        ring::limit_silence(&socket, self.silence)?;
         watch(epoll, &socket, id, Interest::ALL)?;
         Ok(socket)
     }

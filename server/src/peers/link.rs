@@ -90,9 +90,7 @@ impl Link {
         silence: Option<Duration>,
     ) -> io::Result<Self> {
         ring::prepare_connection(&socket)?;
-        if let Some(limit) = silence {
-            ring::limit_silence(&socket, limit)?;
-        }
+        ring::limit_silence(&socket, silence)?;
         watch(epoll, &socket, id, Interest::INPUT)?;
         Ok(Self::new(Phase::Open, Some(socket)))
     }

@@ -79,9 +79,10 @@ pub(crate) fn prepare_connection(socket: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Ends the connection if what is sent is not acknowledged in time. Otherwise it lasts for minutes,
-/// and so do the pauses between the kernel's attempts to send it again.
-pub(crate) fn limit_silence(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
+/// Ends the connection if what is sent is not acknowledged in time, where there is a limit. Without
+/// one it lasts for minutes, and so do the pauses between the kernel's attempts to send it again.
+pub(crate) fn limit_silence(socket: &OwnedFd, limit: Option<Duration>) -> io::Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
     let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
     Ok(sockopt::set_tcp_user_timeout(socket, limit_ms)?)
 }
