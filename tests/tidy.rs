@@ -1,5 +1,6 @@
 //! Rules about the source tree that neither rustfmt nor clippy knows.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,47 @@ fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
+}
+
+#[test]
+fn the_engine_uses_no_layer_above() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("engine/src");
+    let list = fs::read_to_string(source.join("lib.rs")).unwrap();
+    let layers = layers_in(&list);
+    assert!(layers.len() > 10, "the engine's modules were not found");
+
+    let mut files = Vec::new();
+    collect_sources(&source, &mut files);
+    let mut findings = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(&source).unwrap().display().to_string();
+        findings.extend(uses_above(&name, &text, &layers));
+    }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+/// The layer of each module: `lib.rs` lists them lowest first, each layer below a comment.
+fn layers_in(text: &str) -> BTreeMap<&str, usize> {
+    let mut layer = 0;
+    let mut layers = BTreeMap::new();
+    for line in text.lines() {
+        layer += usize::from(line.starts_with("// "));
+        let module = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'));
+        layers.extend(module.map(|module| (module, layer)));
+    }
+    layers
+}
+
+/// What a file below the engine's `src` uses of layers above its own.
+fn uses_above(name: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<String> {
+    let module = name.split(['/', '.']).next().unwrap();
+    let Some(layer) = layers.get(module) else { return Vec::new() };
+    let used = text.split("crate::").skip(1).map(|rest| {
+        rest.split(|char: char| char != '_' && !char.is_ascii_alphanumeric()).next().unwrap()
+    });
+    let above = used.filter(|used| layers.get(used).is_some_and(|above| above > layer));
+    above.map(|used| format!("engine/src/{name}: uses {used}, a layer above {module}")).collect()
 }
 
 /// Names from outside the repository that mean nothing to its readers, in halves: this file is
@@ -131,4 +173,9 @@ fn the_rules_can_fail() {
     assert_eq!(findings_in("server/src/x.rs", &long).len(), 1);
     assert_eq!(findings_in("engine/src/x.rs", "use std::thread;\n").len(), 2);
     assert_eq!(findings_in("tests/x.rs", &"//! x\n".repeat(FILE_LINES_MAX + 1)).len(), 1);
+
+    let layers = layers_in("// One.\npub mod low;\npub mod below;\n\n// Two.\npub mod high;\n");
+    assert_eq!(uses_above("high.rs", "use crate::low;\n", &layers), Vec::<String>::new());
+    assert_eq!(uses_above("low/a.rs", "use crate::below;\n", &layers), Vec::<String>::new());
+    assert_eq!(uses_above("low/a.rs", "use crate::high::X;\n", &layers).len(), 1);
 }

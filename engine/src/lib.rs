@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock, starts a thread, opens a socket or draws ambient randomness. Time,
 //! bytes, completions and seeds come in as arguments; effects go out as values. Layers, lowest
-//! first; a module uses only what stands above it in this list:
+//! first; a module uses its own layer and those that stand before it in this list:
 
 // Words.
 pub mod collections;

@@ -21,9 +21,9 @@ use crate::tree::{Effects, Tree};
 use crate::txn::codec;
 use crate::txnlog::LogEnd;
 use crate::txnlog::format::{FRAMES_START, FrameHeader, push_txn, segment_name};
+use crate::txnlog::history::{History, Run};
 use crate::txnlog::scan::{ScanReport, Sink, scan};
 use crate::txnlog::segments;
-use crate::zab::history::{History, Run};
 use crate::zxid::Zxid;
 
 /// Good snapshots that are kept, at least.

@@ -51,7 +51,7 @@ use crate::rules::Rules;
 use crate::time::{Instant, WallTime};
 use crate::tree::Tree;
 use crate::txnlog::TxnLog;
-use crate::zab::history::{History, Run};
+use crate::txnlog::history::{History, Run};
 use crate::zxid::{Epoch, Zxid};
 
 use forwarding::Forwarding;

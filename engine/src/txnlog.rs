@@ -23,6 +23,7 @@
 
 mod batch;
 pub mod format;
+pub mod history;
 mod reader;
 pub mod scan;
 pub mod segments;

@@ -11,7 +11,6 @@
 pub mod data;
 pub mod election;
 pub mod hello;
-pub mod history;
 pub mod leader;
 pub mod learner;
 pub mod link;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use engine::ids::LinkId;
-use engine::zab::history::Place;
+use engine::txnlog::history::Place;
 use engine::zab::log_reading::{LogDone, LogOp, Stretch, feed, locate};
 
 use crate::disk::volume::Directory;

@@ -19,8 +19,8 @@ use engine::snapshot::format::{FEATURES_KNOWN, FORMAT_VERSION};
 use engine::snapshot::{Snapshot, SnapshotError};
 use engine::time::Instant;
 use engine::tree::{self, OwnerMode, Tree};
+use engine::txnlog::history::History;
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
-use engine::zab::history::History;
 use engine::zxid::Zxid;
 use rustix::fs::{Advice, fadvise};
 

@@ -10,7 +10,7 @@ use crate::order::{Batch, Item, Reply, ReplyKind, Segment};
 use crate::time::Instant;
 use crate::tree::Effects;
 use crate::txnlog::format::{self, FRAME_HEADER_BYTES};
-use crate::zab::history::Run;
+use crate::txnlog::history::Run;
 use crate::zxid::Zxid;
 
 /// Room for a transaction or reply of the usual size, so that a group of one takes memory once.

@@ -13,7 +13,7 @@ use crate::records::OpClass;
 use crate::records::op_class;
 use crate::tree;
 use crate::txn::codec;
-use crate::zab::history::History;
+use crate::txnlog::history::History;
 use crate::zab::packet::ForwardedRequest;
 use crate::zxid::Zxid;
 

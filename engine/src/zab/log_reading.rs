@@ -18,10 +18,10 @@
 
 use std::sync::Arc;
 
-use super::history::{Place, Run};
 use crate::disk::{Damage, StorageError, Volume};
 use crate::ids::LinkId;
 use crate::txnlog::format::{FRAMES_START, FrameHeader, push_txn, segment_name};
+use crate::txnlog::history::{Place, Run};
 use crate::txnlog::scan::{Sink, scan};
 use crate::zxid::Zxid;
 

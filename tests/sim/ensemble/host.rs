@@ -19,8 +19,8 @@ use engine::order::{Batch, Service};
 use engine::quorum_peer::{Input, Output, QuorumPeer, RoleKind};
 use engine::replica::{self, Kept, Now};
 use engine::txnlog::format::segment_name;
+use engine::txnlog::history::Run;
 use engine::zab::data::{DataDone, DataOp};
-use engine::zab::history::Run;
 use engine::zab::link::Plane;
 use engine::zxid::Epoch;
 

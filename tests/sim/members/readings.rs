@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use engine::disk::Volume;
-use engine::zab::history::{Place, Run};
+use engine::txnlog::history::{Place, Run};
 use engine::zab::log_reading::{LogDone, LogOp, Stretch, feed, locate};
 
 use super::{DISK, Event, World};

@@ -10,7 +10,7 @@ use crate::ids::{LinkId, ServerId};
 use crate::jute::Writer;
 use crate::replica::{Now, Replica};
 use crate::time::Instant;
-use crate::zab::history::Place;
+use crate::txnlog::history::Place;
 use crate::zab::link::LinkOp;
 use crate::zab::outbox::Outbox;
 use crate::zab::packet::{self, PacketKind, PacketReader, SNAP_SIGNATURE};

@@ -9,7 +9,7 @@ use super::handler::Step;
 use super::{Fault, Leader};
 use crate::ids::LinkId;
 use crate::replica::{Now, Replica};
-use crate::zab::history::{Place, Run};
+use crate::txnlog::history::{Place, Run};
 use crate::zab::log_reading::{LogDone, LogOp, Stretch};
 use crate::zab::outbox::Outbox;
 use crate::zab::packet::{self, PacketKind};

@@ -1,6 +1,6 @@
 //! Reading the log's files for learners: all at once, delivered as it is asked for, or not.
 
-use engine::zab::history::Place;
+use engine::txnlog::history::Place;
 use engine::zab::log_reading::{LogDone, LogOp, Stretch, feed, locate};
 
 use super::Event;

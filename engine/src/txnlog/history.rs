@@ -37,7 +37,7 @@ impl Place {
     /// that is not before the zxid, so at the state that an epoch began with they keep one.
     ///
     // Compat: FileTxnLog.truncate
-    pub(super) fn cut(last: Zxid, to: Zxid) -> Self {
+    pub(crate) fn cut(last: Zxid, to: Zxid) -> Self {
         let is_safe = to.epoch() == last.epoch() && to.counter() > 0;
         if is_safe { Self::Cut(to) } else { Self::Unknown }
     }
