@@ -1,5 +1,9 @@
 //! A member of an ensemble: from the configuration to its machine, its links and its data.
 
+pub mod data;
+pub mod initialize;
+pub mod log_readers;
+
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -27,15 +31,16 @@ use crate::config::ensemble::{Member, PeerAddress};
 use crate::config::listening::own_address;
 use crate::config::{Config, MemberSettings};
 use crate::cores::Completions;
-use crate::data::{Data, NextLog};
 use crate::disk::Disk;
 use crate::disk::data_dir::DataDir;
 use crate::four_letter::report::MemberReport;
-use crate::initialize::Mark;
-use crate::log_readers::LogReaders;
 use crate::memory::{self, Memory};
 use crate::peers::{self, BindError, Peers, Plan};
 use crate::snapshots::Snapshots;
+
+use data::{Data, NextLog};
+use initialize::Mark;
+use log_readers::LogReaders;
 
 /// How long a better vote is waited for.
 // Compat: FastLeaderElection.finalizeWait
@@ -334,7 +339,6 @@ mod tests {
     use super::*;
     use crate::config::Sources;
     use crate::disk::data_dir::DIRECTORY_NAME;
-    use crate::initialize;
 
     /// Whether a server votes when it is started with what is in `folder`, and its log ends with
     /// `last`.

@@ -91,7 +91,7 @@ mod tests {
     use engine::ids::CoreId;
 
     use super::*;
-    use crate::data::DataError;
+    use crate::ensemble::data::DataError;
     use crate::peers::BindError;
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::disk::StorageError;
 use engine::ids::CoreId;
 
-use crate::data::DataError;
+use crate::ensemble::data::DataError;
 use crate::ring::RingError;
 
 /// Why a core has failed.

@@ -17,8 +17,8 @@ use engine::zxid::Zxid;
 use super::core::Events;
 use super::mailbox::{ToCore, ToOrdering};
 use super::{Background, Beside, CoreError};
-use crate::data::Finished;
 use crate::disk::{Disk, FrameWrite};
+use crate::ensemble::data::Finished;
 use crate::ring::AlignedBuffer;
 use crate::snapshots::Snapshots;
 
