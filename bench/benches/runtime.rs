@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, mem};
 
 use anyhow::{Context as _, bail};
-use server::ring::{self, AlignedBuffer, Backend, Config, Handler, ListenerId, Ring, Slot};
+use engine::disk::AlignedBuf;
+use server::ring::{self, Backend, Config, Handler, ListenerId, Ring, Slot};
 
 const REQUEST_BYTES: usize = 64;
 /// (connections, requests under way on each)
@@ -284,7 +285,7 @@ impl Handler for Load {
         self.error = Some(error);
     }
 
-    fn on_written(&mut self, _token: u64, _buffer: AlignedBuffer, _result: io::Result<()>) {}
+    fn on_written(&mut self, _token: u64, _buffer: AlignedBuf, _result: io::Result<()>) {}
 
     fn on_wake(&mut self) {}
 }
@@ -361,7 +362,7 @@ impl Handler for Echo {
 
     fn on_closed(&mut self, _slot: Slot, _error: io::Error) {}
 
-    fn on_written(&mut self, _token: u64, _buffer: AlignedBuffer, _result: io::Result<()>) {}
+    fn on_written(&mut self, _token: u64, _buffer: AlignedBuf, _result: io::Result<()>) {}
 
     fn on_wake(&mut self) {}
 }

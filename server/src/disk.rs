@@ -35,12 +35,8 @@ use engine::disk::{AlignedBuf, DiskDone, DiskOp, SegmentId, StorageError};
 use engine::txnlog::LogEnd;
 use engine::txnlog::format::segment_name;
 
-use crate::ring::AlignedBuffer;
 use thread::{DiskThread, Finished, Job};
 use volume::Directory;
-
-/// Frames whose buffers are kept for later ones.
-const BUFFERS_KEPT_MAX: usize = 8;
 
 /// A frame on its way to the ring.
 #[derive(Debug)]
@@ -50,7 +46,7 @@ pub struct FrameWrite {
     /// Where in it.
     pub offset: u64,
     /// Whole blocks.
-    pub buffer: AlignedBuffer,
+    pub buffer: AlignedBuf,
     /// To be given back to [`Disk::on_written`].
     pub token: u64,
 }
@@ -62,7 +58,6 @@ pub struct Disk {
     segments: BTreeMap<SegmentId, Segment>,
     /// Frames on their way, by sequence, with the segment's number.
     frames: BTreeMap<u64, Frame>,
-    buffers: Vec<AlignedBuffer>,
     /// More than half of a segment is used: until the log goes on in the next one, no segment that
     /// is prepared may take its time. It may take several until there is one beside the reserve.
     needs_next: bool,
@@ -75,7 +70,6 @@ pub struct Disk {
 #[derive(Debug)]
 struct Frame {
     segment: SegmentId,
-    bytes: AlignedBuf,
     since: Instant,
 }
 
@@ -105,9 +99,9 @@ impl Disk {
             segments.insert(plan.segment, Segment { file: Arc::new(file), bytes: plan.bytes });
         }
         let thread = DiskThread::start(directory, wake)?;
-        let (frames, buffers) = (BTreeMap::new(), Vec::new());
+        let frames = BTreeMap::new();
         let needs_next = end.current.is_some_and(|(plan, end)| needs_next(end, plan.bytes));
-        let disk = Self { segments, frames, buffers, needs_next, is_awaited: false, thread };
+        let disk = Self { segments, frames, needs_next, is_awaited: false, thread };
         disk.set_pace();
         Ok(disk)
     }
@@ -123,10 +117,8 @@ impl Disk {
                 while self.segments.first_key_value().is_some_and(|(first, _)| *first < segment) {
                     self.segments.pop_first();
                 }
-                let buffer = self.copy(&frame);
-                let since = Instant::now();
-                self.frames.insert(sequence, Frame { segment, bytes: frame, since });
-                write(FrameWrite { file, offset, buffer, token: sequence });
+                self.frames.insert(sequence, Frame { segment, since: Instant::now() });
+                write(FrameWrite { file, offset, buffer: frame, token: sequence });
             }
             DiskOp::Prepare(plan) => {
                 self.thread.submit(Job::Prepare(plan));
@@ -144,16 +136,13 @@ impl Disk {
     pub fn on_written(
         &mut self,
         token: u64,
-        buffer: AlignedBuffer,
+        buffer: AlignedBuf,
         result: io::Result<()>,
     ) -> Result<(DiskDone, Duration), StorageError> {
         let frame = self.frames.remove(&token).expect("the frame is on its way");
-        let Frame { segment, bytes, since } = frame;
+        let Frame { segment, since } = frame;
         result.map_err(|error| StorageError::io(segment_name(segment), "append", &error))?;
-        if self.buffers.len() < BUFFERS_KEPT_MAX {
-            self.buffers.push(buffer);
-        }
-        Ok((DiskDone::Appended { sequence: token, frame: bytes }, since.elapsed()))
+        Ok((DiskDone::Appended { sequence: token, frame: buffer }, since.elapsed()))
     }
 
     /// What the thread has finished since the last call.
@@ -184,13 +173,5 @@ impl Disk {
 
     fn set_pace(&self) {
         self.thread.set_hurry(self.needs_next || self.is_awaited || self.segments.is_empty());
-    }
-
-    fn copy(&mut self, frame: &AlignedBuf) -> AlignedBuffer {
-        let fitting = self.buffers.pop().filter(|buffer| buffer.capacity() >= frame.len());
-        let mut buffer = fitting.unwrap_or_else(|| AlignedBuffer::with_capacity(frame.capacity()));
-        buffer.clear();
-        buffer.extend(frame.as_slice());
-        buffer
     }
 }

@@ -30,11 +30,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::disk::AlignedBuf;
+
 use epoll::Epoll;
 use uring::Uring;
 
 pub use error::RingError;
-pub use memory::{ALIGNMENT, AlignedBuffer};
 #[cfg(all(test, feature = "loom"))]
 pub(crate) use park::Park;
 pub use park::Waker;
@@ -127,7 +128,7 @@ pub trait Handler {
     /// The connection broke or could not be made; the slot is gone.
     fn on_closed(&mut self, slot: Slot, error: io::Error);
     /// A write of `submit_write` ended: bytes written (all or an error).
-    fn on_written(&mut self, token: u64, buffer: AlignedBuffer, result: io::Result<()>);
+    fn on_written(&mut self, token: u64, buffer: AlignedBuf, result: io::Result<()>);
     /// A waker was used since the last turn, by others or by the ring itself.
     fn on_wake(&mut self);
 }
@@ -254,13 +255,7 @@ impl Ring {
     /// Writes `buffer` to `file` at `offset`, as if followed by `fdatasync` of what was written;
     /// `on_written` with `token` says how it went.
     /// Several may be in flight, in no particular order.
-    pub fn submit_write(
-        &mut self,
-        file: Arc<File>,
-        offset: u64,
-        buffer: AlignedBuffer,
-        token: u64,
-    ) {
+    pub fn submit_write(&mut self, file: Arc<File>, offset: u64, buffer: AlignedBuf, token: u64) {
         let write = FileWrite { file, offset, buffer, token };
         on_backend!(self, backend => backend.submit_write(write));
     }
@@ -304,6 +299,6 @@ impl Ring {
 struct FileWrite {
     file: Arc<File>,
     offset: u64,
-    buffer: AlignedBuffer,
+    buffer: AlignedBuf,
     token: u64,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::client_core::{ClientCore, Input, Output};
 use engine::collections::FastSet;
+use engine::disk::AlignedBuf;
 use engine::ids::{ConnectionId, CoreId};
 use engine::order::Batch;
 use engine::time::{Instant, Rarely, WallTime};
@@ -20,7 +21,7 @@ use super::ordering::{Ordering, Written};
 use super::report;
 use crate::clock::Clock;
 use crate::disk::FrameWrite;
-use crate::ring::{AlignedBuffer, Handler, ListenerId, Ring, Slot};
+use crate::ring::{Handler, ListenerId, Ring, Slot};
 
 /// One core.
 pub(super) struct Core {
@@ -391,7 +392,7 @@ impl Handler for Events {
         self.step(Input::Closed(id));
     }
 
-    fn on_written(&mut self, token: u64, buffer: AlignedBuffer, result: io::Result<()>) {
+    fn on_written(&mut self, token: u64, buffer: AlignedBuf, result: io::Result<()>) {
         self.written.push(Written { token, buffer, result });
     }
 

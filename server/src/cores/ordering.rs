@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use engine::disk::AlignedBuf;
 use engine::disk::{DiskOp, StorageError};
 use engine::ids::SessionId;
 use engine::metrics::{Summary, Times, micros};
@@ -19,13 +20,12 @@ use super::mailbox::{ToCore, ToOrdering};
 use super::{Background, Beside, CoreError};
 use crate::disk::{Disk, FrameWrite};
 use crate::ensemble::data::Finished;
-use crate::ring::AlignedBuffer;
 use crate::snapshots::Snapshots;
 
 /// A frame that the ring has written.
 pub(super) struct Written {
     pub(super) token: u64,
-    pub(super) buffer: AlignedBuffer,
+    pub(super) buffer: AlignedBuf,
     pub(super) result: io::Result<()>,
 }
 

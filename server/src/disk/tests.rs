@@ -29,7 +29,7 @@ impl Sink for Count {
 
 /// Keeps what a turn reports about files.
 #[derive(Default)]
-struct Written(Vec<(u64, AlignedBuffer, io::Result<()>)>);
+struct Written(Vec<(u64, AlignedBuf, io::Result<()>)>);
 
 impl Handler for Written {
     fn on_accept(&mut self, _: ListenerId, _: OwnedFd, _: SocketAddr) {}
@@ -38,7 +38,7 @@ impl Handler for Written {
     fn on_eof(&mut self, _: Slot) {}
     fn on_sent(&mut self, _: Slot, _: Vec<u8>) {}
     fn on_closed(&mut self, _: Slot, _: io::Error) {}
-    fn on_written(&mut self, token: u64, buffer: AlignedBuffer, result: io::Result<()>) {
+    fn on_written(&mut self, token: u64, buffer: AlignedBuf, result: io::Result<()>) {
         self.0.push((token, buffer, result));
     }
     fn on_wake(&mut self) {}

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant as StdInstant};
 
+use engine::disk::AlignedBuf;
 use engine::ids::{LinkId, ServerId};
 use engine::time::Instant;
 use engine::zab::link::{LinkEvent, LinkOp, Plane};
@@ -11,7 +12,7 @@ use engine::zab::link::{LinkEvent, LinkOp, Plane};
 use super::super::{Peers, Plan, bind};
 use crate::clock::Clock;
 use crate::config::ensemble::PeerAddress;
-use crate::ring::{self, AlignedBuffer, Backend, Handler, ListenerId, Ring, Slot, choose};
+use crate::ring::{self, Backend, Handler, ListenerId, Ring, Slot, choose};
 
 /// Longer than anything takes that is not stuck.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,7 +52,7 @@ impl Handler for Nothing {
     fn on_eof(&mut self, _: Slot) {}
     fn on_sent(&mut self, _: Slot, _: Vec<u8>) {}
     fn on_closed(&mut self, _: Slot, _: std::io::Error) {}
-    fn on_written(&mut self, _: u64, _: AlignedBuffer, _: std::io::Result<()>) {}
+    fn on_written(&mut self, _: u64, _: AlignedBuf, _: std::io::Result<()>) {}
     fn on_wake(&mut self) {}
 }
 

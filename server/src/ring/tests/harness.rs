@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crate::ring::{AlignedBuffer, Backend, Config, Handler, ListenerId, Ring, Slot, choose};
+use engine::disk::AlignedBuf;
+
+use crate::ring::{Backend, Config, Handler, ListenerId, Ring, Slot, choose};
 
 /// Longer than anything takes that is not stuck.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,7 +91,7 @@ impl Handler for Record {
         self.events.push(Event::Closed(slot, error.kind()));
     }
 
-    fn on_written(&mut self, token: u64, buffer: AlignedBuffer, result: io::Result<()>) {
+    fn on_written(&mut self, token: u64, buffer: AlignedBuf, result: io::Result<()>) {
         let result = result.map_err(|error| error.kind());
         self.events.push(Event::Written(token, buffer.len(), result));
     }

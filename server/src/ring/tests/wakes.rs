@@ -7,11 +7,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use engine::disk::AlignedBuf;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::harness::{Bed, Event, PATIENCE, on_both, pattern, small};
-use crate::ring::AlignedBuffer;
 
 #[test]
 fn a_wake_before_the_turn_keeps_it_from_waiting() {
@@ -127,8 +127,8 @@ fn files_are_written_where_they_were_told() {
         let path = folder.join(format!("ring-test-{backend:?}-{}", std::process::id()));
         let file = Arc::new(File::create(&path).unwrap());
         for token in [7, 8] {
-            let mut buffer = AlignedBuffer::with_capacity(4096);
-            buffer.extend(&pattern(100));
+            let mut buffer = AlignedBuf::with_capacity(4096);
+            buffer.extend_from_slice(&pattern(100));
             buffer.as_mut_slice()[0] = token as u8;
             bed.ring.submit_write(Arc::clone(&file), token * 4096, buffer, token);
         }
@@ -148,8 +148,8 @@ fn a_file_that_takes_no_more_and_a_wrong_one_are_reported() {
     on_both(|backend| {
         let mut bed = Bed::new(backend, &small());
         let buffer = || {
-            let mut buffer = AlignedBuffer::with_capacity(4096);
-            buffer.resize(4096);
+            let mut buffer = AlignedBuf::with_capacity(4096);
+            buffer.extend_from_slice(&[0; 4096]);
             buffer
         };
         let full = memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap();
