@@ -11,20 +11,29 @@ const LINE_CHARS_MAX: usize = 100;
 
 #[test]
 fn sources_are_tidy() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut files = Vec::new();
-    for folder in ["engine", "server", "bench", "tests"] {
-        collect_sources(&root.join(folder), &mut files);
-    }
-    assert!(files.len() > 10, "the sources were not found below {}", root.display());
-
     let mut findings = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let name = file.strip_prefix(root).unwrap().display().to_string();
+    for (name, text) in sources() {
         findings.extend(findings_in(&name, &text));
     }
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// All sources, each with its name below the repository's root.
+fn sources() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for folder in ["engine", "server", "bench", "tests"] {
+        collect_sources(&root().join(folder), &mut files);
+    }
+    assert!(files.len() > 10, "the sources were not found below {}", root().display());
+    let named = files.into_iter().map(|file| {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        (name, fs::read_to_string(&file).unwrap())
+    });
+    named.collect()
 }
 
 fn findings_in(name: &str, text: &str) -> Vec<String> {
@@ -62,17 +71,11 @@ fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn the_engine_uses_no_layer_above() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("engine/src");
-    let list = fs::read_to_string(source.join("lib.rs")).unwrap();
+    let list = fs::read_to_string(root().join("engine/src/lib.rs")).unwrap();
     let layers = layers_in(&list);
     assert!(layers.len() > 10, "the engine's modules were not found");
-
-    let mut files = Vec::new();
-    collect_sources(&source, &mut files);
     let mut findings = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let name = file.strip_prefix(&source).unwrap().display().to_string();
+    for (name, text) in sources() {
         findings.extend(uses_above(&name, &text, &layers));
     }
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
@@ -90,15 +93,16 @@ fn layers_in(text: &str) -> BTreeMap<&str, usize> {
     layers
 }
 
-/// What a file below the engine's `src` uses of layers above its own.
+/// What a file of the engine uses of layers above its own.
 fn uses_above(name: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<String> {
-    let module = name.split(['/', '.']).next().unwrap();
+    let Some(file) = name.strip_prefix("engine/src/") else { return Vec::new() };
+    let module = file.split(['/', '.']).next().unwrap();
     let Some(layer) = layers.get(module) else { return Vec::new() };
     let used = text.split("crate::").skip(1).map(|rest| {
         rest.split(|char: char| char != '_' && !char.is_ascii_alphanumeric()).next().unwrap()
     });
     let above = used.filter(|used| layers.get(used).is_some_and(|above| above > layer));
-    above.map(|used| format!("engine/src/{name}: uses {used}, a layer above {module}")).collect()
+    above.map(|used| format!("{name}: uses {used}, a layer above {module}")).collect()
 }
 
 /// Names from outside the repository that mean nothing to its readers, in halves: this file is
@@ -110,14 +114,13 @@ const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "ringkeeper-data"];
 
 #[test]
 fn documents_link_to_what_is_there_and_nothing_names_another_place() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();
-    collect_files(root, &mut files);
+    collect_files(root(), &mut files);
     let mut findings = Vec::new();
     for file in files {
         // Only text can name or link anything.
         let Ok(text) = String::from_utf8(fs::read(&file).unwrap()) else { continue };
-        let name = file.strip_prefix(root).unwrap().display().to_string();
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
         findings.extend(foreign_names_in(&name, &text));
         if name == "README.md" || name.starts_with("docs/") {
             let folder = file.parent().unwrap();
@@ -175,7 +178,13 @@ fn the_rules_can_fail() {
     assert_eq!(findings_in("tests/x.rs", &"//! x\n".repeat(FILE_LINES_MAX + 1)).len(), 1);
 
     let layers = layers_in("// One.\npub mod low;\npub mod below;\n\n// Two.\npub mod high;\n");
-    assert_eq!(uses_above("high.rs", "use crate::low;\n", &layers), Vec::<String>::new());
-    assert_eq!(uses_above("low/a.rs", "use crate::below;\n", &layers), Vec::<String>::new());
-    assert_eq!(uses_above("low/a.rs", "use crate::high::X;\n", &layers).len(), 1);
+    assert_eq!(
+        uses_above("engine/src/high.rs", "use crate::low;\n", &layers),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        uses_above("engine/src/low/a.rs", "use crate::below;\n", &layers),
+        Vec::<String>::new()
+    );
+    assert_eq!(uses_above("engine/src/low/a.rs", "use crate::high::X;\n", &layers).len(), 1);
 }

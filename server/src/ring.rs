@@ -48,7 +48,6 @@ pub(crate) use timers::ACCEPT_PAUSE;
 
 mod epoll;
 mod error;
-mod memory;
 mod park;
 mod slots;
 mod socket;

@@ -41,6 +41,7 @@ use listening::Listeners;
 mod buffers;
 mod connection;
 mod listening;
+mod memory;
 mod setup;
 mod writes;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-use crate::ring::memory::Region;
+use super::memory::Region;
 
 /// The one group of buffers that receives take from.
 pub(super) const GROUP: u16 = 0;
