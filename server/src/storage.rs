@@ -1,35 +1,32 @@
 //! The data of a server: finds, checks and opens what is on its disk.
 
+mod check;
+
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::BuildHasher;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{self, Duration};
 
 use engine::btree::Map;
-use engine::disk::{DiskOp, StorageError, StorageErrorKind};
+use engine::disk::{DiskOp, StorageError};
 use engine::manifest::MANIFEST_NAME;
 use engine::metrics::micros;
 use engine::recovery::{self, Recovered, Report, Unusable};
-use engine::snapshot::format::{FEATURES_KNOWN, FORMAT_VERSION};
-use engine::snapshot::{Snapshot, SnapshotError};
 use engine::time::Instant;
 use engine::tree::{self, OwnerMode, Tree};
 use engine::txnlog::history::History;
 use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
-use rustix::fs::{Advice, fadvise};
 
 use crate::disk::data_dir::{
     DIRECTORY_NAME, DataDir, DataDirError, EXPORT_MARK, IMPORT_MARK, StoppedData,
 };
-use crate::disk::removal;
 use crate::disk::volume::Directory;
 use crate::exit::ExitCode;
+
+pub use check::check_snapshot;
 
 /// Where ZooKeeper keeps its data below the same directories.
 pub const ZOOKEEPER_FOLDER: &str = "version-2";
@@ -307,117 +304,17 @@ impl recovery::Source for Files {
     }
 }
 
-/// Reads a snapshot file with all checks, from the medium where the file system has one. Beside a
-/// server that serves: one thread does it, and `rest` is called with how much it has read so far.
-pub fn check_snapshot(
-    path: &Path,
-    zxid: Zxid,
-    rest: impl Fn(u64) -> io::Result<()> + Sync,
-) -> Result<(), Unusable> {
-    let file = open_file(path)?;
-    // What was just written is in the cache; what matters is what a later start will read.
-    let advised = fadvise(&file, 0, None, Advice::DontNeed);
-    advised.map_err(|error| refused(path, "read", &error.into()))?;
-    open_checked(&file, path, zxid, 1, rest).map(drop)
-}
-
-fn open_file(path: &Path) -> Result<File, Unusable> {
-    removal::open_whole(path).map_err(|error| refused(path, "open", &error))
-}
-
-fn open_checked(
-    file: &File,
-    path: &Path,
-    zxid: Zxid,
-    threads: usize,
-    rest: impl Fn(u64) -> io::Result<()> + Sync,
-) -> Result<Snapshot, Unusable> {
-    let snapshot = Snapshot::open(file).map_err(|error| unusable(path, error))?;
-    if snapshot.zxid() != zxid {
-        return Err(format!("its zxid is {}", snapshot.zxid()).into());
-    }
-    check(file, path, &snapshot, threads, rest)?;
-    Ok(snapshot)
-}
-
-/// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
-/// permission, descriptors, memory) says nothing about the snapshot.
-fn refused(path: &Path, action: &'static str, error: &io::Error) -> Unusable {
-    let is_damage =
-        error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::UnexpectedEof;
-    if is_damage {
-        return Unusable::Damaged(format!("{action}: {error}"));
-    }
-    Unusable::Failed(StorageError::io(path.display().to_string(), action, error))
-}
-
 impl Files {
     fn open(&self, name: &str, zxid: Zxid) -> Result<Tree, Unusable> {
-        let path = self.directory.join(name);
-        let file = open_file(&path)?;
-        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let map = Map::open(open_checked(&file, &path, zxid, threads, |_| Ok(()))?);
+        let map = Map::open(check::open_checked(&self.directory.join(name), zxid)?);
         let mode = if self.keeps_mode { tree::owner_mode(&map) } else { None };
         let tree = Tree::open(map, mode.unwrap_or(self.mode));
         Ok(tree.map_err(|error| error.to_string())?)
     }
 }
 
-fn unusable(path: &Path, error: SnapshotError) -> Unusable {
-    match error {
-        SnapshotError::Io(error) => refused(path, "read", &error),
-        SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
-            Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
-        }
-        SnapshotError::Unsupported { features, .. } if features & !FEATURES_KNOWN != 0 => {
-            Unusable::Newer(StorageErrorKind::Features(features & !FEATURES_KNOWN))
-        }
-        error => Unusable::Damaged(error.to_string()),
-    }
-}
-
-/// Checks all blocks. They are read, not touched through the mapping: a bad disk is then an error
-/// and not a signal.
-fn check(
-    file: &File,
-    path: &Path,
-    snapshot: &Snapshot,
-    threads: usize,
-    rest: impl Fn(u64) -> io::Result<()> + Sync,
-) -> Result<(), Unusable> {
-    let next = AtomicU32::new(0);
-    let check_some = || -> Result<(), Unusable> {
-        let mut buffer = Vec::new();
-        loop {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= snapshot.blocks() {
-                return Ok(());
-            }
-            let (offset, length) = snapshot.block_place(block);
-            buffer.resize(length, 0);
-            let bytes = &mut buffer[..];
-            let read = file.read_exact_at(bytes, offset);
-            read.map_err(|error| refused(path, "read", &error))?;
-            snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
-            rest(offset + length as u64).map_err(|error| refused(path, "read", &error))?;
-        }
-    };
-    thread::scope(|scope| {
-        // As many as there can be: this one alone comes to the end as well.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, check_some).ok();
-        let others: Vec<_> = (1..threads).filter_map(start).collect();
-        let mut result = check_some();
-        for other in others {
-            result = result.and(other.join().expect("a panic of it ends the process"));
-        }
-        result
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -443,38 +340,5 @@ mod tests {
         fs::create_dir_all(&other).unwrap();
         assert!(open(&ours, &theirs).unwrap_err().is_damage());
         assert!(other.is_dir());
-    }
-
-    #[test]
-    fn a_snapshot_that_the_system_does_not_let_us_read_is_not_damaged() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join(recovery::snapshot_name(Zxid(7)));
-        symlink(&path, &path).unwrap();
-        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
-        assert!(matches!(checked, Err(Unusable::Failed(_))), "{checked:?}");
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, [0; 8192]).unwrap();
-        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
-        assert!(matches!(checked, Err(Unusable::Damaged(_))), "{checked:?}");
-    }
-
-    #[test]
-    fn a_snapshot_of_a_later_format_is_told_from_a_damaged_one() {
-        let unusable = |version, features, page_bytes| {
-            let error = SnapshotError::Unsupported { version, features, page_bytes };
-            unusable(Path::new("snapshot.7"), error)
-        };
-        for (version, features, says) in [
-            (2, 0, "format version 2, this ringkeeper reads up to 1: start a newer one"),
-            (1, 5, "unknown feature bits 0x5: start a newer ringkeeper"),
-        ] {
-            let newer = unusable(version, features, 4096);
-            assert!(matches!(newer, Unusable::Newer(_)), "{newer:?}");
-            assert_eq!(newer.to_string(), says);
-        }
-        for (version, page_bytes) in [(0, 4096), (1, 8192)] {
-            let damaged = unusable(version, 0, page_bytes);
-            assert!(matches!(damaged, Unusable::Damaged(_)), "{damaged:?}");
-        }
     }
 }

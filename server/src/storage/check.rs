@@ -1,0 +1,206 @@
+//! Reads snapshot files with all checks. They are read, not touched through a mapping: a bad disk
+//! is then an error and not a signal.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use engine::disk::{AlignedBuf, StorageError, StorageErrorKind};
+use engine::recovery::Unusable;
+use engine::snapshot::format::{FEATURES_KNOWN, FORMAT_VERSION};
+use engine::snapshot::{Snapshot, SnapshotError};
+use engine::zxid::Zxid;
+use rustix::fs::{Advice, OFlags, fadvise, fcntl_setfl};
+
+use crate::disk::removal;
+
+/// So many blocks are read at once from the medium: 1 MiB.
+const PIECE_BLOCKS: u32 = 16;
+
+/// Opens a snapshot to be served from: all processors read it, through the page cache, where what
+/// was written last still is.
+pub(super) fn open_checked(path: &Path, zxid: Zxid) -> Result<Snapshot, Unusable> {
+    let (file, snapshot) = open(path, zxid)?;
+    let next = AtomicU32::new(0);
+    let check_some = || -> Result<(), Unusable> {
+        let mut buffer = Vec::new();
+        loop {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            if block >= snapshot.blocks() {
+                return Ok(());
+            }
+            let (offset, length) = snapshot.block_place(block);
+            buffer.resize(length, 0);
+            let read = file.read_exact_at(&mut buffer, offset);
+            read.map_err(|error| refused(path, "read", &error))?;
+            snapshot.check_bytes(block, &buffer).map_err(|error| unusable(path, error))?;
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    thread::scope(|scope| {
+        // As many as there can be: this one alone comes to the end as well.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, check_some).ok();
+        let others: Vec<_> = (1..threads).filter_map(start).collect();
+        let mut result = check_some();
+        for other in others {
+            result = result.and(other.join().expect("a panic of it ends the process"));
+        }
+        result
+    })?;
+    Ok(snapshot)
+}
+
+/// Reads a snapshot as a later start will find it, beside a server that serves: from the medium,
+/// one piece after the other. `rest` is called between them with how much was read so far.
+pub fn check_snapshot(
+    path: &Path,
+    zxid: Zxid,
+    rest: impl Fn(u64) -> io::Result<()>,
+) -> Result<(), Unusable> {
+    let (file, snapshot) = open(path, zxid)?;
+    let mut medium = Medium::of(&file);
+    let piece_bytes = snapshot.block_place(0).1 * PIECE_BLOCKS as usize;
+    let mut piece = AlignedBuf::with_capacity(piece_bytes);
+    piece.extend_from_slice(&vec![0; piece_bytes]);
+    for first in (0..snapshot.blocks()).step_by(PIECE_BLOCKS as usize) {
+        let blocks = first..snapshot.blocks().min(first + PIECE_BLOCKS);
+        let (offset, block_bytes) = snapshot.block_place(first);
+        let (last, last_bytes) = snapshot.block_place(blocks.end - 1);
+        let end = last + last_bytes as u64;
+        let bytes = &mut piece.as_mut_slice()[..(end - offset) as usize];
+        medium.read(bytes, offset).map_err(|error| refused(path, "read", &error))?;
+        for (block, bytes) in blocks.zip(bytes.chunks(block_bytes)) {
+            snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
+        }
+        rest(end).map_err(|error| refused(path, "read", &error))?;
+    }
+    Ok(())
+}
+
+fn open(path: &Path, zxid: Zxid) -> Result<(File, Snapshot), Unusable> {
+    let file = removal::open_whole(path).map_err(|error| refused(path, "open", &error))?;
+    let snapshot = Snapshot::open(&file).map_err(|error| unusable(path, error))?;
+    if snapshot.zxid() != zxid {
+        return Err(format!("its zxid is {}", snapshot.zxid()).into());
+    }
+    Ok((file, snapshot))
+}
+
+/// A file past the page cache, where its file system has a medium that can be read so. Copying it
+/// out of the cache would tell nothing, and cost as much as writing it has.
+struct Medium<'a> {
+    file: &'a File,
+    is_direct: bool,
+}
+
+impl<'a> Medium<'a> {
+    fn of(file: &'a File) -> Self {
+        Self { file, is_direct: fcntl_setfl(file, OFlags::DIRECT).is_ok() }
+    }
+
+    /// Fills whole blocks at a block-aligned address.
+    fn read(&mut self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.is_direct {
+            match self.file.read_exact_at(bytes, offset) {
+                // A device with larger blocks.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    fcntl_setfl(self.file, OFlags::empty())?;
+                    self.is_direct = false;
+                }
+                result => return result,
+            }
+        }
+        fadvise(self.file, offset, None, Advice::DontNeed)?;
+        self.file.read_exact_at(bytes, offset)
+    }
+}
+
+/// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
+/// permission, descriptors, memory) says nothing about the snapshot.
+fn refused(path: &Path, action: &'static str, error: &io::Error) -> Unusable {
+    let is_damage =
+        error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::UnexpectedEof;
+    if is_damage {
+        return Unusable::Damaged(format!("{action}: {error}"));
+    }
+    Unusable::Failed(StorageError::io(path.display().to_string(), action, error))
+}
+
+fn unusable(path: &Path, error: SnapshotError) -> Unusable {
+    match error {
+        SnapshotError::Io(error) => refused(path, "read", &error),
+        SnapshotError::Unsupported { version, .. } if version > FORMAT_VERSION => {
+            Unusable::Newer(StorageErrorKind::Version { found: version, known: FORMAT_VERSION })
+        }
+        SnapshotError::Unsupported { features, .. } if features & !FEATURES_KNOWN != 0 => {
+            Unusable::Newer(StorageErrorKind::Features(features & !FEATURES_KNOWN))
+        }
+        error => Unusable::Damaged(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    use engine::disk::BLOCK_BYTES;
+    use engine::recovery;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_the_system_does_not_let_us_read_is_not_damaged() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(recovery::snapshot_name(Zxid(7)));
+        symlink(&path, &path).unwrap();
+        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
+        assert!(matches!(checked, Err(Unusable::Failed(_))), "{checked:?}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, [0; 8192]).unwrap();
+        let checked = check_snapshot(&path, Zxid(7), |_| Ok(()));
+        assert!(matches!(checked, Err(Unusable::Damaged(_))), "{checked:?}");
+    }
+
+    #[test]
+    fn what_lies_in_the_cache_is_read_from_the_medium_with_and_without_direct_reads() {
+        let mut file = tempfile::tempfile().unwrap();
+        let written: Vec<u8> = (0..3 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
+        file.write_all(&written).unwrap();
+        let mut read = AlignedBuf::with_capacity(BLOCK_BYTES);
+        read.extend_from_slice(&[0; BLOCK_BYTES]);
+        let last = 2 * BLOCK_BYTES;
+        for is_direct in [Medium::of(&file).is_direct, false] {
+            let mut medium = Medium { file: &file, is_direct };
+            medium.read(read.as_mut_slice(), last as u64).unwrap();
+            assert_eq!(read.as_slice(), &written[last..]);
+            let beyond = medium.read(read.as_mut_slice(), written.len() as u64);
+            assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_format_is_told_from_a_damaged_one() {
+        let unusable = |version, features, page_bytes| {
+            let error = SnapshotError::Unsupported { version, features, page_bytes };
+            unusable(Path::new("snapshot.7"), error)
+        };
+        for (version, features, says) in [
+            (2, 0, "format version 2, this ringkeeper reads up to 1: start a newer one"),
+            (1, 5, "unknown feature bits 0x5: start a newer ringkeeper"),
+        ] {
+            let newer = unusable(version, features, 4096);
+            assert!(matches!(newer, Unusable::Newer(_)), "{newer:?}");
+            assert_eq!(newer.to_string(), says);
+        }
+        for (version, page_bytes) in [(0, 4096), (1, 8192)] {
+            let damaged = unusable(version, 0, page_bytes);
+            assert!(matches!(damaged, Unusable::Damaged(_)), "{damaged:?}");
+        }
+    }
+}
