@@ -36,14 +36,25 @@ struct Finger {
     way: Vec<usize>,
     /// The page of the leaf, if it is owned.
     leaf: Option<PageNumber>,
-    /// No key of the leaf is below this.
-    low: Vec<u8>,
-    /// All keys of the leaf are below this, if `is_bounded`.
-    high: Vec<u8>,
-    is_bounded: bool,
+    bounds: Bounds,
     /// The key that was looked up last, and its place.
     key: Vec<u8>,
     place: Option<Place>,
+}
+
+/// The keys of a leaf. Neighbours in a tree have long beginnings in common, and every key that is
+/// looked up is held against the bounds of several leaves: as numbers, where these decide.
+#[derive(Default)]
+struct Bounds {
+    /// No key is below this.
+    low: Vec<u8>,
+    /// All keys are below this, if `is_bounded`.
+    high: Vec<u8>,
+    is_bounded: bool,
+    /// So many bytes both begin with, and with them all keys between; none if there is no bound.
+    shared: usize,
+    /// Their heads behind that.
+    heads: (u64, u64),
 }
 
 /// What is remembered. Memory is kept from use to use.
@@ -56,7 +67,7 @@ pub(super) struct Fingers {
 
 impl Finger {
     fn covers(&self, key: &[u8]) -> bool {
-        self.is_valid && *self.low <= *key && (!self.is_bounded || *key < *self.high)
+        self.is_valid && self.bounds.contain(key)
     }
 
     /// Where the key is in the leaf.
@@ -72,8 +83,10 @@ impl Finger {
         self.place = Some(place);
         place
     }
+}
 
-    fn bound(&mut self, low: Fence<'_>, high: Fence<'_>) {
+impl Bounds {
+    fn set(&mut self, low: Fence<'_>, high: Fence<'_>) {
         let copy = |fence: Fence<'_>, key: &mut Vec<u8>| {
             key.clear();
             if let Some((node, index)) = fence {
@@ -84,7 +97,40 @@ impl Finger {
         copy(low, &mut self.low);
         copy(high, &mut self.high);
         self.is_bounded = high.is_some();
+        self.note_heads();
     }
+
+    fn note_heads(&mut self) {
+        let Self { low, high, .. } = self;
+        let same = |(low, high): &(&u8, &u8)| low == high;
+        self.shared = low.iter().zip(high.iter()).take_while(same).count();
+        let highest = if self.is_bounded { head_of(high, self.shared) } else { u64::MAX };
+        self.heads = (head_of(low, self.shared), highest);
+    }
+
+    fn contain(&self, key: &[u8]) -> bool {
+        let (lowest, highest) = self.heads;
+        let head = head_of(key, self.shared);
+        if head < lowest || head > highest {
+            return false;
+        }
+        if lowest < head && head < highest {
+            return key.starts_with(&self.low[..self.shared]);
+        }
+        *self.low <= *key && (!self.is_bounded || *key < *self.high)
+    }
+}
+
+/// Eight bytes of a key as a number, with zeros behind its end: keys that begin alike up to there
+/// are in the order of these, where they differ.
+fn head_of(key: &[u8], from: usize) -> u64 {
+    let rest = key.get(from..).unwrap_or_default();
+    if let Some(head) = rest.first_chunk() {
+        return u64::from_be_bytes(*head);
+    }
+    let mut head = [0; 8];
+    head[..rest.len()].copy_from_slice(rest);
+    u64::from_be_bytes(head)
 }
 
 impl Fingers {
@@ -163,10 +209,45 @@ impl Tree {
             finger.way.push(child);
             (page, node) = root.step(page, node, child);
         }
-        finger.bound(low, high);
+        finger.bounds.set(low, high);
         finger.is_valid = true;
         finger.leaf = None;
         finger.place = None;
         (page, finger.place(key, node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys that differ within their first eight bytes, behind them, or by their length alone.
+    fn keys() -> Vec<Vec<u8>> {
+        let mut keys = vec![Vec::new()];
+        for begin in ["", "aaaaaaa", "aaaaaaaa"] {
+            for first in [0, b'a', 255] {
+                for second in [None, Some(0), Some(b'a'), Some(255)] {
+                    keys.push(begin.bytes().chain([first]).chain(second).collect());
+                }
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn heads_decide_as_whole_keys_do() {
+        for low in keys() {
+            for high in keys().into_iter().map(Some).chain([None]) {
+                let mut bounds = Bounds { low: low.clone(), ..Bounds::default() };
+                bounds.is_bounded = high.is_some();
+                bounds.high = high.clone().unwrap_or_default();
+                bounds.note_heads();
+                for key in keys() {
+                    let is_between = low <= key && high.as_ref().is_none_or(|high| key < *high);
+                    let is_sane = high.as_ref().is_none_or(|high| low < *high);
+                    assert!(!is_sane || bounds.contain(&key) == is_between, "{key:?}");
+                }
+            }
+        }
     }
 }
