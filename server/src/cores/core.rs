@@ -165,9 +165,7 @@ impl Core {
                 if !ordering.writes.is_empty() || replies > ordering.unsent_links() {
                     ordering.flush_links();
                 }
-                for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
-                    self.ring.submit_write(file, offset, buffer, token);
-                }
+                Self::begin_writes(&mut self.ring, ordering)?;
             }
             if self.events.outputs.is_empty() {
                 break;
@@ -190,6 +188,18 @@ impl Core {
             ordering.flush_links();
         }
         Ok(())
+    }
+
+    /// Hands frames of the log to the kernel. Beside the sends of a turn, which take their time, it
+    /// would pass the frame on to the disk behind the last of them.
+    fn begin_writes(ring: &mut Ring, ordering: &mut Ordering) -> io::Result<()> {
+        if ordering.writes.is_empty() {
+            return Ok(());
+        }
+        for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
+            ring.submit_write(file, offset, buffer, token);
+        }
+        ring.submit()
     }
 
     fn execute(&mut self, output: Output, ordering: &mut Option<&mut Ordering>) {
