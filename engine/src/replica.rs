@@ -278,15 +278,11 @@ impl Replica {
         }
     }
 
-    /// Ends a turn: seals the open group if the log has time for it.
+    /// Ends a turn: seals the open group if the log has time for it, or for much.
     pub fn finish_turn(&mut self, now: Now, out: &mut Vec<Output>) {
         self.log_proposals(now, out);
         self.apply_committed(now, out);
-        if !self.group.is_empty()
-            && (!self.group.has_txns()
-                || self.log.submitted() == self.log.durable()
-                || self.group.bytes() >= self.config.group_bytes)
-        {
+        if self.is_group_due() {
             self.seal(now, out);
         }
         self.publish_durable(now, out);

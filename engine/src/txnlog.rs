@@ -321,6 +321,11 @@ impl TxnLog {
         self.durable
     }
 
+    /// Whether what is appended next need not wait for a write that is under way.
+    pub fn begins_at_once(&self) -> bool {
+        self.in_flight.len() < self.config.writes_in_flight_max && self.batches.front().is_none()
+    }
+
     /// Whether more may be appended, behind so many bytes that are yet to be, without the backlog
     /// growing too long.
     pub fn has_room(&self, coming: usize) -> bool {

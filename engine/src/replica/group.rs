@@ -16,6 +16,10 @@ use crate::zxid::Zxid;
 /// Room for a transaction or reply of the usual size, so that a group of one takes memory once.
 pub(super) const USUAL_BYTES: usize = 256;
 
+/// With so much, a group is worth a write of its own beside the one that is under way, bytes of
+/// transactions: smaller ones cost more than they gain.
+const WORTHWHILE_BYTES: usize = 32 << 10;
+
 /// The group that requests are added to.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -182,6 +186,20 @@ impl Replica {
         }
         let items = std::mem::take(&mut self.group.items);
         self.group.segments.push(Segment { items, version: self.tree.freeze() });
+    }
+
+    /// Whether the open group is to be closed at the end of a turn. While the log is busy, it gets
+    /// what comes: that is group commit.
+    pub(super) fn is_group_due(&self) -> bool {
+        if self.group.is_empty() {
+            return false;
+        }
+        let is_log_idle = self.log.submitted() == self.log.durable();
+        let bytes = self.group.bytes();
+        !self.group.has_txns()
+            || is_log_idle
+            || (bytes >= WORTHWHILE_BYTES && self.log.begins_at_once())
+            || bytes >= self.config.group_bytes
     }
 
     /// Closes the open group if it has as much as a group may have. To be called between any two
