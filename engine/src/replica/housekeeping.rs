@@ -23,7 +23,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The part of a full interval that is worth a snapshot when idle.
-const IDLE_PART: u64 = 20;
+const IDLE_PART: u64 = 40;
 
 /// A snapshot is due when the log behind the last one is longer than this part of the tree: at a
 /// restart, it would take longer to read and to apply than the snapshot takes to check.

@@ -24,7 +24,6 @@ const TICK_MS: i64 = 3_000;
 const CLIENT_CNXNS_MAX: i64 = 60;
 const OUTSTANDING_MAX: i64 = 1_000;
 const SESSIONLESS_TIMEOUT_MS: i64 = 10_000;
-const SNAP_COUNT: i64 = 100_000;
 const SNAP_RETAIN_COUNT: i64 = 3;
 const CONTAINER_CHECK_MS: i64 = 60_000;
 const CONTAINERS_PER_MINUTE: i64 = 10_000;
@@ -36,6 +35,9 @@ const BIND_ATTEMPTS: i64 = 3;
 const STUCK_AFTER_MS: i64 = 10_000;
 const HISTORY_KB: i64 = 64 << 10;
 const SNAPSHOT_SIZE_FACTOR: f64 = 0.33;
+
+/// Twice ZooKeeper's: see `docs/decisions/004-restart.md`.
+const SNAP_COUNT: i64 = 200_000;
 
 /// Where ZooKeeper keeps the classes that `authProvider.N` names.
 const PROVIDER_PACKAGE: &str = "org.apache.zookeeper.server.auth";
