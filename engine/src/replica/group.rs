@@ -18,7 +18,7 @@ pub(super) const USUAL_BYTES: usize = 256;
 
 /// With so much, a group is worth a write of its own beside the one that is under way, bytes of
 /// transactions: smaller ones cost more than they gain.
-const WORTHWHILE_BYTES: usize = 32 << 10;
+pub(super) const WORTHWHILE_BYTES: usize = 32 << 10;
 
 /// The group that requests are added to.
 #[derive(Debug, Default)]

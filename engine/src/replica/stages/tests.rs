@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
+use super::super::group::WORTHWHILE_BYTES;
 use super::super::{Input, Now, Output};
 use super::*;
 use crate::disk::{DiskDone, DiskOp};
@@ -136,6 +137,29 @@ fn a_server_alone_commits_what_is_durable() {
     assert_eq!(world.published, [Some(times(10, 10, 20))]);
     world.written(27);
     assert_eq!(world.published[1..], [Some(times(12, 20, 27))]);
+}
+
+#[test]
+fn much_is_written_beside_what_is_under_way_and_published_in_order() {
+    let mut world = World::new();
+    world.open_session(10);
+    let mut opened = 0;
+    while world.appends.len() == 1 {
+        assert!(world.replica.group.bytes() < WORTHWHILE_BYTES);
+        world.open_session(12);
+        opened += 1;
+    }
+    assert!(opened > 100 && world.replica.group.is_empty(), "{opened}");
+    // A third one waits, however much it has.
+    (0..=opened).for_each(|_| world.open_session(13));
+    assert!(world.replica.group.bytes() > WORTHWHILE_BYTES);
+    let second = world.appends.remove(1);
+    world.step(15, Input::Disk(second));
+    assert_eq!((world.appends.len(), world.published.len()), (1, 0));
+    world.written(20);
+    assert_eq!(world.published, [Some(times(10, 10, 20)), Some(times(12, 12, 20))]);
+    world.written(30);
+    assert_eq!(world.published[2..], [Some(times(13, 20, 30))]);
 }
 
 #[test]
