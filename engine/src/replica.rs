@@ -6,9 +6,10 @@
 //!   DiskDone --> everything durable is committed --> Publish, in order
 //! ```
 //!
-//! A group collects whatever is submitted while the log is busy with the one before it: that is
-//! the whole of group commit. Its effects are in the head at once, so that the next request is
-//! validated against them; nobody sees them before the group is published.
+//! A group collects whatever is submitted while the log is busy with the one before it, and goes
+//! beside that one when it is large: that is the whole of group commit. Its effects are in the head
+//! at once, so that the next request is validated against them; nobody sees them before the group
+//! is published.
 //!
 //! Ladder: `prepared (tree.applied) >= sealed >= durable >= published`.
 //!

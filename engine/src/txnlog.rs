@@ -138,6 +138,7 @@ struct Current {
 struct InFlight {
     segment: SegmentId,
     sequence: u64,
+    bytes: u64,
     last: Zxid,
     done: bool,
 }
@@ -281,7 +282,7 @@ impl TxnLog {
         if self.mark_at.is_some_and(|at| at <= now) {
             self.mark_at = None;
             let mark = self.batches.empty(self.submitted);
-            if self.has_segment_for(&mark) {
+            if self.make_segment(mark.padded_bytes()) {
                 self.submit(mark, FrameKind::Mark, out);
             } else {
                 self.mark_at = Some(now.after(self.config.mark_delay));
@@ -321,9 +322,11 @@ impl TxnLog {
         self.durable
     }
 
-    /// Whether what is appended next need not wait for a write that is under way.
-    pub fn begins_at_once(&self) -> bool {
-        self.in_flight.len() < self.config.writes_in_flight_max && self.batches.front().is_none()
+    /// The bytes of the largest frame that is under way, if another one may begin beside it.
+    pub fn largest_beside(&self) -> Option<u64> {
+        let is_full = self.in_flight.len() >= self.config.writes_in_flight_max;
+        let largest = self.in_flight.iter().map(|frame| frame.bytes).max();
+        largest.filter(|_| !is_full && self.batches.front().is_none())
     }
 
     /// Whether more may be appended, behind so many bytes that are yet to be, without the backlog
@@ -421,10 +424,6 @@ impl TxnLog {
         }
     }
 
-    fn has_segment_for(&mut self, batch: &Batch) -> bool {
-        self.make_segment(batch.padded_bytes())
-    }
-
     /// Whether the current segment has room for this many bytes; begins the next one if need be.
     fn make_segment(&mut self, bytes: u64) -> bool {
         let fits = |current: &Current| current.offset + bytes <= current.plan.bytes;
@@ -460,7 +459,7 @@ impl TxnLog {
         let (frame, checksum) = batch.seal(kind, place);
         (self.sequence, self.checksum) = (sequence, checksum);
         self.marked = kind == FrameKind::Mark;
-        self.in_flight.push_back(InFlight { segment, sequence, last, done: false });
+        self.in_flight.push_back(InFlight { segment, sequence, bytes, last, done: false });
         out.push(DiskOp::Append { segment, offset, sequence, frame });
     }
 

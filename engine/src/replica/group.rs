@@ -17,7 +17,9 @@ use crate::zxid::Zxid;
 pub(super) const USUAL_BYTES: usize = 256;
 
 /// With so much, a group is worth a write of its own beside the one that is under way, bytes of
-/// transactions: smaller ones cost more than they gain.
+/// transactions: smaller ones cost more than they gain. It also has to be as large as that one:
+/// where a disk takes its time, most of what clients have under way is in one frame then, and the
+/// rest gathers in the next, as if they went one by one.
 pub(super) const WORTHWHILE_BYTES: usize = 32 << 10;
 
 /// The group that requests are added to.
@@ -196,9 +198,10 @@ impl Replica {
         }
         let is_log_idle = self.log.submitted() == self.log.durable();
         let bytes = self.group.bytes();
+        let is_worthwhile = |largest| bytes >= WORTHWHILE_BYTES && bytes as u64 >= largest;
         !self.group.has_txns()
             || is_log_idle
-            || (bytes >= WORTHWHILE_BYTES && self.log.begins_at_once())
+            || self.log.largest_beside().is_some_and(is_worthwhile)
             || bytes >= self.config.group_bytes
     }
 

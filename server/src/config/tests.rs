@@ -72,7 +72,7 @@ fn a_file_is_read_with_zookeepers_defaults() {
     assert_eq!(config.listen, Some(Listen { host: None, port: 2181 }));
     assert_eq!(config.timeouts, TimeoutLimits { min_ms: 4_000, max_ms: 40_000 });
     assert_eq!(config.data_log_dir, config.data_dir);
-    assert_eq!(config.snapshots_kept, 3);
+    assert_eq!((config.snapshots_kept, config.snap_count), (3, 200_000));
     assert!(config.auth.digest.is_some() && !config.skip_acl && !config.extended_types);
     assert_eq!(config.notes, []);
 }

@@ -190,8 +190,8 @@ impl Core {
         Ok(())
     }
 
-    /// Hands frames of the log to the kernel. Beside the sends of a turn, which take their time, it
-    /// would pass the frame on to the disk behind the last of them.
+    /// Hands frames of the log to the kernel. Submitted with sends that follow, which take their
+    /// time, a frame would get to the disk behind the last of them.
     fn begin_writes(ring: &mut Ring, ordering: &mut Ordering) -> io::Result<()> {
         if ordering.writes.is_empty() {
             return Ok(());

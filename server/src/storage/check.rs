@@ -23,7 +23,8 @@ const PIECE_BLOCKS: u32 = 16;
 /// Opens a snapshot to be served from: all processors read it, through the page cache, where what
 /// was written last still is.
 pub(super) fn open_checked(path: &Path, zxid: Zxid) -> Result<Snapshot, Unusable> {
-    let (file, snapshot) = open(path, zxid)?;
+    let file = open_whole(path)?;
+    let snapshot = map(&file, path, zxid)?;
     let next = AtomicU32::new(0);
     let check_some = || -> Result<(), Unusable> {
         let mut buffer = Vec::new();
@@ -60,8 +61,9 @@ pub fn check_snapshot(
     zxid: Zxid,
     rest: impl Fn(u64) -> io::Result<()>,
 ) -> Result<(), Unusable> {
-    let (file, snapshot) = open(path, zxid)?;
-    let mut medium = Medium::of(&file);
+    let file = open_whole(path)?;
+    let medium = Medium::of(&file).map_err(|error| refused(path, "read", &error))?;
+    let snapshot = map(&file, path, zxid)?;
     let piece_bytes = snapshot.block_place(0).1 * PIECE_BLOCKS as usize;
     let mut piece = AlignedBuf::with_capacity(piece_bytes);
     piece.extend_from_slice(&vec![0; piece_bytes]);
@@ -80,41 +82,39 @@ pub fn check_snapshot(
     Ok(())
 }
 
-fn open(path: &Path, zxid: Zxid) -> Result<(File, Snapshot), Unusable> {
-    let file = removal::open_whole(path).map_err(|error| refused(path, "open", &error))?;
-    let snapshot = Snapshot::open(&file).map_err(|error| unusable(path, error))?;
+fn open_whole(path: &Path) -> Result<File, Unusable> {
+    removal::open_whole(path).map_err(|error| refused(path, "open", &error))
+}
+
+fn map(file: &File, path: &Path, zxid: Zxid) -> Result<Snapshot, Unusable> {
+    let snapshot = Snapshot::open(file).map_err(|error| unusable(path, error))?;
     if snapshot.zxid() != zxid {
         return Err(format!("its zxid is {}", snapshot.zxid()).into());
     }
-    Ok((file, snapshot))
+    Ok(snapshot)
 }
 
-/// A file past the page cache, where its file system has a medium that can be read so. Copying it
-/// out of the cache would tell nothing, and cost as much as writing it has.
+/// A file as it is on the medium, where its file system has one.
 struct Medium<'a> {
     file: &'a File,
-    is_direct: bool,
 }
 
 impl<'a> Medium<'a> {
-    fn of(file: &'a File) -> Self {
-        Self { file, is_direct: fcntl_setfl(file, OFlags::DIRECT).is_ok() }
+    /// What was just written is in the cache; what matters is what a later start will read.
+    fn of(file: &'a File) -> io::Result<Self> {
+        fadvise(file, 0, None, Advice::DontNeed)?;
+        Ok(Self { file })
     }
 
-    /// Fills whole blocks at a block-aligned address.
-    fn read(&mut self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.is_direct {
-            match self.file.read_exact_at(bytes, offset) {
-                // A device with larger blocks.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    fcntl_setfl(self.file, OFlags::empty())?;
-                    self.is_direct = false;
-                }
-                result => return result,
-            }
-        }
-        fadvise(self.file, offset, None, Advice::DontNeed)?;
-        self.file.read_exact_at(bytes, offset)
+    /// Fills whole blocks at a block-aligned address: past the cache, since to fill that and to
+    /// copy out of it would cost as much as writing the snapshot has.
+    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut direct = fcntl_setfl(self.file, OFlags::DIRECT).map_err(io::Error::from);
+        direct = direct.and_then(|()| self.file.read_exact_at(bytes, offset));
+        // Some file systems cannot do it, nor devices with larger blocks; and what is wrong with a
+        // medium is told in many ways. The cache says `EIO`.
+        fcntl_setfl(self.file, OFlags::empty())?;
+        direct.or_else(|_| self.file.read_exact_at(bytes, offset))
     }
 }
 
@@ -168,20 +168,22 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_cache_is_read_from_the_medium_with_and_without_direct_reads() {
+    fn a_medium_is_read_where_direct_reads_work_and_where_they_do_not() {
         let mut file = tempfile::tempfile().unwrap();
         let written: Vec<u8> = (0..3 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
         file.write_all(&written).unwrap();
+        file.sync_all().unwrap();
+        let medium = Medium::of(&file).unwrap();
         let mut read = AlignedBuf::with_capacity(BLOCK_BYTES);
         read.extend_from_slice(&[0; BLOCK_BYTES]);
-        let last = 2 * BLOCK_BYTES;
-        for is_direct in [Medium::of(&file).is_direct, false] {
-            let mut medium = Medium { file: &file, is_direct };
-            medium.read(read.as_mut_slice(), last as u64).unwrap();
-            assert_eq!(read.as_slice(), &written[last..]);
-            let beyond = medium.read(read.as_mut_slice(), written.len() as u64);
-            assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        // Whole blocks, and what no direct read takes.
+        for (offset, length) in [(2 * BLOCK_BYTES, BLOCK_BYTES), (11, 100)] {
+            let bytes = &mut read.as_mut_slice()[..length];
+            medium.read(bytes, offset as u64).unwrap();
+            assert_eq!(*bytes, written[offset..][..length]);
         }
+        let beyond = medium.read(read.as_mut_slice(), written.len() as u64);
+        assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -158,6 +158,9 @@ fn much_is_written_beside_what_is_under_way_and_published_in_order() {
     assert_eq!((world.appends.len(), world.published.len()), (1, 0));
     world.written(20);
     assert_eq!(world.published, [Some(times(10, 10, 20)), Some(times(12, 12, 20))]);
+    // Beside that large one goes only what is as large.
+    (0..opened).for_each(|_| world.open_session(21));
+    assert_eq!(world.appends.len(), 1);
     world.written(30);
     assert_eq!(world.published[2..], [Some(times(13, 20, 30))]);
 }
