@@ -19,7 +19,7 @@ use engine::txnlog::{LogConfig, LogEnd, TxnLog};
 use engine::zxid::Zxid;
 
 /// Transactions after which a snapshot is due under load.
-const SNAPSHOT_TXNS: u64 = 40;
+const SNAPSHOT_TXNS: u64 = 80;
 /// As short as segments may be.
 const SEGMENT_BYTES: u64 = 8 << 20;
 const LARGE_BYTES: usize = 1 << 19;
