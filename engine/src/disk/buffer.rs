@@ -28,6 +28,11 @@ impl AlignedBuf {
         Self { bytes, start, len: 0 }
     }
 
+    /// A buffer of so many zeros.
+    pub fn zeroed(bytes: usize) -> Self {
+        Self { len: bytes, ..Self::with_capacity(bytes) }
+    }
+
     /// Appends `more`; grows by doubling if there is no room.
     pub fn extend_from_slice(&mut self, more: &[u8]) {
         let end = self.len + more.len();

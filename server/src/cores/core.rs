@@ -162,10 +162,18 @@ impl Core {
                 replies += outputs.iter().filter(is_send).count();
                 // Other members' disks are to work while ours does. What goes to them without a
                 // frame, commits for the most part, need not delay replies that are not more.
-                if !ordering.writes.is_empty() || replies > ordering.unsent_links() {
+                let writes = !ordering.writes.is_empty();
+                if writes || replies > ordering.unsent_links() {
                     ordering.flush_links();
                 }
-                Self::begin_writes(&mut self.ring, ordering)?;
+                for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
+                    self.ring.submit_write(file, offset, buffer, token);
+                }
+                // Submitted with sends that follow, which take their time, a frame would get to the
+                // disk behind the last of them. Without any, the next turn submits it at once.
+                if writes && !self.events.outputs.is_empty() {
+                    self.ring.submit()?;
+                }
             }
             if self.events.outputs.is_empty() {
                 break;
@@ -188,18 +196,6 @@ impl Core {
             ordering.flush_links();
         }
         Ok(())
-    }
-
-    /// Hands frames of the log to the kernel. Submitted with sends that follow, which take their
-    /// time, a frame would get to the disk behind the last of them.
-    fn begin_writes(ring: &mut Ring, ordering: &mut Ordering) -> io::Result<()> {
-        if ordering.writes.is_empty() {
-            return Ok(());
-        }
-        for FrameWrite { file, offset, buffer, token } in ordering.writes.drain(..) {
-            ring.submit_write(file, offset, buffer, token);
-        }
-        ring.submit()
     }
 
     fn execute(&mut self, output: Output, ordering: &mut Option<&mut Ordering>) {

@@ -117,8 +117,7 @@ impl Directory {
     }
 
     fn fill(&mut self, name: &str, file: &File, bytes: u64) -> Result<(), StorageError> {
-        let mut zeros = AlignedBuf::with_capacity(FILL_BYTES);
-        zeros.extend_from_slice(&vec![0; FILL_BYTES]);
+        let zeros = AlignedBuf::zeroed(FILL_BYTES);
         let mut offset = 0;
         while offset < bytes {
             let count = FILL_BYTES.min(usize::try_from(bytes - offset).unwrap_or(FILL_BYTES));

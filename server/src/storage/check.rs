@@ -62,18 +62,19 @@ pub fn check_snapshot(
     rest: impl Fn(u64) -> io::Result<()>,
 ) -> Result<(), Unusable> {
     let file = open_whole(path)?;
-    let medium = Medium::of(&file).map_err(|error| refused(path, "read", &error))?;
+    // What was just written is in the cache; what matters is what a later start will read.
+    let advised = fadvise(&file, 0, None, Advice::DontNeed);
+    advised.map_err(|error| refused(path, "read", &error.into()))?;
     let snapshot = map(&file, path, zxid)?;
     let piece_bytes = snapshot.block_place(0).1 * PIECE_BLOCKS as usize;
-    let mut piece = AlignedBuf::with_capacity(piece_bytes);
-    piece.extend_from_slice(&vec![0; piece_bytes]);
+    let mut piece = AlignedBuf::zeroed(piece_bytes);
     for first in (0..snapshot.blocks()).step_by(PIECE_BLOCKS as usize) {
         let blocks = first..snapshot.blocks().min(first + PIECE_BLOCKS);
         let (offset, block_bytes) = snapshot.block_place(first);
         let (last, last_bytes) = snapshot.block_place(blocks.end - 1);
         let end = last + last_bytes as u64;
         let bytes = &mut piece.as_mut_slice()[..(end - offset) as usize];
-        medium.read(bytes, offset).map_err(|error| refused(path, "read", &error))?;
+        read_from_medium(&file, bytes, offset).map_err(|error| refused(path, "read", &error))?;
         for (block, bytes) in blocks.zip(bytes.chunks(block_bytes)) {
             snapshot.check_bytes(block, bytes).map_err(|error| unusable(path, error))?;
         }
@@ -94,28 +95,15 @@ fn map(file: &File, path: &Path, zxid: Zxid) -> Result<Snapshot, Unusable> {
     Ok(snapshot)
 }
 
-/// A file as it is on the medium, where its file system has one.
-struct Medium<'a> {
-    file: &'a File,
-}
-
-impl<'a> Medium<'a> {
-    /// What was just written is in the cache; what matters is what a later start will read.
-    fn of(file: &'a File) -> io::Result<Self> {
-        fadvise(file, 0, None, Advice::DontNeed)?;
-        Ok(Self { file })
-    }
-
-    /// Fills whole blocks at a block-aligned address: past the cache, since to fill that and to
-    /// copy out of it would cost as much as writing the snapshot has.
-    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut direct = fcntl_setfl(self.file, OFlags::DIRECT).map_err(io::Error::from);
-        direct = direct.and_then(|()| self.file.read_exact_at(bytes, offset));
-        // Some file systems cannot do it, nor devices with larger blocks; and what is wrong with a
-        // medium is told in many ways. The cache says `EIO`.
-        fcntl_setfl(self.file, OFlags::empty())?;
-        direct.or_else(|_| self.file.read_exact_at(bytes, offset))
-    }
+/// Fills whole blocks at a block-aligned address, past the cache: to fill that and to copy out of
+/// it would cost as much as writing the snapshot has. Where that cannot be, through the cache.
+fn read_from_medium(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let direct = fcntl_setfl(file, OFlags::DIRECT).map_err(io::Error::from);
+    let read = direct.and_then(|()| file.read_exact_at(bytes, offset));
+    // Some file systems cannot do it, nor devices with larger blocks; and what is wrong with a
+    // medium is told in many ways. The cache says `EIO`.
+    fcntl_setfl(file, OFlags::empty())?;
+    read.or_else(|_| file.read_exact_at(bytes, offset))
 }
 
 /// The medium's errors and a file's early end are damage. Whatever else the system refuses (a
@@ -173,16 +161,14 @@ mod tests {
         let written: Vec<u8> = (0..3 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
         file.write_all(&written).unwrap();
         file.sync_all().unwrap();
-        let medium = Medium::of(&file).unwrap();
-        let mut read = AlignedBuf::with_capacity(BLOCK_BYTES);
-        read.extend_from_slice(&[0; BLOCK_BYTES]);
+        let mut read = AlignedBuf::zeroed(BLOCK_BYTES);
         // Whole blocks, and what no direct read takes.
         for (offset, length) in [(2 * BLOCK_BYTES, BLOCK_BYTES), (11, 100)] {
             let bytes = &mut read.as_mut_slice()[..length];
-            medium.read(bytes, offset as u64).unwrap();
+            read_from_medium(&file, bytes, offset as u64).unwrap();
             assert_eq!(*bytes, written[offset..][..length]);
         }
-        let beyond = medium.read(read.as_mut_slice(), written.len() as u64);
+        let beyond = read_from_medium(&file, read.as_mut_slice(), written.len() as u64);
         assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
